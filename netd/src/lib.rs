@@ -1,1 +1,5 @@
-//! netd
+//! A guest's network: switch, NAT, DHCP, DNS, published ports.
+
+pub mod datapath;
+pub mod engine;
+pub mod io;

@@ -1,0 +1,262 @@
+//! What the packet thread is told ([`Command`]) and what it tells ([`Notice`]).
+//! Both cross bounded queues; nothing here is per packet.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use control::mac::MacAddress;
+use control::names::GuestName;
+use control::port::Protocol;
+use tokio::sync::oneshot;
+
+use crate::engine::counters::{LinkCounters, NetworkCounters};
+use crate::engine::services::{LeaseEvent, LinkId};
+use crate::engine::settings::NetworkSettings;
+use crate::io::publish::BoundSockets;
+
+/// How frames of one guest reach us.
+#[derive(Debug)]
+pub enum LinkTransport {
+    /// QEMU's `-netdev stream`: a connected unix or TCP socket, each frame after its length (u32, big-endian).
+    Stream(OwnedFd),
+    /// A tap device's descriptor (IFF_TAP | IFF_NO_PI).
+    Tap {
+        /// The descriptor, from wherever it was opened.
+        descriptor: OwnedFd,
+        /// Opened with IFF_VNET_HDR: checksums and segmentation are left to whoever needs them.
+        vnet_header: bool,
+    },
+}
+
+/// A link to be attached.
+#[derive(Debug)]
+pub struct NewLink {
+    /// The descriptor and its kind.
+    pub transport: LinkTransport,
+    /// Whose it is, where known.
+    pub guest: Option<GuestName>,
+    /// The guest's MAC where the configuration says one: then no other link may speak for it.
+    pub mac: Option<MacAddress>,
+}
+
+/// A published port, for [`Command::Unpublish`] and [`Command::Retarget`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PublishId(pub u32);
+
+/// A published port: ready sockets (see [`crate::io::publish::bind`]) and where they lead.
+#[derive(Debug)]
+pub struct NewPublish {
+    /// TCP or UDP, the same as in `sockets`.
+    pub protocol: Protocol,
+    /// The guest's address; `None` = not known yet, connections are refused meanwhile.
+    pub address: Option<Ipv4Addr>,
+    /// The guest's port.
+    pub port: u16,
+    /// Listening (TCP) or bound (UDP) sockets.
+    pub sockets: BoundSockets,
+}
+
+/// Tells which forwarded DNS query an answer belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DnsToken(pub u64);
+
+/// An order to the packet thread.
+#[derive(Debug)]
+pub enum Command {
+    /// Take a link; answers with its number, or `None` if the descriptor is of no use (logged).
+    AttachLink {
+        /// The link.
+        link: NewLink,
+        /// Told when it is in use.
+        reply: oneshot::Sender<Option<LinkId>>,
+    },
+    /// Close a link and end its flows; [`Notice::LinkDown`] follows.
+    DetachLink(LinkId),
+    /// Start to serve ready sockets.
+    Publish {
+        /// What to serve.
+        publish: NewPublish,
+        /// Told its number.
+        reply: oneshot::Sender<PublishId>,
+    },
+    /// The guest behind a published port has another address now (`None`: none).
+    Retarget {
+        /// Which.
+        id: PublishId,
+        /// Where it leads from now on; open connections stay.
+        address: Option<Ipv4Addr>,
+    },
+    /// Close a published port's sockets; open connections stay.
+    Unpublish(PublishId),
+    /// New settings; subnet and gateway may not change while flows exist (they are ended).
+    Reconfigure(NetworkSettings),
+    /// The answer to a [`Notice::DnsQuery`].
+    DnsAnswer {
+        /// From the notice.
+        token: DnsToken,
+        /// The DNS message for the guest.
+        payload: Vec<u8>,
+    },
+    /// Counters, links and flows as they are now.
+    Snapshot(oneshot::Sender<Snapshot>),
+    /// Run a closure on the gateway services inside the packet thread (reload reservations, list leases ...).
+    Services(ServicesCall),
+    /// End every flow and the thread.
+    Shutdown,
+}
+
+/// A closure for [`Command::Services`]; it must take microseconds. It reaches the concrete services by
+/// `as_any_mut().downcast_mut()` and answers through a channel that it captured.
+pub struct ServicesCall(
+    pub Box<dyn FnOnce(&mut dyn crate::engine::services::GatewayServices) + Send>,
+);
+
+impl std::fmt::Debug for ServicesCall {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("ServicesCall")
+    }
+}
+
+/// Why a link went away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkEnd {
+    /// By [`Command::DetachLink`] or shutdown.
+    Detached,
+    /// The other end closed it.
+    Closed,
+    /// The other end sent something that is no frame.
+    Garbage(String),
+    /// The descriptor failed.
+    Failed(String),
+}
+
+/// News from the packet thread.
+#[derive(Debug)]
+pub enum Notice {
+    /// A link is in use.
+    LinkUp {
+        /// Its number.
+        link: LinkId,
+        /// Whose, where known.
+        guest: Option<GuestName>,
+    },
+    /// A link is gone.
+    LinkDown {
+        /// Its number.
+        link: LinkId,
+        /// Whose, where known.
+        guest: Option<GuestName>,
+        /// Why.
+        end: LinkEnd,
+    },
+    /// A MAC was seen on a link for the first time.
+    MacLearned {
+        /// The address.
+        mac: MacAddress,
+        /// Where.
+        link: LinkId,
+        /// Whose link, where known.
+        guest: Option<GuestName>,
+    },
+    /// From the services: a lease was bound or ended.
+    Lease(LeaseEvent),
+    /// A query that the services want forwarded; answer by [`Command::DnsAnswer`] within 10 s.
+    DnsQuery {
+        /// For the answer.
+        token: DnsToken,
+        /// The DNS message.
+        payload: Vec<u8>,
+        /// The asking address.
+        address: Ipv4Addr,
+        /// The asking guest, where known.
+        guest: Option<GuestName>,
+    },
+    /// A guest connected to a TCP service of the gateway; bytes go both ways over `stream`.
+    ServiceStream {
+        /// The gateway's port.
+        port: u16,
+        /// The guest's end.
+        peer: (Ipv4Addr, u16),
+        /// The guest, where known.
+        guest: Option<GuestName>,
+        /// Our half of a socket pair, non-blocking.
+        stream: UnixStream,
+    },
+    /// A guest wanted something that is refused. At most one a second; `more` = how many were left out.
+    Refused {
+        /// The guest, where known.
+        guest: Option<GuestName>,
+        /// TCP, UDP or ICMP.
+        protocol: &'static str,
+        /// What it wanted.
+        destination: SocketAddr,
+        /// Why not.
+        reason: &'static str,
+        /// Refusals since the last notice that were not told one by one.
+        more: u64,
+    },
+    /// Something about the host that a person should know, told once (no ping sockets, out of descriptors ...).
+    HostLimit {
+        /// What is missing.
+        message: String,
+        /// The command that mends it.
+        hint: Option<String>,
+    },
+}
+
+/// One link in a [`Snapshot`].
+#[derive(Clone, Debug)]
+pub struct LinkSnapshot {
+    /// Its number.
+    pub link: LinkId,
+    /// Whose.
+    pub guest: Option<GuestName>,
+    /// "stream" or "tap".
+    pub kind: &'static str,
+    /// MACs learned on it.
+    pub macs: Vec<MacAddress>,
+    /// Counters.
+    pub counters: LinkCounters,
+}
+
+/// One flow in a [`Snapshot`].
+#[derive(Clone, Debug)]
+pub struct FlowSnapshot {
+    /// "tcp", "udp" or "icmp".
+    pub protocol: &'static str,
+    /// The guest's end.
+    pub guest: (Ipv4Addr, u16),
+    /// The other end as the guest sees it; unspecified for a UDP mapping.
+    pub remote: (Ipv4Addr, u16),
+    /// The guest began (false: a published port).
+    pub outbound: bool,
+    /// For people: "dialing", "open", "closing", ...
+    pub state: &'static str,
+    /// Payload bytes from the guest.
+    pub bytes_out: u64,
+    /// Payload bytes to the guest.
+    pub bytes_in: u64,
+    /// Time without a packet.
+    pub idle: Duration,
+}
+
+/// The packet thread's state as numbers.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Network counters.
+    pub counters: NetworkCounters,
+    /// Links, by number.
+    pub links: Vec<LinkSnapshot>,
+    /// Flows, at most 10,000 of them.
+    pub flows: Vec<FlowSnapshot>,
+    /// TCP flows there are.
+    pub tcp_flows: usize,
+    /// UDP mappings there are.
+    pub udp_mappings: usize,
+    /// Payload bytes resting in buffers.
+    pub buffered_bytes: usize,
+    /// The address table: address, MAC, link.
+    pub neighbours: Vec<(Ipv4Addr, MacAddress, LinkId)>,
+}

@@ -1,0 +1,92 @@
+//! Everything the packet path counts. One owner (the packet thread), so plain integers;
+//! the control API reads copies out of a snapshot.
+
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: u64,)*
+        }
+        impl $name {
+            /// Each counter with its name, in declaration order: for metrics pages and tests.
+            pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$((stringify!($field), self.$field),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// One link. "Received" is what the guest sent.
+    LinkCounters {
+        /// Frames from the guest.
+        received_frames,
+        /// Their bytes, Ethernet header included.
+        received_bytes,
+        /// Frames to the guest (a 64 KiB offloaded frame counts once).
+        sent_frames,
+        /// Their bytes.
+        sent_bytes,
+        /// Frames that the guest sent and nobody could read (too short, too long, bad checksum).
+        malformed,
+        /// Frames that pretended to come from the gateway or from another guest.
+        spoofed,
+        /// Frames to the guest that found no room.
+        dropped,
+    }
+}
+
+counters! {
+    /// One network.
+    NetworkCounters {
+        /// TCP flows opened by guests.
+        tcp_opened_out,
+        /// TCP flows opened from published ports.
+        tcp_opened_in,
+        /// TCP flows refused by policy.
+        tcp_refused_policy,
+        /// TCP flows refused because a bound was reached.
+        tcp_refused_limit,
+        /// TCP connects that the far side refused or that failed.
+        tcp_dial_failed,
+        /// TCP flows ended to make room for new ones.
+        tcp_evicted,
+        /// TCP segments sent again to a guest.
+        tcp_retransmitted,
+        /// TCP segments of no known flow (answered by RST).
+        tcp_stray,
+        /// TCP payload bytes not accepted because the buffers are full; the guest sends them again.
+        tcp_out_of_buffers,
+        /// UDP mappings made.
+        udp_mappings,
+        /// UDP datagrams refused by policy.
+        udp_refused_policy,
+        /// UDP mappings ended to make room for new ones.
+        udp_evicted,
+        /// UDP datagrams that the host's kernel did not take.
+        udp_send_failed,
+        /// UDP datagrams from a stranger to a guest's mapping.
+        udp_unsolicited,
+        /// Echo requests carried outside.
+        echo_forwarded,
+        /// Echo requests that the kernel's ping_group_range or a bound forbids.
+        echo_refused,
+        /// IPv4 datagrams put together from fragments.
+        reassembled,
+        /// Fragments dropped: overlap, bound, time.
+        fragments_dropped,
+        /// IPv4 packets dropped: bad header or checksum.
+        ip_malformed,
+        /// IPv4 packets of a protocol that is not carried.
+        ip_unsupported,
+        /// DHCP messages received.
+        dhcp_messages,
+        /// DNS queries over UDP received.
+        dns_queries,
+        /// DNS queries dropped: not a query, or too many waiting.
+        dns_dropped,
+        /// Notices that the daemon was too busy to take.
+        notices_lost,
+    }
+}

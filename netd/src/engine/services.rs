@@ -1,0 +1,151 @@
+//! What the packet path asks of the gateway's own services (DHCP, DNS), as a trait so that
+//! the two can be written and tested apart. Implementations are pure: no socket, no clock,
+//! no lock; they run inside the packet thread, so a call must take microseconds.
+
+use std::any::Any;
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use control::mac::MacAddress;
+use control::names::GuestName;
+
+/// One attached guest NIC; never reused while the daemon lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub u32);
+
+/// Where a DHCP message came from.
+#[derive(Clone, Copy, Debug)]
+pub struct DhcpArrival<'a> {
+    /// The frame's source address (the client says its own again in `chaddr`).
+    pub source: MacAddress,
+    /// The IP source: 0.0.0.0 while the client has no address.
+    pub source_address: Ipv4Addr,
+    /// The link that carried it.
+    pub link: LinkId,
+    /// The guest that the link belongs to, where known.
+    pub guest: Option<&'a GuestName>,
+}
+
+/// Where a DHCP answer goes (RFC 2131 §4.1); always from the gateway, UDP port 67 to 68.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DhcpDestination {
+    /// To 255.255.255.255, Ethernet broadcast.
+    Broadcast,
+    /// To an address that the client may not answer ARP for yet.
+    Unicast {
+        /// Ethernet destination.
+        mac: MacAddress,
+        /// IP destination.
+        address: Ipv4Addr,
+    },
+}
+
+/// A DHCP answer: the UDP payload and where it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DhcpReply {
+    /// The BOOTP/DHCP message.
+    pub payload: Vec<u8>,
+    /// Its addressee.
+    pub destination: DhcpDestination,
+}
+
+/// Who asks a name.
+#[derive(Clone, Copy, Debug)]
+pub struct DnsClient<'a> {
+    /// The asking address.
+    pub address: Ipv4Addr,
+    /// The guest, where known.
+    pub guest: Option<&'a GuestName>,
+}
+
+/// What to do with a DNS query that came over UDP to the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DnsOutcome {
+    /// Answered from what the daemon knows.
+    Answer(Vec<u8>),
+    /// Someone else must be asked: becomes [`crate::datapath::Notice::DnsQuery`].
+    Forward,
+    /// Not a query; counted.
+    Drop,
+}
+
+/// A change of the lease table, in the order it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseEvent {
+    /// A lease was given or renewed.
+    Bound {
+        /// The client's Ethernet address.
+        mac: MacAddress,
+        /// The leased address.
+        address: Ipv4Addr,
+        /// The guest, where known.
+        guest: Option<GuestName>,
+        /// The host name that the client asked for, checked.
+        host_name: Option<control::names::HostName>,
+        /// When it ends if it is not renewed.
+        until: Instant,
+        /// Whether the same client held the same address just before.
+        renewed: bool,
+    },
+    /// A lease ended: expiry, release, decline.
+    Ended {
+        /// The client's Ethernet address.
+        mac: MacAddress,
+        /// The address that is free again.
+        address: Ipv4Addr,
+        /// The guest, where known.
+        guest: Option<GuestName>,
+    },
+}
+
+/// The gateway's services. `handle_*` takes input, `poll_timeout` says when time itself matters.
+pub trait GatewayServices {
+    /// A UDP datagram to port 67.
+    fn dhcp(
+        &mut self,
+        payload: &[u8],
+        arrival: &DhcpArrival<'_>,
+        now: Instant,
+    ) -> Option<DhcpReply>;
+    /// A UDP datagram to port 53 of the gateway.
+    fn dns(&mut self, query: &[u8], client: &DnsClient<'_>, now: Instant) -> DnsOutcome;
+    /// The next moment at which [`GatewayServices::handle_timeout`] wants to run; `None` = never.
+    fn poll_timeout(&self) -> Option<Instant>;
+    /// Time has come (lease expiry).
+    fn handle_timeout(&mut self, now: Instant);
+    /// Lease changes since the last call are pushed to `events`; called after every entry above.
+    fn drain_lease_events(&mut self, events: &mut Vec<LeaseEvent>);
+    /// The address that this MAC holds by lease or reservation.
+    fn address_of(&self, mac: MacAddress) -> Option<Ipv4Addr>;
+    /// The MAC that this address belongs to by lease or reservation: nobody else may use it.
+    fn owner_of(&self, address: Ipv4Addr) -> Option<MacAddress>;
+    /// For [`crate::datapath::Command::Services`]: the concrete services behind the trait.
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+}
+
+/// A network without DHCP and DNS: for tests and measurements.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoServices;
+
+impl GatewayServices for NoServices {
+    fn dhcp(&mut self, _: &[u8], _: &DhcpArrival<'_>, _: Instant) -> Option<DhcpReply> {
+        None
+    }
+    fn dns(&mut self, _: &[u8], _: &DnsClient<'_>, _: Instant) -> DnsOutcome {
+        DnsOutcome::Drop
+    }
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+    fn handle_timeout(&mut self, _: Instant) {}
+    fn drain_lease_events(&mut self, _: &mut Vec<LeaseEvent>) {}
+    fn address_of(&self, _: MacAddress) -> Option<Ipv4Addr> {
+        None
+    }
+    fn owner_of(&self, _: Ipv4Addr) -> Option<MacAddress> {
+        None
+    }
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}

@@ -1,0 +1,104 @@
+//! What one virtual network is told to be: addresses, kind, limits.
+//! Plain values, checked where they were parsed; nothing here opens a socket or reads a file.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use control::mac::MacAddress;
+use ipnet::Ipv4Net;
+
+/// Whether guests may leave the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Anything the host itself can reach, but for the ranges `engine::nat` refuses.
+    Nat,
+    /// Guests, the gateway and `host.internal` only.
+    HostOnly,
+}
+
+/// Bounds on everything a guest can make grow. Each has a counter in [`crate::engine::counters`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// TCP flows of the whole network; the oldest half-open, else the longest idle one gives way.
+    pub tcp_flows: usize,
+    /// TCP connections of one guest still waiting for the host's `connect`.
+    pub dials_per_guest: usize,
+    /// How long a `connect` on the host may take before the guest is told "host unreachable".
+    pub dial_time: Duration,
+    /// An open connection without a byte is probed after this long (RFC 5382 REQ-5: at least 2 h 4 min).
+    pub tcp_idle: Duration,
+    /// A connection closed on one side without a byte is ended after this long (RFC 5382: at least 4 min).
+    pub tcp_half_closed_idle: Duration,
+    /// UDP mappings of the whole network; the longest idle one gives way.
+    pub udp_mappings: usize,
+    /// A UDP mapping without a packet ends after this long (RFC 4787 REQ-5: at least 2 min).
+    pub udp_idle: Duration,
+    /// Echo mappings (one a guest's ping) of the whole network.
+    pub echo_mappings: usize,
+    /// Bytes of payload that may rest in this network's buffers, all flows together.
+    pub buffer_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            tcp_flows: 16_384,
+            dials_per_guest: 1_024,
+            dial_time: Duration::from_secs(60),
+            tcp_idle: Duration::from_secs(7_440),
+            tcp_half_closed_idle: Duration::from_secs(600),
+            udp_mappings: 4_096,
+            udp_idle: Duration::from_secs(180),
+            echo_mappings: 256,
+            buffer_bytes: 256 << 20,
+        }
+    }
+}
+
+/// One network as the packet thread sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkSettings {
+    /// For logs and thread names.
+    pub name: String,
+    /// NAT or host-only.
+    pub reach: Reach,
+    /// The guests' subnet.
+    pub subnet: Ipv4Net,
+    /// Our address: ARP, DHCP, DNS, echo.
+    pub gateway: Ipv4Addr,
+    /// The Ethernet address behind `gateway` and `host_internal`.
+    pub gateway_mac: MacAddress,
+    /// The address that stands for the host's loopback services.
+    pub host_internal: Ipv4Addr,
+    /// Whether `host_internal` reaches 127.0.0.1 of the host.
+    pub host_loopback: bool,
+    /// The largest IP packet on this network, bytes (68..=65520).
+    pub mtu: u16,
+    /// TCP ports of the gateway address that the daemon serves itself ([`crate::datapath::Notice::ServiceStream`]).
+    pub tcp_services: Vec<u16>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+impl NetworkSettings {
+    /// Settings with the usual places: gateway on the first address of the subnet, `host_internal` on the last,
+    /// a gateway MAC made from the gateway's address (locally administered), DNS over TCP served.
+    pub fn new(name: impl Into<String>, reach: Reach, subnet: Ipv4Net) -> Self {
+        let first = u32::from(subnet.network()).saturating_add(1);
+        let last = u32::from(subnet.broadcast()).saturating_sub(1);
+        let gateway = Ipv4Addr::from(first);
+        let [a, b, c, d] = gateway.octets();
+        Self {
+            name: name.into(),
+            reach,
+            subnet,
+            gateway,
+            gateway_mac: MacAddress([0x52, 0x55, a, b, c, d]),
+            host_internal: Ipv4Addr::from(last),
+            host_loopback: true,
+            mtu: 65_520,
+            tcp_services: vec![53],
+            limits: Limits::default(),
+        }
+    }
+}
