@@ -1,1 +1,22 @@
-//! control
+//! What the `sharectl` command and its daemons share: the configuration with
+//! its checked types, where files and sockets live, and the control protocol
+//! (HTTP/1.1 and JSON over a unix socket) with server, client and events.
+//!
+//! No daemon depends on another; what they know of each other passes through
+//! the types of this crate.
+
+pub mod api;
+pub mod client;
+pub mod config;
+pub mod events;
+pub mod failure;
+pub mod host_network;
+pub mod lock;
+pub mod logging;
+pub mod mac;
+pub mod names;
+pub mod notify;
+pub mod paths;
+pub mod port;
+pub mod server;
+pub mod signals;

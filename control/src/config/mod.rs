@@ -1,0 +1,320 @@
+//! The configuration: one TOML file, read by the command and each daemon.
+//!
+//! [`Config::parse`] is pure: text in, checked values or every [`Problem`] out.
+//! What depends on the machine (a share's folder that is not there) is asked
+//! apart by [`Config::missing_folders`], so that a drive that is not mounted
+//! now does not stop everything else.
+
+mod problem;
+mod raw;
+mod resolve;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::mac::MacAddress;
+use crate::names::{GuestName, HostName, NameError, NetworkName, ShareName};
+use crate::port::PortSpec;
+
+pub use problem::{ConfigErrors, Problem};
+
+/// The network that stands where the file names none.
+pub const DEFAULT_NETWORK: &str = "vmnet8";
+/// Guests get NAME.test unless the network says otherwise (RFC 6761 section 6.2).
+pub const DEFAULT_DOMAIN: &str = "test";
+/// Twelve hours, as most home routers.
+pub const DEFAULT_LEASE_TIME: Duration = Duration::from_secs(12 * 3600);
+/// The largest MTU a guest can be given: 64 KiB less room for the link header, as passt's.
+pub const LARGEST_MTU: u16 = 65520;
+
+/// Everything the file says, checked and complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Config {
+    /// At least one: [`DEFAULT_NETWORK`] where the file names none.
+    pub networks: BTreeMap<NetworkName, Network>,
+    /// The guests the file names; others may still come and get an address.
+    pub guests: BTreeMap<GuestName, Guest>,
+    /// Host folders that guests see.
+    pub shares: BTreeMap<ShareName, Share>,
+    /// Hosts files to keep.
+    pub hosts: Hosts,
+}
+
+/// What guests of a network may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkKind {
+    /// Each other, the host, and the outside through the host's sockets (VMware's vmnet8).
+    Nat,
+    /// Each other and the host (VMware's vmnet1).
+    HostOnly,
+}
+
+impl std::fmt::Display for NetworkKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Nat => "nat",
+            Self::HostOnly => "host-only",
+        })
+    }
+}
+
+/// A network that guests are plugged into.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Network {
+    /// As in `[network.NAME]`.
+    pub name: NetworkName,
+    /// nat or host-only.
+    pub kind: NetworkKind,
+    /// Prefix 8 to 29.
+    pub subnet: Ipv4Net,
+    /// The first address: ARP, DHCP, DNS and echo answer there.
+    pub gateway: Ipv4Addr,
+    /// The last usable address: the host's loopback services, as host.internal.
+    pub host_internal: Ipv4Addr,
+    /// Addresses for guests without a reservation: the upper half of the subnet.
+    pub pool: RangeInclusive<Ipv4Addr>,
+    /// Guests get NAME.DOMAIN.
+    pub domain: HostName,
+    /// Largest IP packet in bytes; none: as large as each link carries well.
+    pub mtu: Option<u16>,
+    /// Whether [`Network::host_internal`] leads to the host's loopback.
+    pub host_loopback: bool,
+    /// The term of a DHCP lease.
+    pub lease_time: Duration,
+    /// Resolvers to forward to; empty: the host's own, followed as they change.
+    pub dns: Vec<SocketAddr>,
+    /// Where to take QEMU's stream links over TCP.
+    pub listen: Option<SocketAddr>,
+}
+
+/// A guest that the file names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Guest {
+    /// As in `[guest.NAME]`.
+    pub name: GuestName,
+    /// One of [`Config::networks`].
+    pub network: NetworkName,
+    /// Given, or derived from the name.
+    pub mac: MacAddress,
+    /// Reserved for it; none: from the pool.
+    pub address: Option<Ipv4Addr>,
+    /// Its own 127.x.y.z on the host, where its ports are published.
+    pub host_address: Ipv4Addr,
+    /// Further names.
+    pub names: Vec<HostName>,
+    /// Ports of the host that lead to it.
+    pub publish: Vec<PortSpec>,
+}
+
+/// A host folder that guests see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Share {
+    /// As in `[share.NAME]`; also the virtiofs tag.
+    pub name: ShareName,
+    /// Absolute, on the host.
+    pub path: PathBuf,
+    /// Absolute, in the guest.
+    pub at: PathBuf,
+    /// Every change is refused.
+    pub read_only: bool,
+    /// The guests that see it; none: all.
+    pub guests: Option<Vec<GuestName>>,
+    /// How owners appear.
+    pub owner: Owner,
+    /// How long a guest may trust what it has seen.
+    pub cache: CachePolicy,
+    /// The line of `path` in the file, from 1, for messages.
+    #[serde(skip)]
+    pub line: usize,
+}
+
+/// How file owners appear in the guest. Numbers are the guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Owner {
+    /// Files of the daemon's user and group appear as these, and the other way round.
+    Map {
+        /// User id in the guest.
+        uid: u32,
+        /// Group id in the guest.
+        gid: u32,
+    },
+    /// Owners pass unchanged, both ways; needs root on the host.
+    Pass,
+    /// All files appear as these.
+    Squash {
+        /// User id in the guest.
+        uid: u32,
+        /// Group id in the guest.
+        gid: u32,
+    },
+}
+
+/// How long a guest may trust names and attributes that it has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CachePolicy {
+    /// Not at all: changes on the host are seen at once, every access asks.
+    Never,
+    /// A second: the default.
+    Auto,
+    /// Until the guest itself changes them: fastest, right only where nobody else writes.
+    Always,
+}
+
+/// Hosts files and the names that always stand there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hosts {
+    /// The files to keep.
+    pub files: Vec<HostsFile>,
+    /// `[hosts.static]`.
+    pub entries: BTreeMap<HostName, IpAddr>,
+}
+
+/// A hosts file to keep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostsFile {
+    /// The system's own: /etc/hosts.
+    Auto,
+    /// This one.
+    Path(PathBuf),
+}
+
+/// What a file's meaning depends on beside its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surroundings {
+    /// What `~` stands for.
+    pub home: Option<PathBuf>,
+    /// The default of `guest-owner`.
+    pub uid: u32,
+    /// The default of `guest-owner`.
+    pub gid: u32,
+}
+
+impl Surroundings {
+    /// This process's user and `$HOME`.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self {
+            home: std::env::var_os("HOME").map(PathBuf::from),
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks the file at `path`. A file that is not there reads as
+    /// an empty one: the default network, no guests, no shares.
+    ///
+    /// # Errors
+    /// Every [`Problem`] of the file, or that it cannot be read.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => {
+                return Err(ConfigErrors {
+                    file: path.to_owned(),
+                    problems: vec![Problem {
+                        line: None,
+                        message: format!("cannot read the configuration: {error}"),
+                        hint: None,
+                    }],
+                });
+            }
+        };
+        Self::parse(&text, path, &Surroundings::of_process())
+    }
+
+    /// Checks a text; `file` is only for messages.
+    ///
+    /// # Errors
+    /// Every [`Problem`] of the text.
+    pub fn parse(
+        text: &str,
+        file: &Path,
+        surroundings: &Surroundings,
+    ) -> Result<Self, ConfigErrors> {
+        resolve::resolve(text, surroundings).map_err(|problems| ConfigErrors {
+            file: file.to_owned(),
+            problems,
+        })
+    }
+
+    /// The shares that a guest sees, in the order of their names.
+    pub fn shares_of<'c>(&'c self, guest: &'c GuestName) -> impl Iterator<Item = &'c Share> {
+        self.shares
+            .values()
+            .filter(move |s| s.guests.as_ref().is_none_or(|g| g.contains(guest)))
+    }
+
+    /// The guests on a network, in the order of their names.
+    pub fn guests_on<'c>(&'c self, network: &'c NetworkName) -> impl Iterator<Item = &'c Guest> {
+        self.guests.values().filter(move |g| g.network == *network)
+    }
+
+    /// All names of a guest: NAME.DOMAIN first, then its further names.
+    ///
+    /// # Errors
+    /// None for a guest of this configuration: the file was refused otherwise.
+    pub fn names_of(&self, guest: &Guest) -> Result<Vec<HostName>, NameError> {
+        let domain = match self.networks.get(&guest.network) {
+            Some(network) => network.domain.clone(),
+            None => HostName::parse(DEFAULT_DOMAIN)?,
+        };
+        let mut names = vec![guest.name.as_host_name().under(&domain)?];
+        for name in &guest.names {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        Ok(names)
+    }
+
+    /// Shares whose folder is not there now, as problems of `file`.
+    #[must_use]
+    pub fn missing_folders(&self, file: &Path) -> Option<ConfigErrors> {
+        let problems: Vec<_> = self
+            .shares
+            .values()
+            .filter(|share| !share.path.is_dir())
+            .map(|share| Problem {
+                line: Some(share.line),
+                message: format!(
+                    "share \"{}\": {} is not a folder on this host",
+                    share.name,
+                    share.path.display()
+                ),
+                hint: Some(format!(
+                    "mkdir -p {0}, or mount the drive, or: sharectl share rm {1}",
+                    share.path.display(),
+                    share.name
+                )),
+            })
+            .collect();
+        (!problems.is_empty()).then(|| ConfigErrors {
+            file: file.to_owned(),
+            problems,
+        })
+    }
+}
+
+/// The JSON Schema of the file, for editors and other programs.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(raw::RawConfig);
+    schema.insert("title".to_owned(), "sharectl configuration".into());
+    schema.to_value()
+}

@@ -1,0 +1,91 @@
+//! What is wrong with a configuration: file, line, value, fix.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The line it is on, from 1; none where the whole file is meant.
+    pub line: Option<usize>,
+    /// What is wrong, with the value.
+    pub message: String,
+    /// What would mend it.
+    pub hint: Option<String>,
+}
+
+/// Every mistake found in one file; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors {
+    /// The file as the user knows it.
+    pub file: PathBuf,
+    /// In the order of their lines.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{}", self.file.display())?;
+            if let Some(line) = problem.line {
+                write!(f, ":{line}")?;
+            }
+            write!(f, ": {}", problem.message)?;
+            if let Some(hint) = &problem.hint {
+                write!(f, "\n  hint: {hint}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl From<ConfigErrors> for crate::failure::Failure {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::invalid(errors.to_string()).with_hint("sharectl config check")
+    }
+}
+
+/// Collects problems while a file is read; knows how byte offsets become lines.
+pub(super) struct Findings<'t> {
+    text: &'t str,
+    problems: Vec<Problem>,
+}
+
+impl<'t> Findings<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        Self {
+            text,
+            problems: Vec::new(),
+        }
+    }
+
+    /// The line, from 1, of a byte offset.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        let before = self.text.as_bytes().get(..offset).unwrap_or_default();
+        before.iter().filter(|b| **b == b'\n').count() + 1
+    }
+
+    pub(super) fn add(
+        &mut self,
+        offset: Option<usize>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let hint = hint.into();
+        self.problems.push(Problem {
+            line: offset.map(|o| self.line(o)),
+            message: message.into(),
+            hint: (!hint.is_empty()).then_some(hint),
+        });
+    }
+
+    pub(super) fn finish(mut self) -> Vec<Problem> {
+        self.problems.sort_by_key(|p| p.line);
+        self.problems
+    }
+}

@@ -1,0 +1,195 @@
+//! The file as it is written: serde's view of the TOML text, with the place of
+//! each value, before anything is checked. The JSON Schema for editors is
+//! generated from these types.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::mac::MacAddress;
+use crate::port::PortSpec;
+
+/// A value and the byte range it was read from.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+pub(super) struct At<T>(Spanned<T>);
+
+impl<T> At<T> {
+    pub(super) fn value(&self) -> &T {
+        self.0.get_ref()
+    }
+
+    pub(super) fn offset(&self) -> usize {
+        self.0.span().start
+    }
+}
+
+impl<T: PartialEq> PartialEq for At<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value() == other.value()
+    }
+}
+
+impl<T: Eq> Eq for At<T> {}
+
+impl<T: Ord> PartialOrd for At<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T: Ord> Ord for At<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.value().cmp(other.value())
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        T::json_schema(generator)
+    }
+}
+
+pub(super) type Table<T> = BTreeMap<At<String>, T>;
+
+/// The configuration of sharectl: networks, guests, shares, hosts files.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawConfig {
+    /// Networks, by name, as in `[network.vmnet8]`.
+    #[schemars(with = "BTreeMap<String, RawNetwork>")]
+    pub(super) network: Table<RawNetwork>,
+    /// Guests, by name, as in `[guest.dev]`.
+    #[schemars(with = "BTreeMap<String, RawGuest>")]
+    pub(super) guest: Table<RawGuest>,
+    /// Host folders that guests see, by name, as in `[share.d]`.
+    #[schemars(with = "BTreeMap<String, RawShare>")]
+    pub(super) share: Table<RawShare>,
+    /// Hosts files kept in step with the guests' names.
+    pub(super) hosts: RawHosts,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawNetwork {
+    /// nat: guests reach the outside through the host; host-only: they reach
+    /// each other and the host, nothing else. Default: nat.
+    #[serde(rename = "type")]
+    #[schemars(with = "Option<super::NetworkKind>")]
+    pub(super) kind: Option<At<String>>,
+    /// An IPv4 subnet for private use, prefix 8 to 29. Default: a /24 in
+    /// 192.168.0.0/16 that follows from the network's name.
+    #[schemars(with = "Option<ipnet_schema::Ipv4Net>")]
+    pub(super) subnet: Option<At<String>>,
+    /// Guests get NAME.DOMAIN in DNS. Default: test.
+    pub(super) domain: Option<At<String>>,
+    /// Largest IP packet in bytes that guests are told to send: "auto", or 576 to 65520.
+    pub(super) mtu: Option<At<Mtu>>,
+    /// Whether guests reach the host's loopback services as host.internal. Default: true.
+    pub(super) host_loopback: Option<bool>,
+    /// How long a DHCP lease lasts, e.g. "12h"; 60s to 30d. Default: 12h.
+    pub(super) lease_time: Option<At<String>>,
+    /// Resolvers to forward to, as ADDRESS or ADDRESS:PORT. Default: the host's own.
+    pub(super) dns: Option<Vec<At<String>>>,
+    /// A TCP address on which to take QEMU's stream links. Default: none.
+    pub(super) listen: Option<At<String>>,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Mtu {
+    Bytes(i64),
+    Word(String),
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawGuest {
+    /// The network it is on. Default: the only one there is, else vmnet8.
+    pub(super) network: Option<At<String>>,
+    /// Its Ethernet address. Default: follows from its name.
+    #[schemars(with = "Option<MacAddress>")]
+    pub(super) mac: Option<At<String>>,
+    /// Its IPv4 address, always the same. Default: from the pool.
+    pub(super) address: Option<At<String>>,
+    /// Its own address on the host's loopback, 127.x.y.z. Default: follows from its name.
+    pub(super) host_address: Option<At<String>>,
+    /// Further names, for DNS and the hosts files.
+    pub(super) names: Vec<At<String>>,
+    /// Ports of the host that lead to this guest, in Docker's notation.
+    #[schemars(with = "Vec<PortSpec>")]
+    pub(super) publish: Vec<At<String>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawShare {
+    /// The host's folder: an absolute path, `~/...`, or a Windows drive such as `D:\`.
+    pub(super) path: At<String>,
+    /// Where the guest mounts it. Default: the same path as on the host.
+    pub(super) at: Option<At<String>>,
+    /// Refuse every change. Default: false.
+    #[serde(default)]
+    pub(super) read_only: bool,
+    /// The guests that see it. Default: all.
+    pub(super) guests: Option<Vec<At<String>>>,
+    /// map: files of the daemon's user appear as `guest-owner`'s; squash: all
+    /// files appear so; pass: owners pass unchanged, which needs root. Default: map.
+    #[schemars(with = "Option<OwnerKind>")]
+    pub(super) owner: Option<At<String>>,
+    /// UID:GID in the guest, for map and squash. Default: the daemon's own numbers.
+    pub(super) guest_owner: Option<At<String>>,
+    /// How long a guest may trust what it has seen: never, auto (1 s), always. Default: auto.
+    #[schemars(with = "Option<super::CachePolicy>")]
+    pub(super) cache: Option<At<String>>,
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) enum OwnerKind {
+    Map,
+    Pass,
+    Squash,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawHosts {
+    /// Files to keep: "auto" is /etc/hosts, anything else a path. Default: ["auto"].
+    pub(super) files: Option<Vec<At<String>>>,
+    /// Names that always stand there, with their addresses.
+    #[serde(rename = "static")]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub(super) entries: Table<At<String>>,
+}
+
+/// Schemas for types of other crates.
+mod ipnet_schema {
+    use std::borrow::Cow;
+
+    pub(super) struct Ipv4Net;
+
+    impl schemars::JsonSchema for Ipv4Net {
+        fn schema_name() -> Cow<'static, str> {
+            "Ipv4Net".into()
+        }
+        fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+            schemars::json_schema!({
+                "type": "string",
+                "pattern": r"^\d+\.\d+\.\d+\.\d+/\d+$",
+                "examples": ["192.168.130.0/24"],
+            })
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The file's rules as data: a text and what is said about it.
+
+use super::*;
+
+fn surroundings() -> Surroundings {
+    Surroundings {
+        home: Some("/home/ann".into()),
+        uid: 1000,
+        gid: 1000,
+    }
+}
+
+fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    Config::parse(text, Path::new("config.toml"), &surroundings())
+}
+
+/// The text is refused and the whole message is `expected`.
+fn check_refused(text: &str, expected: &str) {
+    match parse(text) {
+        Ok(_) => panic!("accepted:\n{text}"),
+        Err(errors) => assert_eq!(errors.to_string(), expected, "for\n{text}"),
+    }
+}
+
+#[test]
+fn empty_file_has_the_default_network() {
+    let config = parse("").unwrap();
+    let network = &config.networks[&NetworkName::parse("vmnet8").unwrap()];
+    assert_eq!(network.subnet.to_string(), "192.168.130.0/24");
+    assert_eq!(network.gateway.to_string(), "192.168.130.1");
+    assert_eq!(network.host_internal.to_string(), "192.168.130.254");
+    assert_eq!(network.pool.start().to_string(), "192.168.130.128");
+    assert_eq!(network.pool.end().to_string(), "192.168.130.253");
+    assert_eq!(network.domain.as_str(), "test");
+    assert_eq!(config.hosts.files, [HostsFile::Auto]);
+}
+
+#[test]
+fn whole_file_reads() {
+    let config = parse(
+        r#"
+[network.vmnet8]
+type = "nat"
+subnet = "192.168.140.0/24"
+mtu = 1500
+dns = ["127.0.0.1:5353", "10.0.0.53"]
+[network.vmnet1]
+type = "host-only"
+[guest.dev]
+mac = "52:54:00:00:00:01"
+address = "192.168.140.2"
+names = ["local.test"]
+publish = ["8080:80", "127.0.0.1:5353:53/udp", "tcp:2375"]
+[share.d]
+path = 'D:\'
+[share.src]
+path = "~/src/"
+at = "/src"
+guests = ["dev"]
+owner = "squash"
+guest-owner = "0:0"
+[hosts]
+files = ["auto", "/tmp/hosts"]
+[hosts.static]
+"a.test" = "127.0.0.1"
+"#,
+    )
+    .unwrap();
+    let dev = GuestName::parse("dev").unwrap();
+    let guest = &config.guests[&dev];
+    assert!(guest.host_address.is_loopback());
+    let names: Vec<_> = config
+        .names_of(guest)
+        .unwrap()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(names, ["dev.test", "local.test"]);
+    let shares: Vec<_> = config
+        .shares_of(&dev)
+        .map(|s| (s.path.to_str().unwrap(), s.at.to_str().unwrap()))
+        .collect();
+    assert_eq!(shares, [("/mnt/d", "/mnt/d"), ("/home/ann/src", "/src")]);
+    assert_eq!(config.hosts.entries.len(), 1);
+    let other = GuestName::parse("other").unwrap();
+    assert_eq!(config.shares_of(&other).count(), 1);
+}
+
+#[test]
+fn smallest_network_has_room_for_a_guest() {
+    let config = parse("[network.n]\nsubnet = \"10.0.0.0/29\"\n").unwrap();
+    let network = config.networks.values().next().unwrap();
+    assert_eq!(network.pool.start().to_string(), "10.0.0.4");
+    assert_eq!(network.pool.end().to_string(), "10.0.0.5");
+}
+
+#[test]
+fn every_mistake_is_told_with_its_line() {
+    check_refused(
+        "[network.a]\nsubnet = \"192.168.1.0/24\"\n[network.b]\nsubnet = \"192.168.0.0/16\"\n",
+        "config.toml:4: network \"b\": subnet 192.168.0.0/16 overlaps 192.168.1.0/24 of network \"a\"\n  \
+         hint: give each network a subnet of its own",
+    );
+    check_refused(
+        "[network.a]\nsubnet = \"192.168.1.7/24\"\nmtu = 100\n",
+        "config.toml:2: network \"a\": subnet 192.168.1.7/24 has bits set beyond its prefix\n  \
+         hint: write 192.168.1.0/24\n\
+         config.toml:3: network \"a\": mtu = 100 is not possible\n  \
+         hint: write \"auto\" or 576 to 65520",
+    );
+    check_refused(
+        "[guest.a]\nmac = \"52:54:00:00:00:01\"\n[guest.b]\nmac = \"52:54:00:00:00:01\"\n",
+        "config.toml:4: guest \"b\" and guest \"a\" both have the Ethernet address 52:54:00:00:00:01\n  \
+         hint: change or remove one of the two",
+    );
+    check_refused(
+        "[guest.a]\nnames = [\"x.test\"]\n[guest.b]\nnames = [\n  \"x.test\",\n]\n",
+        "config.toml:5: guest \"b\" and guest \"a\" both have the name x.test\n  \
+         hint: change or remove one of the two",
+    );
+    check_refused(
+        "[guest.a]\npublish = [\"0.0.0.0:80:80\", \"80:81\"]\n",
+        "config.toml:2: guest \"a\": publish \"80:81\" takes a host port that \"0.0.0.0:80:80\" of guest \"a\" has\n  \
+         hint: choose another host port, or another address in front of it",
+    );
+    check_refused(
+        "[share.d]\npath = \"src\"\n",
+        "config.toml:2: share \"d\": path \"src\" is not an absolute path without ..\n  \
+         hint: write /mnt/d, ~/src or 'D:\\'",
+    );
+    check_refused(
+        "[share.d]\npath = \"/d\"\nguests = [\"dev\"]\n",
+        "config.toml:3: share \"d\": guest \"dev\" is not in this file\n  \
+         hint: sharectl guest add dev, or remove it here",
+    );
+}
+
+#[test]
+fn unknown_keys_and_broken_toml_name_their_line() {
+    for (text, line, part) in [
+        ("[guest.a]\n\nnmae = \"x\"\n", 3, "unknown field `nmae`"),
+        ("[netwrok.a]\n", 1, "unknown field `netwrok`"),
+        ("[guest.a]\nnames = [\n", 2, "array"),
+        ("[guest.a]\nnames = 7\n", 2, "invalid type"),
+    ] {
+        let errors = parse(text).unwrap_err();
+        assert!(errors.problems[0].message.contains(part), "{errors}");
+        assert_eq!(errors.problems[0].line, Some(line), "{errors}");
+    }
+}
+
+#[test]
+fn hostile_values_are_refused() {
+    for text in [
+        "[guest.\"a/b\"]",
+        "[guest.a]\nnames = [\"x\\n1.2.3.4 bank.example\"]",
+        "[guest.a]\nnames = [\"localhost\"]",
+        "[guest.a]\nhost-address = \"127.0.0.1\"",
+        "[guest.a]\nhost-address = \"10.0.0.1\"",
+        "[guest.a]\naddress = \"192.168.130.1\"",
+        "[guest.a]\naddress = \"192.168.131.7\"",
+        "[guest.a]\nnetwork = \"nope\"",
+        "[network.n]\nsubnet = \"8.8.8.0/24\"",
+        "[network.n]\nsubnet = \"10.0.0.0/30\"",
+        "[network.n]\nlease-time = \"1s\"",
+        "[network.n]\nlease-time = \"99999999999999999999d\"",
+        "[network.n]\nlease-time = \"é\"",
+        "[network.n]\ntype = \"bridged\"",
+        "[share.d]\npath = \"/a/../b\"",
+        "[share.d]\npath = \"/a\"\nat = \"/\"",
+        "[share.d]\npath = \"/a\"\nowner = \"pass\"\nguest-owner = \"0:0\"",
+        "[share.d]\npath = \"/a\"\nguest-owner = \"0\"",
+        "[share.a]\npath = \"/a\"\n[share.b]\npath = \"/b\"\nat = \"/a\"",
+        "[hosts.static]\n\"localhost\" = \"1.2.3.4\"",
+    ] {
+        assert!(parse(text).is_err(), "accepted: {text}");
+    }
+}
+
+#[test]
+fn host_addresses_are_stable_and_apart() {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for index in 0..300 {
+        writeln!(text, "[guest.g{index}]").unwrap();
+    }
+    let first = parse(&text).unwrap();
+    let mut addresses: Vec<_> = first.guests.values().map(|g| g.host_address).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 300);
+    assert_eq!(first, parse(&text).unwrap());
+}
+
+#[test]
+fn missing_folders_are_problems_of_their_line() {
+    let config = parse("[share.d]\npath = \"/does/not/exist\"\n").unwrap();
+    let errors = config.missing_folders(Path::new("c.toml")).unwrap();
+    assert_eq!(errors.problems[0].line, Some(2));
+}
+
+#[test]
+fn schema_names_every_key() {
+    let schema = schema().to_string();
+    for key in [
+        "host-loopback",
+        "lease-time",
+        "read-only",
+        "guest-owner",
+        "static",
+        "publish",
+    ] {
+        assert!(
+            schema.contains(&format!("\"{key}\"")),
+            "{key} is missing in {schema}"
+        );
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_parsed_or_refused(text in ".*") {
+        let _parsed = parse(&text);
+    }
+}
