@@ -26,12 +26,19 @@ pub struct DhcpArrival<'a> {
     pub guest: Option<&'a GuestName>,
 }
 
-/// Where a DHCP answer goes (RFC 2131 §4.1); always from the gateway, UDP port 67 to 68.
+/// Where a DHCP answer goes (RFC 2131 §4.1); always from the gateway's UDP port 67.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DhcpDestination {
-    /// To 255.255.255.255, Ethernet broadcast.
+    /// To 255.255.255.255 port 68, Ethernet broadcast.
     Broadcast,
-    /// To an address that the client may not answer ARP for yet.
+    /// To port 67 of a relay agent, at the Ethernet address that its message came from.
+    Relay {
+        /// Ethernet destination.
+        mac: MacAddress,
+        /// IP destination.
+        address: Ipv4Addr,
+    },
+    /// To port 68 of an address that the client may not answer ARP for yet.
     Unicast {
         /// Ethernet destination.
         mac: MacAddress,
