@@ -1,1 +1,19 @@
-//! tests
+//! The harness of the whole-system tests, the demo and the benches: real guests under QEMU, network
+//! namespaces, the real daemons as an unprivileged user.
+//!
+//! A test is a list of steps on a `World`; see tests/README.md for a first one.
+//! What this crate does not do: it never tests a daemon's inside (each crate does that itself),
+//! never touches the host's own network, and never leaves anything behind.
+
+pub mod blackbox;
+pub mod codec;
+pub mod command;
+pub mod guest;
+pub mod limit;
+pub mod packages;
+pub mod place;
+pub mod skip;
+pub mod user;
+
+pub use anyhow::{Context, Result, bail, ensure};
+pub use skip::{Skip, whole_system};

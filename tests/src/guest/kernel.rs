@@ -1,0 +1,159 @@
+//! Gets the distribution's kernel for guests without installing it: download the package, unpack it
+//! into the cache, keep the kernel and the few modules of use.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::modules::{self, Module};
+use crate::{command, packages, place};
+
+/// 70 MB over a slow line.
+const DOWNLOAD_LIMIT: Duration = Duration::from_secs(600);
+const UNPACK_LIMIT: Duration = Duration::from_secs(120);
+
+/// Packages that depend on the newest kernel image: Debian's, then Ubuntu's.
+const META_PACKAGES: &[&str] = &["linux-image-amd64", "linux-image-generic"];
+
+/// A kernel and its modules.
+#[derive(Debug)]
+pub(super) struct Unpacked {
+    pub(super) kernel: PathBuf,
+    pub(super) modules: Vec<Module>,
+}
+
+/// The kernel from the cache, or a fresh one.
+pub(super) fn unpacked() -> Result<Unpacked> {
+    let folder = place::cache()?.join("kernel");
+    if !folder.join("vmlinuz").is_file() {
+        fetch(&folder).context("get a kernel for guests")?;
+    }
+    Ok(Unpacked {
+        kernel: folder.join("vmlinuz"),
+        modules: load(&folder.join("modules"))?,
+    })
+}
+
+fn fetch(folder: &Path) -> Result<()> {
+    if std::env::consts::ARCH != "x86_64" {
+        bail!(
+            "guests need an x86-64 host, this one is {}",
+            std::env::consts::ARCH
+        );
+    }
+    let work = tempfile::Builder::new()
+        .prefix("kernel-")
+        .tempdir_in(place::cache()?)?;
+    let tree = work.path().join("tree");
+    for package in image_packages()? {
+        download(&package, work.path())?;
+    }
+    for entry in fs::read_dir(work.path())? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            let mut unpack = Command::new("dpkg-deb");
+            unpack.arg("-x").arg(&path).arg(&tree);
+            command::run(&mut unpack, UNPACK_LIMIT)?;
+        }
+    }
+    let kernel = only_entry(&tree.join("boot"), "vmlinuz-")?;
+    // Debian 13 unpacks modules below usr/lib, Debian 12 and Ubuntu below lib.
+    let modules = [tree.join("lib/modules"), tree.join("usr/lib/modules")]
+        .into_iter()
+        .find(|folder| folder.is_dir())
+        .context("the kernel package holds no modules")?;
+    let picked = modules::pick(&only_entry(&modules, "")?)?;
+
+    let ready = work.path().join("ready");
+    fs::create_dir_all(ready.join("modules"))?;
+    for module in &picked {
+        let at = ready.join("modules").join(&module.name);
+        fs::write(at.with_extension("ko"), &module.content)?;
+        fs::write(at.with_extension("order"), module.order.join("\n"))?;
+    }
+    fs::copy(&kernel, ready.join("vmlinuz"))?;
+    // Another process may have been faster; its kernel is as good.
+    if let Err(error) = fs::rename(&ready, folder)
+        && !folder.join("vmlinuz").is_file()
+    {
+        return Err(error).with_context(|| format!("move to {}", folder.display()));
+    }
+    Ok(())
+}
+
+/// The newest kernel image package, and on Ubuntu the modules that are packaged apart.
+fn image_packages() -> Result<Vec<String>> {
+    let found = find_image().or_else(|| {
+        // A fresh machine has no package lists yet.
+        packages::refresh().ok()?;
+        find_image()
+    });
+    let Some(image) = found else {
+        bail!("apt knows none of {}", META_PACKAGES.join(", "));
+    };
+    let apart = depends(&image, "linux-modules-");
+    Ok([image].into_iter().chain(apart).collect())
+}
+
+fn find_image() -> Option<String> {
+    META_PACKAGES
+        .iter()
+        .find_map(|meta| depends(meta, "linux-image-").into_iter().next())
+}
+
+fn depends(package: &str, prefix: &str) -> Vec<String> {
+    let mut ask = Command::new("apt-cache");
+    ask.args(["depends", "--important", package]);
+    let answer = command::run(&mut ask, Duration::from_secs(60)).unwrap_or_default();
+    answer
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: "))
+        .filter(|name| name.starts_with(prefix))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn download(package: &str, into: &Path) -> Result<()> {
+    let mut line = Command::new("apt-get");
+    // As root, apt would drop to its own user, who may not write here.
+    line.args(["-q", "-o", "APT::Sandbox::User=root", "download", package])
+        .current_dir(into);
+    if command::run(&mut line, DOWNLOAD_LIMIT).is_err() {
+        // The lists may name a version that the mirror has replaced.
+        packages::refresh()?;
+        command::run(&mut line, DOWNLOAD_LIMIT)?;
+    }
+    Ok(())
+}
+
+fn only_entry(folder: &Path, prefix: &str) -> Result<PathBuf> {
+    let entries = fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            return Ok(entry.path());
+        }
+    }
+    bail!("nothing named {prefix}* in {}", folder.display())
+}
+
+fn load(folder: &Path) -> Result<Vec<Module>> {
+    let mut modules = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
+        let path = entry?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        if path.extension().is_some_and(|extension| extension == "ko") {
+            let order = fs::read_to_string(path.with_extension("order"))?;
+            modules.push(Module {
+                name: name.into_owned(),
+                order: order.lines().map(str::to_owned).collect(),
+                content: fs::read(&path)?,
+            });
+        }
+    }
+    modules.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(modules)
+}
