@@ -1,1 +1,269 @@
-//! api
+//! The JSON values of the control protocol, version 1.
+//!
+//! These are the wire's own types: daemons fill them from theirs, so that
+//! neither side's insides become a promise.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{CachePolicy, NetworkKind};
+use crate::mac::MacAddress;
+use crate::names::{GuestName, HostName, NetworkName, ShareName};
+use crate::port::PortSpec;
+
+/// Which daemon answers, since when, with which file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DaemonStatus {
+    /// netd, sharefs or hostsync.
+    pub daemon: String,
+    /// The program's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// RFC 3339.
+    pub started: String,
+    /// The configuration file it read.
+    pub config: PathBuf,
+    /// Number of its newest event.
+    pub newest_event: u64,
+    /// What is wrong now, in the user's words; empty when all is well.
+    pub problems: Vec<String>,
+}
+
+/// A network as netd runs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NetworkStatus {
+    /// As in `[network.NAME]`.
+    pub name: NetworkName,
+    /// nat or host-only.
+    #[serde(rename = "type")]
+    pub kind: NetworkKind,
+    /// Whether DHCP is served.
+    pub dhcp: bool,
+    /// ADDRESS/PREFIX.
+    pub subnet: String,
+    /// The gateway's address.
+    pub gateway: Ipv4Addr,
+    /// The address of host.internal.
+    pub host_internal: Ipv4Addr,
+    /// Guests get NAME.DOMAIN.
+    pub domain: HostName,
+    /// Guests plugged in now.
+    pub guests: usize,
+    /// Where VMMs of guests without a name connect.
+    pub socket: PathBuf,
+    /// Where VMMs connect over TCP.
+    pub listen: Option<SocketAddr>,
+    /// Resolvers that are asked now.
+    pub resolvers: Vec<SocketAddr>,
+    /// Counters by name, as in `/metrics`.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// A guest: configured, plugged in, or both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GuestStatus {
+    /// Its name; none for a guest the configuration does not name.
+    pub name: Option<GuestName>,
+    /// The network it is on.
+    pub network: NetworkName,
+    /// Its Ethernet address.
+    pub mac: MacAddress,
+    /// Its address now, by lease or reservation.
+    pub address: Option<Ipv4Addr>,
+    /// Its own 127.x.y.z on the host.
+    pub host_address: Option<Ipv4Addr>,
+    /// Every name that DNS answers for it.
+    pub names: Vec<HostName>,
+    /// When its lease ends, RFC 3339.
+    pub lease_until: Option<String>,
+    /// How it is plugged in; empty when it is not.
+    pub links: Vec<LinkStatus>,
+}
+
+/// One way a guest's frames reach netd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LinkStatus {
+    /// Number, unique for the life of the daemon.
+    pub id: u32,
+    /// stream, tcp or tap.
+    pub transport: String,
+    /// Frames from the guest.
+    pub received_frames: u64,
+    /// Bytes from the guest.
+    pub received_bytes: u64,
+    /// Frames to the guest.
+    pub sent_frames: u64,
+    /// Bytes to the guest.
+    pub sent_bytes: u64,
+    /// Frames thrown away on either way.
+    pub dropped_frames: u64,
+}
+
+/// A request to publish a port, or to take one back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PortRequest {
+    /// The guest it leads to.
+    pub guest: GuestName,
+    /// In Docker's notation.
+    pub spec: PortSpec,
+}
+
+/// A port of the host that leads to a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PortStatus {
+    /// The guest it leads to.
+    pub guest: GuestName,
+    /// In Docker's notation, as it was asked for.
+    pub spec: PortSpec,
+    /// Where the host listens.
+    pub listening: Vec<SocketAddr>,
+    /// Where the host should listen but cannot, and why.
+    pub problems: Vec<String>,
+}
+
+/// A connection or exchange that passes through netd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FlowStatus {
+    /// The network it is on.
+    pub network: NetworkName,
+    /// tcp, udp or icmp.
+    pub protocol: String,
+    /// The guest's end.
+    pub guest: SocketAddr,
+    /// The other end as the guest sees it.
+    pub remote: SocketAddr,
+    /// Whether the guest began it.
+    pub outbound: bool,
+    /// The state, in the protocol's words.
+    pub state: String,
+    /// Payload bytes from the guest.
+    pub bytes_from_guest: u64,
+    /// Payload bytes to the guest.
+    pub bytes_to_guest: u64,
+}
+
+/// The first message on netd's link socket; a descriptor travels with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LinkHandover {
+    /// The guest to plug in.
+    pub guest: GuestName,
+    /// What the descriptor is.
+    pub kind: LinkKind,
+    /// Whether each frame has a `virtio_net_hdr_v1` (12 bytes) in front.
+    pub vnet_header: bool,
+}
+
+/// What a handed-over descriptor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkKind {
+    /// `/dev/net/tun` after TUNSETIFF with IFF_TAP and IFF_NO_PI.
+    Tap,
+    /// A connected stream socket that speaks QEMU's framing.
+    Stream,
+}
+
+/// netd's answer on the link socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkAnswer {
+    /// Plugged in.
+    Ok(LinkPlugged),
+    /// Refused.
+    Error(crate::failure::Failure),
+}
+
+/// Where a handed-over link went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LinkPlugged {
+    /// The link's number.
+    pub link: u32,
+    /// The network it is on.
+    pub network: NetworkName,
+    /// The guest's Ethernet address.
+    pub mac: MacAddress,
+    /// The largest IP packet for this link, in bytes.
+    pub mtu: u16,
+    /// The address that DHCP will give, where that is known now.
+    pub address: Option<Ipv4Addr>,
+    /// The gateway's address.
+    pub gateway: Ipv4Addr,
+    /// Of the network's subnet.
+    pub prefix: u8,
+}
+
+/// A share as sharefs serves it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ShareStatus {
+    /// As in `[share.NAME]`; also the virtiofs tag.
+    pub name: ShareName,
+    /// On the host.
+    pub path: PathBuf,
+    /// In the guest.
+    pub at: PathBuf,
+    /// Every change is refused.
+    pub read_only: bool,
+    /// How long guests trust what they have seen.
+    pub cache: CachePolicy,
+    /// Why it cannot be served now.
+    pub problem: Option<String>,
+    /// Its sockets, one a guest.
+    pub devices: Vec<ShareDevice>,
+}
+
+/// A share's device in one guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ShareDevice {
+    /// The guest.
+    pub guest: GuestName,
+    /// Where its VMM connects.
+    pub socket: PathBuf,
+    /// Whether a VMM is connected now.
+    pub connected: bool,
+    /// Requests answered since the daemon started.
+    pub requests: u64,
+    /// Requests that could not be understood.
+    pub malformed: u64,
+}
+
+/// A name, its address, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostLine {
+    /// The name.
+    pub name: HostName,
+    /// Its address.
+    pub address: IpAddr,
+    /// Who says so: static, or netd with network and guest.
+    pub source: String,
+    /// Files that have the line.
+    pub written: Vec<PathBuf>,
+    /// Why it is missing elsewhere: "FILE: reason".
+    pub left_out: Vec<String>,
+}
+
+/// How a hosts file differs from what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostsDiff {
+    /// The file.
+    pub file: PathBuf,
+    /// Unified diff; empty when nothing is to be done.
+    pub diff: String,
+    /// Why it cannot be changed.
+    pub problem: Option<String>,
+}
+
+/// What a reload, a sync or a clear did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Changes {
+    /// One sentence for each thing done; empty when nothing had to change.
+    pub changes: Vec<String>,
+    /// One sentence for each thing that should be but could not be done.
+    pub problems: Vec<String>,
+}
