@@ -9,7 +9,7 @@ use super::modules::Module;
 use crate::packages;
 
 const INIT: &str = include_str!("init.sh");
-const DHCP_SCRIPT: &str = include_str!("udhcpc.sh");
+pub(super) const DHCP_SCRIPT: &str = include_str!("udhcpc.sh");
 
 /// Makes the archive.
 pub(super) fn build(modules: &[Module]) -> Result<Vec<u8>> {

@@ -6,7 +6,7 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -48,6 +48,8 @@ pub struct Machine {
     words: Vec<String>,
     launcher: Vec<String>,
     arguments: Vec<String>,
+    environment: Vec<(String, PathBuf)>,
+    netns: Option<String>,
 }
 
 impl Machine {
@@ -65,7 +67,23 @@ impl Machine {
             words: Vec::new(),
             launcher: Vec::new(),
             arguments: Vec::new(),
+            environment: Vec::new(),
+            netns: None,
         }
+    }
+
+    /// Runs QEMU and its launcher in a network namespace.
+    #[must_use]
+    pub fn inside(mut self, netns: Option<&str>) -> Self {
+        self.netns = netns.map(str::to_owned);
+        self
+    }
+
+    /// An environment variable for the launcher.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: PathBuf) -> Self {
+        self.environment.push((name.to_owned(), value));
+        self
     }
 
     /// Runs QEMU as this user.
@@ -209,8 +227,20 @@ impl Machine {
             .collect();
         let (program, arguments) = line.split_first().context("an empty line")?;
         let log = fs::File::create(folder.join("qemu.log"))?;
-        let mut qemu = self.user.command(program);
+        let inner = self.user.command(program);
+        let mut qemu = match &self.netns {
+            Some(netns) => {
+                let mut outer = Command::new("ip");
+                outer
+                    .args(["netns", "exec", netns])
+                    .arg(inner.get_program())
+                    .args(inner.get_args());
+                outer
+            }
+            None => inner,
+        };
         qemu.args(arguments)
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -14,6 +14,7 @@ mod modules;
 pub use channel::Answer;
 pub use machine::{Guest, Machine, Mount};
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -51,4 +52,20 @@ pub fn image() -> Result<Image> {
     std::fs::write(&image.initramfs, archive)
         .with_context(|| format!("write {}", image.initramfs.display()))?;
     Ok(MADE.get_or_init(|| image).clone())
+}
+
+/// A file with the script that busybox's DHCP client calls, for use in a network namespace too.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn dhcp_script() -> Result<PathBuf> {
+    let path = place::staging()?.join("udhcpc.sh");
+    if !path.exists() {
+        // Whole at once: another thread may be about to run it.
+        let fresh = path.with_extension("new");
+        std::fs::write(&fresh, initramfs::DHCP_SCRIPT)?;
+        std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755))?;
+        std::fs::rename(&fresh, &path)?;
+    }
+    Ok(path)
 }

@@ -16,7 +16,7 @@ case $1 in
             [ -z "${search:-$domain}" ] || echo "search ${search:-$domain}"
             for server in $dns; do echo "nameserver $server"; done
         } > /etc/resolv.conf
-        [ "$1" = renew ] || echo "guest: $(cut -d ' ' -f 1 /proc/uptime) address $ip" > /dev/console
+        [ "$1" = renew ] || [ ! -f /init ] || echo "guest: $(cut -d ' ' -f 1 /proc/uptime) address $ip" > /dev/console
         ;;
 esac
-echo "$1" "$ip" "$serverid" "$lease" >> /run/dhcp.events
+[ ! -f /init ] || echo "$1" "$ip" "$serverid" "$lease" >> /run/dhcp.events

@@ -1,0 +1,90 @@
+//! The project's own programs, built and copied to where the unprivileged user may run them.
+//!
+//! A test binary does not depend on the programs it drives, so cargo is asked to build them; with
+//! `SHARECTL_PROGRAMS=FOLDER` those of a folder are taken as they are.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::{command, place};
+
+/// Names a folder with programs that are built already.
+pub const VARIABLE: &str = "SHARECTL_PROGRAMS";
+
+/// A cold release build on two cores.
+const BUILD_LIMIT: Duration = Duration::from_secs(1200);
+
+/// Every program of the project, with its package.
+pub const ALL: [(&str, &str); 4] = [
+    ("sharectl", "cli"),
+    ("sharectl-netd", "netd"),
+    ("sharectl-sharefs", "sharefs"),
+    ("sharectl-hostsync", "hostsync"),
+];
+
+/// The folder with all programs, made at the first call of a process.
+///
+/// # Errors
+/// When one does not build.
+pub fn folder() -> Result<PathBuf> {
+    static READY: Mutex<bool> = Mutex::new(false);
+    let staged = place::staging()?.join("bin");
+    let mut ready = READY.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*ready {
+        let from = match std::env::var_os(VARIABLE) {
+            Some(folder) => folder.into(),
+            None => build(profile())?,
+        };
+        stage(&from, &staged)?;
+        *ready = true;
+    }
+    Ok(staged)
+}
+
+/// Copies programs to the folder that [`folder`] gives, so that it builds nothing itself.
+///
+/// # Errors
+/// When one is not there.
+pub fn stage(from: &Path, into: &Path) -> Result<()> {
+    fs::create_dir_all(into).with_context(|| format!("create {}", into.display()))?;
+    for (program, _) in ALL {
+        let source = from.join(program);
+        fs::copy(&source, into.join(program))
+            .with_context(|| format!("copy {}", source.display()))?;
+    }
+    Ok(())
+}
+
+/// Builds all programs with a profile (`dev`, `release`); gives the folder they are in.
+///
+/// # Errors
+/// When one does not build.
+pub fn build(profile: &str) -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut line = Command::new(cargo);
+    line.current_dir(place::workspace())
+        .args(["build", "--quiet", "--locked", "--profile", profile])
+        .arg("--target-dir")
+        .arg(place::target());
+    for (_, package) in ALL {
+        line.args(["--package", package]);
+    }
+    command::run(&mut line, BUILD_LIMIT).context("build the programs")?;
+    let folder = if profile == "dev" { "debug" } else { profile };
+    Ok(place::target().join(folder))
+}
+
+/// The profile that this very program was built with.
+fn profile() -> &'static str {
+    if cfg!(debug_assertions) {
+        "dev"
+    } else {
+        "release"
+    }
+}
