@@ -106,7 +106,7 @@ impl Netns {
     /// What ip(8) says.
     pub fn join(&self, ours: (&str, &str), other: &Self, theirs: (&str, &str)) -> Result<()> {
         self.run(&format!(
-            "ip link add {} type veth peer name {} netns {}",
+            "ip link add name {} type veth peer name {} netns {}",
             ours.0, theirs.0, other.name
         ))?;
         for (namespace, (interface, address)) in [(self, ours), (other, theirs)] {
