@@ -111,7 +111,7 @@ impl Netns {
         ))?;
         for (namespace, (interface, address)) in [(self, ours), (other, theirs)] {
             namespace.run(&format!(
-                "ip address add {address} dev {interface} && ip link set {interface} up"
+                "ip address add {address} dev {interface} && ip link set dev {interface} up"
             ))?;
         }
         Ok(())
