@@ -142,9 +142,13 @@ where
             .serve_connection(TokioIo::new(stream), service)
     );
     let mut stopped = stopped;
-    let outcome = tokio::select! {
-        outcome = connection.as_mut() => outcome,
-        _ = stopped.wait_for(|s| *s) => {
+    let ended = tokio::select! {
+        outcome = connection.as_mut() => Some(outcome),
+        () = told(&mut stopped) => None,
+    };
+    let outcome = match ended {
+        Some(outcome) => outcome,
+        None => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -152,6 +156,11 @@ where
     if let Err(error) = outcome {
         tracing::debug!(%error, "control connection ended");
     }
+}
+
+/// Waits until the daemon stops; that the sender is gone means the same.
+async fn told(stopped: &mut watch::Receiver<bool>) {
+    drop(stopped.wait_for(|s| *s).await);
 }
 
 fn is_allowed(stream: &UnixStream) -> bool {
@@ -313,7 +322,7 @@ impl EventBodyStream {
             }
             tokio::select! {
                 () = self.log.wait_past(self.seen) => {}
-                _ = self.stopped.wait_for(|s| *s) => return None,
+                () = told(&mut self.stopped) => return None,
             }
         }
     }

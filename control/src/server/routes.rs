@@ -347,6 +347,7 @@ fn percent_decoded(text: &str) -> String {
         let escape = (first == b'%')
             .then(|| after.get(..2))
             .flatten()
+            .filter(|hex| hex.iter().all(u8::is_ascii_hexdigit))
             .and_then(|hex| std::str::from_utf8(hex).ok())
             .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match escape {
