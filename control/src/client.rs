@@ -179,6 +179,10 @@ impl Client {
 
     fn unreachable(&self, error: &io::Error) -> Failure {
         let message = format!("cannot reach {}: {error}", self.socket.display());
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "of the many kinds these say more"
+        )]
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 let daemon = self

@@ -89,7 +89,7 @@ impl HostName {
             let bad = label
                 .chars()
                 .find(|c| !c.is_ascii_alphanumeric() && *c != '-')
-                .or(outer_hyphen.then_some('-'));
+                .or(if outer_hyphen { Some('-') } else { None });
             if let Some(found) = bad {
                 return Err(NameError::BadCharacter {
                     kind: KIND,

@@ -153,7 +153,7 @@ where
         F: Fn(S, Params) -> A + Send + Sync + 'static,
         A: Future<Output = Result<R, Failure>> + Send + 'static,
     {
-        self.add::<(), R, _>(
+        self.add::<R, _>(
             Method::GET,
             (path, summary),
             None,
@@ -234,7 +234,7 @@ where
         A: Future<Output = Result<R, Failure>> + Send + 'static,
     {
         let handler = Arc::new(handler);
-        self.add::<B, R, _>(
+        self.add::<R, _>(
             method,
             (path, summary),
             Some(schema_of::<B>),
@@ -251,7 +251,7 @@ where
         )
     }
 
-    fn add<B, R, H>(
+    fn add<R, H>(
         self,
         method: Method,
         (path, summary): (&'static str, &'static str),

@@ -1,0 +1,47 @@
+//! Hosts files and the names that always stand there.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::super::problem::Findings;
+use super::super::raw::RawHosts;
+use super::super::{Hosts, HostsFile, Surroundings};
+use super::paths::read_folder;
+use super::{is_reserved, read};
+use crate::names::HostName;
+
+pub(super) fn hosts(
+    raw: &RawHosts,
+    surroundings: &Surroundings,
+    findings: &mut Findings<'_>,
+) -> Hosts {
+    let mut files = Vec::new();
+    for text in raw.files.iter().flatten() {
+        if text.value() == "auto" {
+            files.push(HostsFile::Auto);
+        } else if let Some(path) = read_folder(findings, ("hosts", "files"), text, surroundings) {
+            files.push(HostsFile::Path(path));
+        }
+    }
+    if raw.files.is_none() {
+        files.push(HostsFile::Auto);
+    }
+    let mut entries = BTreeMap::new();
+    for (key, value) in &raw.entries {
+        let name = read::<HostName>(findings, "hosts", "static", key);
+        let address = read::<IpAddr>(findings, "hosts", "static", value);
+        let (Some(name), Some(address)) = (name, address) else {
+            continue;
+        };
+        if is_reserved(&name) {
+            let message = format!("hosts: the name {name} belongs to the host itself");
+            findings.add(
+                Some(key.offset()),
+                message,
+                "choose another, e.g. one under .test",
+            );
+        }
+        entries.insert(name, address);
+    }
+    Hosts { files, entries }
+}

@@ -1,0 +1,99 @@
+//! From the text to checked values: each rule of the file in one place.
+
+mod guests;
+mod hosts;
+mod networks;
+mod paths;
+mod shares;
+
+use std::str::FromStr;
+
+use super::problem::{Findings, Problem};
+use super::raw::{At, RawConfig};
+use super::{Config, Surroundings};
+use crate::names::HostName;
+
+pub(in crate::config) fn resolve(
+    text: &str,
+    surroundings: &Surroundings,
+) -> Result<Config, Vec<Problem>> {
+    let mut findings = Findings::new(text);
+    let raw: RawConfig = match toml::from_str(text) {
+        Ok(raw) => raw,
+        Err(error) => {
+            let hint = "sharectl config schema, or docs/config.toml, lists every key";
+            findings.add(error.span().map(|s| s.start), error.message().trim(), hint);
+            return Err(findings.finish());
+        }
+    };
+    let networks = networks::networks(&raw, &mut findings);
+    let guests = guests::guests(&raw, &networks, &mut findings);
+    let shares = shares::shares(&raw, &guests, surroundings, &mut findings);
+    let hosts = hosts::hosts(&raw.hosts, surroundings, &mut findings);
+    let config = Config {
+        networks,
+        guests,
+        shares,
+        hosts,
+    };
+    let problems = findings.finish();
+    if problems.is_empty() {
+        Ok(config)
+    } else {
+        Err(problems)
+    }
+}
+
+/// Reads one value with its own parser; a failure becomes a finding at its place.
+pub(super) fn read<T>(
+    findings: &mut Findings<'_>,
+    owner: &str,
+    key: &str,
+    raw: &At<String>,
+) -> Option<T>
+where
+    T: FromStr,
+    T::Err: std::fmt::Display,
+{
+    match raw.value().parse() {
+        Ok(value) => Some(value),
+        Err(error) => {
+            findings.add(Some(raw.offset()), format!("{owner}: {key}: {error}"), "");
+            None
+        }
+    }
+}
+
+/// One word out of a closed list.
+pub(super) fn read_word<T: Copy>(
+    findings: &mut Findings<'_>,
+    (owner, key): (&str, &str),
+    raw: &At<String>,
+    words: &[(&str, T)],
+) -> Option<T> {
+    let found = words.iter().find(|(word, _)| word == raw.value());
+    if found.is_none() {
+        let known: Vec<_> = words
+            .iter()
+            .map(|(word, _)| format!("\"{word}\""))
+            .collect();
+        findings.add(
+            Some(raw.offset()),
+            format!(
+                "{owner}: {key} = \"{}\" is not known",
+                raw.value().escape_debug()
+            ),
+            format!("write one of {}", known.join(", ")),
+        );
+    }
+    found.map(|(_, value)| *value)
+}
+
+/// Names that must keep their meaning on every machine (RFC 6761 section 6.3).
+pub(super) fn is_reserved(name: &HostName) -> bool {
+    let text = name.as_str();
+    text == "localhost"
+        || text.ends_with(".localhost")
+        || text.starts_with("localhost.")
+        || text == "host.internal"
+}

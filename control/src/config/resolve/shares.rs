@@ -1,0 +1,157 @@
+//! Shares: which folder, where in the guest, for whom, with whose owners.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::super::problem::Findings;
+use super::super::raw::{At, RawConfig, RawShare};
+use super::super::{CachePolicy, Guest, Owner, Share, Surroundings};
+use super::paths::{plain, read_folder};
+use super::{read, read_word};
+use crate::names::{GuestName, ShareName};
+
+pub(super) fn shares(
+    raw: &RawConfig,
+    guests: &BTreeMap<GuestName, Guest>,
+    surroundings: &Surroundings,
+    findings: &mut Findings<'_>,
+) -> BTreeMap<ShareName, Share> {
+    let mut shares: BTreeMap<ShareName, Share> = BTreeMap::new();
+    for (key, raw) in &raw.share {
+        let Some(name) = read::<ShareName>(findings, "share", "name", key) else {
+            continue;
+        };
+        let owner = format!("share \"{name}\"");
+        let Some(path) = read_folder(findings, (&owner, "path"), &raw.path, surroundings) else {
+            continue;
+        };
+        let at = match &raw.at {
+            Some(at) => match read_guest_path(findings, &owner, at) {
+                Some(at) => at,
+                None => continue,
+            },
+            None => path.clone(),
+        };
+        let seen_by = raw.guests.as_ref().map(|list| {
+            list.iter()
+                .filter_map(|text| known_guest(findings, &owner, text, guests))
+                .collect()
+        });
+        let share = Share {
+            owner: share_owner(findings, &owner, raw, surroundings),
+            path,
+            at,
+            read_only: raw.read_only,
+            guests: seen_by,
+            cache: share_cache(findings, &owner, raw),
+            line: findings.line(raw.path.offset()),
+            name: name.clone(),
+        };
+        let meets = |other: &Share| match (&share.guests, &other.guests) {
+            (Some(ours), Some(theirs)) => ours.iter().any(|g| theirs.contains(g)),
+            (None, _) | (_, None) => true,
+        };
+        if let Some(other) = shares.values().find(|o| o.at == share.at && meets(o)) {
+            findings.add(
+                Some(
+                    raw.at
+                        .as_ref()
+                        .map_or_else(|| raw.path.offset(), At::offset),
+                ),
+                format!(
+                    "{owner} and share \"{}\" are both mounted at {}",
+                    other.name,
+                    share.at.display()
+                ),
+                "change at = \"...\" of one, or give them different guests",
+            );
+        }
+        shares.insert(name, share);
+    }
+    shares
+}
+
+fn known_guest(
+    findings: &mut Findings<'_>,
+    owner: &str,
+    text: &At<String>,
+    known: &BTreeMap<GuestName, Guest>,
+) -> Option<GuestName> {
+    let name: GuestName = read(findings, owner, "guests", text)?;
+    if known.contains_key(&name) {
+        return Some(name);
+    }
+    let message = format!("{owner}: guest \"{name}\" is not in this file");
+    findings.add(
+        Some(text.offset()),
+        message,
+        format!("sharectl guest add {name}, or remove it here"),
+    );
+    None
+}
+
+fn read_guest_path(findings: &mut Findings<'_>, owner: &str, raw: &At<String>) -> Option<PathBuf> {
+    let path = Some(PathBuf::from(raw.value())).filter(|p| p.is_absolute());
+    let path = path.and_then(|p| plain(&p)).filter(|p| p != Path::new("/"));
+    if path.is_none() {
+        let message = format!(
+            "{owner}: at \"{}\" is not an absolute path below /",
+            raw.value().escape_debug()
+        );
+        findings.add(Some(raw.offset()), message, "write it like /mnt/d");
+    }
+    path
+}
+
+fn share_owner(
+    findings: &mut Findings<'_>,
+    owner: &str,
+    raw: &RawShare,
+    surroundings: &Surroundings,
+) -> Owner {
+    let numbers = raw.guest_owner.as_ref().and_then(|text| {
+        let numbers = text
+            .value()
+            .split_once(':')
+            .and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+        if numbers.is_none() {
+            let message = format!(
+                "{owner}: guest-owner \"{}\" is not UID:GID",
+                text.value().escape_debug()
+            );
+            findings.add(Some(text.offset()), message, "write it like \"1000:1000\"");
+        }
+        numbers
+    });
+    let (uid, gid) = numbers.unwrap_or((surroundings.uid, surroundings.gid));
+    let kinds = [
+        ("map", Owner::Map { uid, gid }),
+        ("pass", Owner::Pass),
+        ("squash", Owner::Squash { uid, gid }),
+    ];
+    let kind = raw
+        .owner
+        .as_ref()
+        .and_then(|o| read_word(findings, (owner, "owner"), o, &kinds));
+    if let (Some(Owner::Pass), Some(text)) = (kind, &raw.guest_owner) {
+        let message = format!("{owner}: guest-owner has no meaning with owner = \"pass\"");
+        findings.add(
+            Some(text.offset()),
+            message,
+            "remove guest-owner, or write owner = \"map\"",
+        );
+    }
+    kind.unwrap_or(Owner::Map { uid, gid })
+}
+
+fn share_cache(findings: &mut Findings<'_>, owner: &str, raw: &RawShare) -> CachePolicy {
+    let kinds = [
+        ("never", CachePolicy::Never),
+        ("auto", CachePolicy::Auto),
+        ("always", CachePolicy::Always),
+    ];
+    raw.cache
+        .as_ref()
+        .and_then(|c| read_word(findings, (owner, "cache"), c, &kinds))
+        .unwrap_or(CachePolicy::Auto)
+}
