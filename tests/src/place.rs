@@ -58,6 +58,19 @@ pub fn staging() -> Result<PathBuf> {
     Ok(MADE.get_or_init(|| folder).clone())
 }
 
+/// Puts a file of the target folder into the staging folder: by a hard link where that is possible,
+/// for unstripped programs are large.
+///
+/// # Errors
+/// When neither link nor copy can be made.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    if fs::hard_link(from, to).is_err() {
+        fs::copy(from, to)
+            .with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
+    }
+    Ok(())
+}
+
 /// Removes this process's staging folder; for programs that end well (tests leave it to the sweep).
 pub fn clear_staging() {
     let folder = std::env::temp_dir().join(format!("{STAGING_PREFIX}{}", std::process::id()));

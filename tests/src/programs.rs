@@ -55,8 +55,7 @@ pub fn stage(from: &Path, into: &Path) -> Result<()> {
     fs::create_dir_all(into).with_context(|| format!("create {}", into.display()))?;
     for (program, _) in ALL {
         let source = from.join(program);
-        fs::copy(&source, into.join(program))
-            .with_context(|| format!("copy {}", source.display()))?;
+        place::copy(&source, &into.join(program))?;
     }
     Ok(())
 }

@@ -46,8 +46,7 @@ pub fn image() -> Result<Image> {
         kernel: place::staging()?.join("vmlinuz"),
         initramfs: place::staging()?.join("initramfs.cpio"),
     };
-    std::fs::copy(&files.kernel, &image.kernel)
-        .with_context(|| format!("copy {}", files.kernel.display()))?;
+    place::copy(&files.kernel, &image.kernel)?;
     let archive = initramfs::build(&files.modules)?;
     std::fs::write(&image.initramfs, archive)
         .with_context(|| format!("write {}", image.initramfs.display()))?;
