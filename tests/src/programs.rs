@@ -33,13 +33,21 @@ pub const ALL: [(&str, &str); 4] = [
 /// # Errors
 /// When one does not build.
 pub fn folder() -> Result<PathBuf> {
+    prepare(profile())
+}
+
+/// The same, built with a profile of the caller's choice if nothing is staged yet.
+///
+/// # Errors
+/// When one does not build.
+pub fn prepare(profile: &str) -> Result<PathBuf> {
     static READY: Mutex<bool> = Mutex::new(false);
     let staged = place::staging()?.join("bin");
     let mut ready = READY.lock().unwrap_or_else(PoisonError::into_inner);
     if !*ready {
         let from = match std::env::var_os(VARIABLE) {
             Some(folder) => folder.into(),
-            None => build(profile())?,
+            None => build(profile)?,
         };
         stage(&from, &staged)?;
         *ready = true;
@@ -47,11 +55,7 @@ pub fn folder() -> Result<PathBuf> {
     Ok(staged)
 }
 
-/// Copies programs to the folder that [`folder`] gives, so that it builds nothing itself.
-///
-/// # Errors
-/// When one is not there.
-pub fn stage(from: &Path, into: &Path) -> Result<()> {
+fn stage(from: &Path, into: &Path) -> Result<()> {
     fs::create_dir_all(into).with_context(|| format!("create {}", into.display()))?;
     for (program, _) in ALL {
         let source = from.join(program);

@@ -311,6 +311,11 @@ impl Guest {
         self.child.id()
     }
 
+    /// Whether QEMU still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_none())
+    }
+
     /// Waits until the guest obeys commands.
     ///
     /// # Errors

@@ -1,0 +1,132 @@
+//! Steps as they happen, and all of them as a table at the end.
+//!
+//! On a terminal a step shows while it runs and is then written over by its result.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use tests::limit;
+
+use crate::ui::{self, Style};
+
+/// One shown step.
+struct Shown {
+    title: &'static str,
+    result: Result<String, String>,
+    time: Duration,
+}
+
+/// All steps so far.
+#[derive(Default)]
+pub(super) struct Show {
+    steps: Vec<Shown>,
+}
+
+/// What a step found, and how long the thing itself took where that is not the whole step.
+pub(super) struct Found {
+    pub(super) text: String,
+    pub(super) time: Option<Duration>,
+}
+
+impl From<String> for Found {
+    fn from(text: String) -> Self {
+        Self { text, time: None }
+    }
+}
+
+impl Show {
+    /// Runs a step; its failure is shown and kept, and the next step may go on.
+    pub(super) fn step<F: Into<Found>>(
+        &mut self,
+        title: &'static str,
+        step: impl FnOnce() -> Result<F>,
+    ) -> bool {
+        if ui::is_terminal() {
+            ui::raw(&ui::paint(Style::Faint, &format!("  … {title}")));
+        }
+        let begun = limit::now();
+        let result = step().map(Into::into).map_err(|error| format!("{error:#}"));
+        let whole = begun.elapsed();
+        let (time, result) = match result {
+            Ok(found) => (found.time.unwrap_or(whole), Ok(found.text)),
+            Err(error) => (whole, Err(error)),
+        };
+        if ui::is_terminal() {
+            // To the line's start, and clear it.
+            ui::raw("\r\x1b[2K");
+        }
+        let shown = Shown {
+            title,
+            result,
+            time,
+        };
+        ui::line(&shown.line());
+        let good = shown.result.is_ok();
+        self.steps.push(shown);
+        good
+    }
+
+    /// The table, and the whole time.
+    pub(super) fn table(&self, whole: Duration) -> String {
+        let rows: Vec<Vec<String>> = self
+            .steps
+            .iter()
+            .map(|step| {
+                let (mark, text) = match &step.result {
+                    Ok(text) => (ui::paint(Style::Good, "✓"), text.as_str()),
+                    Err(_) => (ui::paint(Style::Bad, "✗"), "failed, see above"),
+                };
+                vec![
+                    mark,
+                    step.title.to_owned(),
+                    text.to_owned(),
+                    ui::time(step.time),
+                ]
+            })
+            .collect();
+        let failed = self
+            .steps
+            .iter()
+            .filter(|step| step.result.is_err())
+            .count();
+        let verdict = if failed == 0 {
+            ui::paint(Style::Good, "everything works")
+        } else {
+            ui::paint(Style::Bad, &format!("{failed} failed"))
+        };
+        format!(
+            "\n{}\n\n  {verdict}, {} after the build\n",
+            ui::table(&["", "what", "seen", "time"], &rows),
+            ui::time(whole)
+        )
+    }
+
+    /// The exit code for all of it.
+    pub(super) fn verdict(&self) -> ExitCode {
+        if self.steps.iter().all(|step| step.result.is_ok()) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Shown {
+    fn line(&self) -> String {
+        match &self.result {
+            Ok(text) => format!(
+                "  {} {:<34} {text}  {}",
+                ui::paint(Style::Good, "✓"),
+                self.title,
+                ui::paint(Style::Faint, &ui::time(self.time))
+            ),
+            Err(error) => format!(
+                "  {} {}\n      {}",
+                ui::paint(Style::Bad, "✗"),
+                self.title,
+                error.replace('\n', "\n      ")
+            ),
+        }
+    }
+}
