@@ -3,3 +3,5 @@
 pub mod datapath;
 pub mod engine;
 pub mod io;
+pub mod sys;
+pub mod wire;

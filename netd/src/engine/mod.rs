@@ -1,5 +1,21 @@
 //! The part of netd that decides: no socket, no clock, no thread. Time comes in as an argument.
 
+pub mod arp;
+pub mod checksum;
 pub mod counters;
+pub mod dhcp;
+pub mod dns;
+pub mod dns_cache;
+pub mod fragment;
+pub mod icmp;
+pub mod lease;
+pub mod nat;
+pub mod neighbour;
+pub mod offload;
+pub mod packet;
+pub mod recent;
 pub mod services;
 pub mod settings;
+pub mod switch;
+pub mod tcp;
+pub mod timers;

@@ -1,3 +1,7 @@
 //! The part of netd that touches descriptors: links to guests and sockets of the host.
 
+pub mod link;
+pub mod pool;
 pub mod publish;
+pub mod stream;
+pub mod tap;

@@ -1,0 +1,112 @@
+//! The guest-to-host half of a connection: what is accepted and what window is promised.
+//! No byte rests here. Whatever lies inside the promised window is handed on at once; segments that
+//! come before their turn are left to the guest's retransmission, for a link of ours does not reorder.
+
+use super::segment::Segment;
+use super::seq::Seq;
+
+/// The window that a new connection gets.
+pub const SMALLEST_WINDOW: u32 = 65_535;
+/// The window that a connection grows to while the host takes everything at once.
+pub const LARGEST_WINDOW: u32 = 1 << 20;
+/// Our window scale: a unit of 128 bytes reaches 8 MiB.
+pub const WINDOW_SHIFT: u8 = 7;
+
+/// Receiving state.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Receive {
+    /// The next byte expected: all before it was handed on.
+    pub(super) next: Seq,
+    /// The furthest right edge ever promised; never moves back.
+    pub(super) edge: Seq,
+    /// Scale of the window field (0 if the guest does not scale).
+    pub(super) shift: u8,
+    /// How far beyond `next` we promise while the host keeps up.
+    window: u32,
+    /// `window` doubles when `next` gets here without a stall.
+    grow_at: Seq,
+    /// The host did not take everything: promise nothing new until it has.
+    pub(super) stalled: bool,
+    /// The guest's FIN was received: nothing follows.
+    pub(super) fin: bool,
+    /// An acknowledgement is owed.
+    pub(super) ack_due: bool,
+}
+
+impl Receive {
+    /// `next` = the number after the guest's SYN.
+    pub(super) fn new(next: Seq, shift: u8) -> Self {
+        Self {
+            next,
+            edge: next.plus(SMALLEST_WINDOW),
+            shift,
+            window: SMALLEST_WINDOW,
+            grow_at: next.plus(SMALLEST_WINDOW),
+            ..Self::default()
+        }
+    }
+
+    /// Takes what is new of a segment: `sink` gets the bytes that are next in order and inside the window and
+    /// says how many it took.
+    pub(super) fn accept(&mut self, segment: &Segment<'_>, sink: impl FnOnce(&[u8]) -> usize) {
+        if segment.payload.is_empty() && !segment.fin {
+            // Keep-alives and window probes sit before `next` and want an answer.
+            self.ack_due |= segment.seq.before(self.next);
+            return;
+        }
+        self.ack_due = true;
+        if self.fin || self.next.before(segment.seq) {
+            return;
+        }
+        let old = self.next.since(segment.seq) as usize;
+        let Some(fresh) = segment.payload.get(old..) else {
+            return;
+        };
+        let room = self.edge.since(self.next) as usize;
+        let inside = fresh.get(..room).unwrap_or(fresh);
+        let taken = if inside.is_empty() {
+            0
+        } else {
+            sink(inside).min(inside.len())
+        };
+        self.next = self.next.plus(u32::try_from(taken).unwrap_or(0));
+        if taken == fresh.len() && segment.fin {
+            self.next = self.next.plus(1);
+            self.edge = self.edge.later(self.next);
+            self.fin = true;
+        }
+        if !self.stalled && self.next.at_or_after(self.grow_at) {
+            self.window = (self.window * 2).min(LARGEST_WINDOW);
+            self.grow_at = self.next.plus(self.window);
+        }
+    }
+
+    /// The host's socket is full; what it did not take rests with the caller.
+    pub(super) fn stall(&mut self) {
+        if !self.stalled {
+            self.stalled = true;
+            self.window = (self.window / 2).max(SMALLEST_WINDOW);
+            self.grow_at = self.next.plus(self.window * 4);
+        }
+    }
+
+    /// The host has taken everything that rested with the caller.
+    pub(super) fn drained(&mut self) {
+        self.stalled = false;
+        // Told at once only if it is worth a packet (RFC 9293 §3.8.6.2.2).
+        let promised = self.edge.since(self.next);
+        self.ack_due |= !self.fin && promised < self.window / 2;
+    }
+
+    /// The window field to send with the next header; widens the promise.
+    pub(super) fn advertise(&mut self) -> u16 {
+        let wanted = if self.stalled {
+            self.edge
+        } else {
+            self.next.plus(self.window).later(self.edge)
+        };
+        let field = (wanted.since(self.next) >> self.shift).min(u16::MAX.into());
+        self.edge = self.edge.later(self.next.plus(field << self.shift));
+        u16::try_from(field).unwrap_or(u16::MAX)
+    }
+}

@@ -1,0 +1,257 @@
+//! A link to one guest, whatever carries it. A link never blocks: a TCP frame that finds no room is told so
+//! (its bytes stay where they are), any other frame is dropped and counted.
+
+use std::io;
+
+use control::mac::MacAddress;
+use control::names::GuestName;
+use rustix::fd::BorrowedFd;
+
+use super::stream::Stream;
+use super::tap::Tap;
+use crate::datapath::LinkTransport;
+use crate::engine::counters::LinkCounters;
+use crate::engine::offload::{Offload, complete};
+use crate::engine::packet::{
+    DONT_FRAGMENT, ETHERNET, IPV4, Ipv4Fields, PROTOCOL_TCP, Path, write_ipv4,
+};
+use crate::engine::tcp::segment::{LONGEST_HEADER, Outgoing};
+
+/// The longest frame: a full IPv4 packet, an Ethernet header and a VLAN tag.
+pub const FRAME_MAX: usize = 65_535 + ETHERNET + 4;
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// On its way.
+    Taken,
+    /// Not sent: no room now.
+    Full,
+    /// Not sent and never will be.
+    Dropped,
+    /// The link has ended.
+    Gone,
+}
+
+/// TCP payload for a guest with everything its headers are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpFrame<'a> {
+    /// Addresses.
+    pub path: Path,
+    /// Source and destination port.
+    pub ports: (u16, u16),
+    /// The header.
+    pub header: Outgoing,
+    /// The payload, at most 16 slices.
+    pub payload: &'a [&'a [u8]],
+    /// Payload of a full segment.
+    pub mss: usize,
+}
+
+/// Ethernet, IPv4 and TCP header of one segment.
+pub type Headers = [u8; ETHERNET + IPV4 + LONGEST_HEADER];
+
+impl TcpFrame<'_> {
+    /// Payload bytes.
+    pub fn length(&self) -> usize {
+        self.payload.iter().map(|slice| slice.len()).sum()
+    }
+
+    /// The headers for payload `start..end`, L4 checksum zero; and the TCP header's length.
+    /// `last` flags (FIN, PSH) go only with the end of the payload.
+    pub fn headers(&self, start: usize, end: usize) -> (Headers, usize) {
+        let total = self.length();
+        let last = end == total;
+        let header = Outgoing {
+            seq: self.header.seq.plus(u32::try_from(start).unwrap_or(0)),
+            fin: self.header.fin && last,
+            psh: self.header.psh && last,
+            ..self.header
+        };
+        let (tcp, tcp_length) = header.emit(self.ports);
+        let fields = Ipv4Fields {
+            protocol: PROTOCOL_TCP,
+            payload_length: tcp_length + end - start,
+            identification: 0,
+            fragment: DONT_FRAGMENT,
+        };
+        let mut bytes = [0; ETHERNET + IPV4 + LONGEST_HEADER];
+        bytes[..ETHERNET + IPV4].copy_from_slice(&write_ipv4(&self.path, &fields));
+        bytes[ETHERNET + IPV4..].copy_from_slice(&tcp);
+        (bytes, tcp_length)
+    }
+
+    /// The slices that make up payload `start..end`.
+    pub fn each_slice<'s>(&'s self, start: usize, end: usize, mut visit: impl FnMut(&'s [u8])) {
+        let mut at = 0;
+        for slice in self.payload {
+            let from = start.max(at) - at;
+            let to = end.min(at + slice.len()).saturating_sub(at);
+            if from < to {
+                visit(&slice[from..to]);
+            }
+            at += slice.len();
+        }
+    }
+}
+
+/// What carries the frames.
+#[derive(Debug)]
+pub enum Port {
+    /// A tap device.
+    Tap(Tap),
+    /// QEMU's stream framing.
+    Stream(Stream),
+}
+
+/// One link.
+#[derive(Debug)]
+pub struct Link {
+    /// The carrier.
+    pub port: Port,
+    /// Whose.
+    pub guest: Option<GuestName>,
+    /// The only address this guest may use as its own, if configured.
+    pub mac: Option<MacAddress>,
+    /// The source address seen last: most frames repeat it.
+    pub last_source: Option<MacAddress>,
+    /// Counters.
+    pub counters: LinkCounters,
+    /// A frame found no room; nothing is sent until the descriptor is writable again.
+    pub full: bool,
+    /// The carrier said that it has ended.
+    pub gone: bool,
+}
+
+impl Link {
+    /// Takes a descriptor.
+    pub fn new(
+        transport: LinkTransport,
+        guest: Option<GuestName>,
+        mac: Option<MacAddress>,
+    ) -> io::Result<Self> {
+        let port = match transport {
+            LinkTransport::Stream(descriptor) => Port::Stream(Stream::new(descriptor)?),
+            LinkTransport::Tap {
+                descriptor,
+                vnet_header,
+            } => Port::Tap(Tap::new(descriptor, vnet_header)?),
+        };
+        let counters = LinkCounters::default();
+        Ok(Self {
+            port,
+            guest,
+            mac,
+            last_source: None,
+            counters,
+            full: false,
+            gone: false,
+        })
+    }
+
+    /// For people.
+    pub fn kind(&self) -> &'static str {
+        match self.port {
+            Port::Tap(_) => "tap",
+            Port::Stream(_) => "stream",
+        }
+    }
+
+    /// For epoll.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        match &self.port {
+            Port::Tap(tap) => tap.descriptor(),
+            Port::Stream(stream) => stream.descriptor(),
+        }
+    }
+
+    /// Room again: sends what waited. False if there is still no room.
+    pub fn writable(&mut self) -> bool {
+        self.full = false;
+        self.flush();
+        !self.full
+    }
+
+    /// Sends what was gathered for one write.
+    pub fn flush(&mut self) {
+        if self.full {
+            return;
+        }
+        let sent = match &mut self.port {
+            Port::Tap(_) => Sent::Taken,
+            Port::Stream(stream) => stream.flush(),
+        };
+        self.note(sent);
+    }
+
+    fn note(&mut self, sent: Sent) {
+        match sent {
+            Sent::Taken | Sent::Dropped => {}
+            Sent::Full => self.full = true,
+            Sent::Gone => self.gone = true,
+        }
+    }
+
+    /// A frame that may be lost. `scratch` serves where work left on the frame has to be done first.
+    pub fn send(&mut self, frame: &[u8], offload: &Offload, scratch: &mut Vec<u8>) {
+        let offloads = matches!(&self.port, Port::Tap(tap) if tap.takes_offload());
+        if offloads || offload.is_plain() {
+            self.send_plain(frame, offload);
+        } else if !complete(frame, offload, scratch, |part| {
+            self.send_plain(part, &Offload::default())
+        }) {
+            self.counters.dropped += 1;
+        }
+    }
+
+    fn send_plain(&mut self, frame: &[u8], offload: &Offload) {
+        let sent = if self.gone {
+            Sent::Gone
+        } else {
+            match &mut self.port {
+                Port::Tap(tap) if !self.full => tap.write(frame, offload),
+                Port::Tap(_) => Sent::Full,
+                Port::Stream(stream) => stream.queue(frame),
+            }
+        };
+        if sent == Sent::Taken {
+            self.counters.sent_frames += 1;
+            self.counters.sent_bytes += frame.len() as u64;
+        } else {
+            self.counters.dropped += 1;
+        }
+        // A stream's queue being full says nothing about its socket; a tap's does.
+        if matches!(self.port, Port::Tap(_)) || sent == Sent::Gone {
+            self.note(sent);
+        }
+    }
+
+    /// TCP for a guest: says how many payload bytes were taken, or `None` if there is no room
+    /// (then nothing was sent and the flow waits for `writable`).
+    pub fn send_tcp(&mut self, frame: &TcpFrame<'_>) -> Option<usize> {
+        if self.gone {
+            return Some(frame.length());
+        }
+        if self.full {
+            return None;
+        }
+        let (taken, sent) = match &mut self.port {
+            Port::Tap(tap) => tap.write_tcp(frame),
+            Port::Stream(stream) => stream.write_tcp(frame),
+        };
+        self.note(sent);
+        match sent {
+            Sent::Full if taken == 0 => return None,
+            Sent::Taken | Sent::Full => {
+                self.counters.sent_frames += 1;
+                self.counters.sent_bytes += (taken + ETHERNET + IPV4 + 20) as u64;
+            }
+            // As lost on the wire: retransmission is the remedy.
+            Sent::Dropped | Sent::Gone => {
+                self.counters.dropped += 1;
+                return Some(frame.length());
+            }
+        }
+        Some(taken)
+    }
+}

@@ -1,0 +1,174 @@
+//! A tap device as a link: one read or one writev a frame, up to 64 KiB each if the device has the
+//! virtio-net header (then the kernel on its other side leaves checksums and segmentation to us and we to it).
+
+use std::io::IoSlice;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+
+use super::link::{FRAME_MAX, Sent, TcpFrame};
+use crate::engine::offload::{Offload, Segmentation, VNET_HEADER};
+use crate::engine::packet::{ETHERNET, IPV4};
+use crate::engine::tcp::segment::pseudo_sum;
+
+/// Payload slices of one frame.
+const SLICES: usize = 16;
+
+/// An open tap.
+#[derive(Debug)]
+pub struct Tap {
+    descriptor: OwnedFd,
+    header: bool,
+}
+
+/// A frame that was read.
+#[derive(Debug)]
+pub enum Read {
+    /// Nothing there.
+    Empty,
+    /// A frame at this place of the buffer.
+    Frame(std::ops::Range<usize>, Offload),
+    /// Something that is no frame; skip it.
+    Malformed,
+    /// The device is gone.
+    Gone(Errno),
+}
+
+/// Bytes that a read buffer needs.
+pub const READ_BUFFER: usize = VNET_HEADER + FRAME_MAX + 64;
+
+impl Tap {
+    /// Takes a descriptor; says why if it is no tap.
+    pub fn new(descriptor: OwnedFd, header: bool) -> std::io::Result<Self> {
+        let header = if crate::sys::tap_has_header(descriptor.as_fd())? {
+            crate::sys::set_tap_offload(descriptor.as_fd(), VNET_HEADER)?;
+            true
+        } else {
+            if header {
+                tracing::debug!("the tap was announced with a virtio-net header and has none");
+            }
+            false
+        };
+        rustix::io::ioctl_fionbio(&descriptor, true)?;
+        Ok(Self { descriptor, header })
+    }
+
+    /// For epoll.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
+    /// Reads one frame into `buffer`.
+    pub fn read(&self, buffer: &mut [u8]) -> Read {
+        let length = match rustix::io::read(&self.descriptor, &mut *buffer) {
+            Ok(length) => length,
+            Err(Errno::AGAIN | Errno::INTR) => return Read::Empty,
+            Err(error) => return Read::Gone(error),
+        };
+        if !self.header {
+            return Read::Frame(0..length, Offload::default());
+        }
+        let offload = buffer[..length].first_chunk().and_then(Offload::parse);
+        match offload {
+            Some(offload) if length <= READ_BUFFER => Read::Frame(VNET_HEADER..length, offload),
+            Some(_) | None => Read::Malformed,
+        }
+    }
+
+    /// Whether frames may leave with work left to do.
+    pub fn takes_offload(&self) -> bool {
+        self.header
+    }
+
+    /// Writes a whole frame.
+    pub fn write(&self, frame: &[u8], offload: &Offload) -> Sent {
+        let header = offload.emit();
+        let parts = [IoSlice::new(&header), IoSlice::new(frame)];
+        self.writev(if self.header { &parts } else { &parts[1..] })
+    }
+
+    fn writev(&self, parts: &[IoSlice<'_>]) -> Sent {
+        match rustix::io::writev(&self.descriptor, parts) {
+            Ok(_all) => Sent::Taken,
+            Err(Errno::AGAIN | Errno::NOBUFS) => Sent::Full,
+            Err(Errno::BADFD | Errno::NODEV) => Sent::Gone,
+            // EIO: the interface is down; EINVAL: the kernel did not like the frame. Neither ends the link.
+            Err(_refused) => Sent::Dropped,
+        }
+    }
+
+    /// Writes one TCP frame beside its payload; longer than a segment only if the device segments.
+    pub fn write_tcp(&self, frame: &TcpFrame<'_>) -> (usize, Sent) {
+        if self.header {
+            let sent = self.write_tcp_part(frame, 0, frame.length());
+            return (
+                if sent == Sent::Full {
+                    0
+                } else {
+                    frame.length()
+                },
+                sent,
+            );
+        }
+        let mut done = 0;
+        loop {
+            let end = (done + frame.mss).min(frame.length());
+            match self.write_tcp_part(frame, done, end) {
+                Sent::Taken | Sent::Dropped => {}
+                stop @ (Sent::Full | Sent::Gone) => return (done, stop),
+            }
+            done = end;
+            if done == frame.length() {
+                return (done, Sent::Taken);
+            }
+        }
+    }
+
+    fn write_tcp_part(&self, frame: &TcpFrame<'_>, start: usize, end: usize) -> Sent {
+        let mut bytes = [0; VNET_HEADER + ETHERNET + IPV4 + 28];
+        let (headers, tcp_length) = frame.headers(start, end);
+        let l4 = ETHERNET + IPV4;
+        bytes[VNET_HEADER..][..headers.len()].copy_from_slice(&headers);
+        let header_length = l4 + tcp_length;
+        let total = tcp_length + (end - start);
+        if self.header {
+            let large = end - start > frame.mss;
+            let offload = Offload {
+                needs_checksum: true,
+                checksum_start: 34,
+                checksum_offset: 16,
+                segmentation: if large {
+                    Segmentation::Tcp4
+                } else {
+                    Segmentation::None
+                },
+                segment_size: if large {
+                    u16::try_from(frame.mss).unwrap_or(0)
+                } else {
+                    0
+                },
+                header_length: u16::try_from(header_length).unwrap_or(0),
+                ..Offload::default()
+            };
+            bytes[..VNET_HEADER].copy_from_slice(&offload.emit());
+            let partial = pseudo_sum(&frame.path, total).partial();
+            bytes[VNET_HEADER + l4 + 16..][..2].copy_from_slice(&partial.to_be_bytes());
+        } else {
+            let mut sum = pseudo_sum(&frame.path, total);
+            sum.add(&bytes[VNET_HEADER + l4..][..tcp_length]);
+            frame.each_slice(start, end, |slice| sum.add(slice));
+            bytes[VNET_HEADER + l4 + 16..][..2].copy_from_slice(&sum.finish().to_be_bytes());
+        }
+        let front = if self.header { 0 } else { VNET_HEADER };
+        let mut parts = [IoSlice::new(&[]); SLICES + 1];
+        parts[0] = IoSlice::new(&bytes[front..VNET_HEADER + header_length]);
+        let mut count = 1;
+        frame.each_slice(start, end, |slice| {
+            if let Some(part) = parts.get_mut(count) {
+                *part = IoSlice::new(slice);
+                count += 1;
+            }
+        });
+        self.writev(&parts[..count])
+    }
+}

@@ -1,0 +1,272 @@
+//! The few kernel calls that rustix has no safe form of: tap ioctls, the error queue of datagram sockets,
+//! and anonymous pages that go back to the kernel when dropped. Nothing here decides anything.
+//! See tun.rst, netdevice(7), ip(7) (IP_RECVERR), mmap(2).
+#![allow(
+    unsafe_code,
+    reason = "the only file of this crate that calls the kernel by hand"
+)]
+
+use std::ffi::c_int;
+use std::io;
+use std::mem::{MaybeUninit, size_of, zeroed};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+
+const TUN_F_CSUM: c_int = 1;
+const TUN_F_TSO4: c_int = 2;
+const TUN_F_TSO6: c_int = 4;
+const TUN_F_TSO_ECN: c_int = 8;
+const TUN_F_USO4: c_int = 0x20;
+const TUN_F_USO6: c_int = 0x40;
+
+fn checked(result: c_int) -> io::Result<c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Opens `/dev/net/tun` and makes (or takes) the tap `name` in the caller's network namespace.
+pub fn open_tap(name: &str, vnet_header: bool) -> io::Result<OwnedFd> {
+    let device = rustix::fs::open(
+        "/dev/net/tun",
+        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NONBLOCK,
+        rustix::fs::Mode::empty(),
+    )?;
+    // SAFETY: `ifreq` is plain data for which all zeroes is valid.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    if name.len() >= request.ifr_name.len() || name.is_empty() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{name:?} is no interface name"),
+        ));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    let header = if vnet_header { libc::IFF_VNET_HDR } else { 0 };
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | header;
+    request.ifr_ifru.ifru_flags =
+        i16::from_ne_bytes([flags.to_ne_bytes()[0], flags.to_ne_bytes()[1]]);
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`, which lives through the call.
+    checked(unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
+    Ok(device)
+}
+
+/// Tells a tap which work we take off its kernel's hands, and the size of the header that says so.
+/// UDP segmentation needs Linux 6.2; without it the rest is set.
+pub fn set_tap_offload(tap: BorrowedFd<'_>, header: usize) -> io::Result<()> {
+    let size = c_int::try_from(header).unwrap_or(10);
+    // SAFETY: TUNSETVNETHDRSZ reads one int, which lives through the call.
+    checked(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const size) })?;
+    let base = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+    // SAFETY: TUNSETOFFLOAD takes its flags by value.
+    let full = checked(unsafe {
+        libc::ioctl(
+            tap.as_raw_fd(),
+            libc::TUNSETOFFLOAD,
+            base | TUN_F_USO4 | TUN_F_USO6,
+        )
+    });
+    if full.is_err() {
+        // SAFETY: as above.
+        checked(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETOFFLOAD, base) })?;
+    }
+    Ok(())
+}
+
+/// Whether the descriptor is a tap with the virtio-net header, or nothing if it is no tap.
+pub fn tap_has_header(tap: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: `ifreq` is plain data for which all zeroes is valid.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    // SAFETY: TUNGETIFF writes one `ifreq`, which lives through the call.
+    checked(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNGETIFF, &raw mut request) })?;
+    // SAFETY: TUNGETIFF filled the flags member of the union.
+    let flags = c_int::from(unsafe { request.ifr_ifru.ifru_flags });
+    if flags & libc::IFF_TAP == 0 || flags & libc::IFF_NO_PI == 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a tap device opened with IFF_TAP | IFF_NO_PI",
+        ));
+    }
+    Ok(flags & libc::IFF_VNET_HDR != 0)
+}
+
+/// Asks for ICMP errors on a datagram socket's error queue (IP_RECVERR).
+pub fn receive_errors(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: c_int = 1;
+    let length = libc::socklen_t::try_from(size_of::<c_int>()).unwrap_or(4);
+    // SAFETY: the option is one int, which lives through the call.
+    checked(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_RECVERR,
+            (&raw const on).cast(),
+            length,
+        )
+    })?;
+    Ok(())
+}
+
+/// One entry of a datagram socket's error queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueuedError {
+    /// Where the failed datagram was going.
+    pub destination: SocketAddrV4,
+    /// The errno.
+    pub errno: i32,
+    /// The ICMP type and code, if an ICMP message caused it.
+    pub icmp: Option<(u8, u8)>,
+    /// For "fragmentation needed": the MTU.
+    pub info: u32,
+}
+
+/// Takes one entry off the error queue; `None` = empty.
+pub fn next_error(socket: BorrowedFd<'_>) -> Option<QueuedError> {
+    let mut address = MaybeUninit::<libc::sockaddr_in>::zeroed();
+    let mut control = [0_u64; 32];
+    // SAFETY: `msghdr` is plain data for which all zeroes is valid.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    message.msg_name = address.as_mut_ptr().cast();
+    message.msg_namelen = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).unwrap_or(16);
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control);
+    // SAFETY: every pointer in `message` is to a local that outlives the call, with its true length;
+    // there is no payload vector.
+    let received = unsafe {
+        libc::recvmsg(
+            socket.as_raw_fd(),
+            &raw mut message,
+            libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT,
+        )
+    };
+    if received < 0 {
+        return None;
+    }
+    // SAFETY: zeroed at first and maybe filled by the kernel: initialised either way.
+    let address = unsafe { address.assume_init() };
+    let destination = SocketAddrV4::new(
+        Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)),
+        u16::from_be(address.sin_port),
+    );
+    // SAFETY: `message` describes the control buffer that the kernel just filled.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    while let Some(present) = NonNull::new(header) {
+        // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR only give headers that lie inside the buffer, aligned by `[u64]`.
+        let entry = unsafe { present.as_ref() };
+        let room = size_of::<libc::sock_extended_err>() + size_of::<libc::cmsghdr>();
+        if entry.cmsg_level == libc::IPPROTO_IP
+            && entry.cmsg_type == libc::IP_RECVERR
+            && entry.cmsg_len >= room
+        {
+            // SAFETY: the entry says that it holds a `sock_extended_err`, and its length was checked.
+            let error = unsafe {
+                libc::CMSG_DATA(header)
+                    .cast::<libc::sock_extended_err>()
+                    .read_unaligned()
+            };
+            let icmp = (error.ee_origin == libc::SO_EE_ORIGIN_ICMP)
+                .then_some((error.ee_type, error.ee_code));
+            return Some(QueuedError {
+                destination,
+                errno: i32::try_from(error.ee_errno).unwrap_or(0),
+                icmp,
+                info: error.ee_info,
+            });
+        }
+        // SAFETY: as for CMSG_FIRSTHDR.
+        header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
+    }
+    Some(QueuedError {
+        destination,
+        errno: 0,
+        icmp: None,
+        info: 0,
+    })
+}
+
+/// Anonymous zeroed pages, given back to the kernel when dropped (an allocator would keep them).
+#[derive(Debug)]
+pub struct Pages {
+    start: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: the pages are owned by this value alone; nothing in them is tied to a thread.
+unsafe impl Send for Pages {}
+
+impl Pages {
+    /// `length` bytes.
+    pub fn new(length: usize) -> io::Result<Self> {
+        // SAFETY: a fresh private anonymous mapping aliases nothing.
+        let start = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                length,
+                rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
+                rustix::mm::MapFlags::PRIVATE,
+            )?
+        };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, length })
+    }
+}
+
+impl Deref for Pages {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the mapping is `length` readable, initialised (zeroed) bytes and lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
+    }
+}
+
+impl DerefMut for Pages {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `&mut self` is the only way to the pages.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: exactly the mapping that `new` made; no slice of it outlives `self`. It cannot fail for
+        // a mapping that exists, and there is nothing to do if it did.
+        unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.length) }.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn pages_are_zeroed_and_writable() {
+        let mut pages = Pages::new(1 << 16).unwrap();
+        assert!(pages.iter().all(|byte| *byte == 0));
+        pages[65_535] = 7;
+        assert_eq!(pages[65_535], 7);
+    }
+
+    #[test]
+    fn a_refused_datagram_is_read_from_the_error_queue() {
+        let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let destination = closed.local_addr().unwrap();
+        drop(closed);
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        receive_errors(socket.as_fd()).unwrap();
+        assert_eq!(next_error(socket.as_fd()), None);
+        socket.send_to(b"x", destination).unwrap();
+        let error = next_error(socket.as_fd()).unwrap();
+        assert_eq!(std::net::SocketAddr::V4(error.destination), destination);
+        assert_eq!(
+            (error.errno, error.icmp),
+            (libc::ECONNREFUSED, Some((3, 3)))
+        );
+    }
+}
