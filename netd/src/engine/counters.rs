@@ -17,6 +17,8 @@ macro_rules! counters {
     };
 }
 
+pub(crate) use counters;
+
 counters! {
     /// One link. "Received" is what the guest sent.
     LinkCounters {

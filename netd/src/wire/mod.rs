@@ -1,0 +1,5 @@
+//! Bytes to values and back, where `smoltcp::wire` has no server's side of a protocol.
+//! Decoders never panic and never allocate for a length that a stranger wrote.
+
+pub mod dhcp;
+pub mod dns;
