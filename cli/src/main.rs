@@ -1,2 +1,93 @@
-//! The program.
-fn main() {}
+//! The `sharectl` command: arguments to a verb, the verb's outcome to an exit
+//! code. It holds no state of its own: what is configured stands in the file,
+//! what runs is asked of the daemons.
+
+mod commands;
+mod context;
+mod daemons;
+mod edit;
+mod error;
+mod output;
+mod suggest;
+mod sys;
+mod tap;
+mod vmm;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use control::paths::Paths;
+
+use crate::commands::Command;
+use crate::context::Context;
+use crate::error::{CliError, Outcome};
+use crate::output::{Format, Output};
+
+/// Networks, host folders and names for virtual machines, without root.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a daemon is not running,
+/// 4 somebody else has it already.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sharectl",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Example:\n  sharectl init && sharectl up\n  sharectl guest add dev --name local.test --publish 8080:80\n  sharectl guest run dev -- qemu-system-x86_64 -m 2G disk.qcow2"
+)]
+struct Cli {
+    /// The configuration file, instead of $SHARECTL_CONFIG or ~/.config/sharectl/config.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How results are written
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Only names in lists, and no word about what went well
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and are no failure; a
+            // closed pipe there is none either.
+            error.print().ok();
+            return if error.use_stderr() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            output::report(&error);
+            if error.quiet {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(error.exit as u8)
+            }
+        }
+    }
+}
+
+fn run(cli: Cli) -> Outcome<ExitCode> {
+    // Daemons are started in another folder: what they are told must not depend on this one.
+    let flag = cli.config.map(std::path::absolute).transpose();
+    let flag =
+        flag.map_err(|error| CliError::usage(format!("--config: {error}"), "give it a file name"))?;
+    let context = Context {
+        paths: Paths::from_env(flag),
+        out: Output {
+            format: cli.format,
+            quiet: cli.quiet,
+        },
+    };
+    cli.command.run(&context)
+}

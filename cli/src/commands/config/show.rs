@@ -1,0 +1,242 @@
+//! `sharectl config show`: what the file means, with every default filled in.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use control::config::{CachePolicy, Config, Guest, HostsFile, Network, Owner, Share};
+use toml_edit::{Array, DocumentMut, Item, TableLike, Value};
+
+use crate::context::Context;
+use crate::edit::{Draft, document};
+use crate::error::Outcome;
+
+/// Show the configuration as it takes effect, with defaults filled in
+///
+/// What is printed is a configuration file itself. With --format json the same
+/// in the words of the control protocol.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  sharectl config show\n  sharectl config show --origin")]
+pub(crate) struct Args {
+    /// Say behind each value whether the file has it or it is built in
+    #[arg(long)]
+    origin: bool,
+}
+
+pub(crate) fn run(context: &Context, args: Args) -> Outcome {
+    let config = context.config()?;
+    if context.out.is_json() {
+        return context.out.json(&config);
+    }
+    let mut shown = as_document(&config)?;
+    if args.origin {
+        let written = Draft::open(&context.paths.config)?.document;
+        let file = context.paths.config.display().to_string();
+        mark(shown.as_table_mut(), Some(written.as_table()), &file);
+    }
+    context.out.text(&shown.to_string())
+}
+
+/// The whole configuration in the file's own words.
+fn as_document(config: &Config) -> Outcome<DocumentMut> {
+    let mut shown = DocumentMut::new();
+    for network in config.networks.values() {
+        document::add_entry(
+            &mut shown,
+            "network",
+            network.name.as_str(),
+            network_fields(network),
+        )?;
+    }
+    for guest in config.guests.values() {
+        document::add_entry(
+            &mut shown,
+            "guest",
+            guest.name.as_str(),
+            guest_fields(guest),
+        )?;
+    }
+    for share in config.shares.values() {
+        document::add_entry(
+            &mut shown,
+            "share",
+            share.name.as_str(),
+            share_fields(share),
+        )?;
+    }
+    let files = config.hosts.files.iter().map(|file| match file {
+        HostsFile::Auto => "auto".to_owned(),
+        HostsFile::Path(path) => path.display().to_string(),
+    });
+    document::set_value(&mut shown, &["hosts"], "files", texts(files))?;
+    for (name, address) in &config.hosts.entries {
+        document::set_value(
+            &mut shown,
+            &["hosts", "static"],
+            name.as_str(),
+            address.to_string(),
+        )?;
+    }
+    Ok(shown)
+}
+
+fn texts<T: ToString>(values: impl IntoIterator<Item = T>) -> Value {
+    Value::Array(
+        values
+            .into_iter()
+            .map(|value| value.to_string())
+            .collect::<Array>(),
+    )
+}
+
+fn network_fields(network: &Network) -> Vec<(&'static str, Value)> {
+    let mut fields = vec![
+        ("type", network.kind.to_string().into()),
+        ("subnet", network.subnet.to_string().into()),
+        ("domain", network.domain.to_string().into()),
+        (
+            "mtu",
+            network
+                .mtu
+                .map_or_else(|| "auto".into(), |mtu| i64::from(mtu).into()),
+        ),
+        ("host-loopback", network.host_loopback.into()),
+        ("lease-time", duration(network.lease_time).into()),
+    ];
+    if !network.dns.is_empty() {
+        fields.push(("dns", texts(network.dns.iter().map(SocketAddr::to_string))));
+    }
+    fields.extend(
+        network
+            .listen
+            .map(|listen| ("listen", listen.to_string().into())),
+    );
+    fields
+}
+
+fn guest_fields(guest: &Guest) -> Vec<(&'static str, Value)> {
+    let mut fields = vec![
+        ("network", guest.network.to_string().into()),
+        ("mac", guest.mac.to_string().into()),
+    ];
+    fields.extend(
+        guest
+            .address
+            .map(|address| ("address", address.to_string().into())),
+    );
+    fields.push(("host-address", guest.host_address.to_string().into()));
+    fields.push(("names", texts(&guest.names)));
+    fields.push(("publish", texts(&guest.publish)));
+    fields
+}
+
+fn share_fields(share: &Share) -> Vec<(&'static str, Value)> {
+    let mut fields = vec![
+        ("path", share.path.display().to_string().into()),
+        ("at", share.at.display().to_string().into()),
+        ("read-only", share.read_only.into()),
+    ];
+    fields.extend(
+        share
+            .guests
+            .as_ref()
+            .map(|guests| ("guests", texts(guests))),
+    );
+    let (owner, ids) = match share.owner {
+        Owner::Map { uid, gid } => ("map", Some((uid, gid))),
+        Owner::Squash { uid, gid } => ("squash", Some((uid, gid))),
+        Owner::Pass => ("pass", None),
+    };
+    fields.push(("owner", owner.into()));
+    fields.extend(ids.map(|(uid, gid)| ("guest-owner", format!("{uid}:{gid}").into())));
+    let cache = match share.cache {
+        CachePolicy::Never => "never",
+        CachePolicy::Auto => "auto",
+        CachePolicy::Always => "always",
+    };
+    fields.push(("cache", cache.into()));
+    fields
+}
+
+/// In the largest unit that is exact.
+fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    for (unit, length) in [("d", 24 * 3600), ("h", 3600), ("m", 60)] {
+        if seconds > 0 && seconds.is_multiple_of(length) {
+            return format!("{}{unit}", seconds / length);
+        }
+    }
+    format!("{seconds}s")
+}
+
+fn mark(shown: &mut dyn TableLike, written: Option<&dyn TableLike>, file: &str) {
+    for (key, item) in shown.iter_mut() {
+        let there = written.and_then(|table| table.get(key.get()));
+        match item {
+            Item::Value(value) => {
+                let origin = if there.is_some() { file } else { "built in" };
+                value.decor_mut().set_suffix(format!("  # {origin}"));
+            }
+            Item::Table(table) => mark(table, there.and_then(Item::as_table_like), file),
+            Item::None | Item::ArrayOfTables(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use control::config::Surroundings;
+
+    use super::*;
+
+    #[test]
+    fn what_is_shown_means_the_same() {
+        let surroundings = Surroundings {
+            home: Some("/home/ann".into()),
+            uid: 1000,
+            gid: 1000,
+        };
+        let parse = |text: &str| Config::parse(text, Path::new("c.toml"), &surroundings).unwrap();
+        let text = r#"
+            [network.vmnet8]
+            mtu = 1500
+            lease-time = "90m"
+            dns = ["9.9.9.9"]
+            listen = "127.0.0.1:4000"
+            [network.vmnet1]
+            type = "host-only"
+            [guest.dev]
+            network = "vmnet8"
+            names = ["local.test"]
+            publish = ["8080:80", "127.0.0.1:5353:53/udp"]
+            [share.d]
+            path = "~/d"
+            guests = ["dev"]
+            owner = "squash"
+            guest-owner = "5:6"
+            cache = "never"
+            [hosts]
+            files = ["auto", "/tmp/hosts"]
+            [hosts.static]
+            "nas.test" = "192.168.1.5"
+        "#;
+        for text in [text, ""] {
+            let mut config = parse(text);
+            let shown = as_document(&config).unwrap().to_string();
+            let mut again = parse(&shown);
+            // Only the lines differ.
+            for config in [&mut config, &mut again] {
+                config.shares.values_mut().for_each(|share| share.line = 0);
+            }
+            assert_eq!(again, config, "{shown}");
+        }
+    }
+
+    #[test]
+    fn durations_take_the_largest_exact_unit() {
+        for (seconds, text) in [(90, "90s"), (120, "2m"), (43_200, "12h"), (86_400, "1d")] {
+            assert_eq!(duration(Duration::from_secs(seconds)), text);
+        }
+    }
+}

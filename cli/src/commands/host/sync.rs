@@ -1,0 +1,36 @@
+//! `sharectl host sync`: the hosts files are brought in step now.
+
+use control::api::Changes;
+use control::paths::Daemon;
+
+use crate::context::Context;
+use crate::error::{CliError, Outcome};
+
+/// Write the hosts files now, where they are not as they should be
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  sharectl host sync")]
+pub(crate) struct Args {}
+
+pub(crate) fn run(context: &Context, _: Args) -> Outcome {
+    let client = context.client(Daemon::Hostsync);
+    let done: Changes = context.wait(client.post("/v1/sync", &()))??;
+    if done.problems.is_empty() {
+        let sentence = if done.changes.is_empty() {
+            "nothing had to change".to_owned()
+        } else {
+            done.changes.join("\n")
+        };
+        return context.out.done(&sentence, &done);
+    }
+    if context.out.is_json() {
+        context.out.json(&done)?;
+    } else if !done.changes.is_empty() && !context.out.quiet {
+        context
+            .out
+            .text(&format!("{}\n", done.changes.join("\n")))?;
+    }
+    Err(CliError::failure(
+        done.problems.join("\n"),
+        "sharectl doctor; /etc/hosts needs root, any other file can be named in [hosts] files",
+    ))
+}

@@ -1,0 +1,31 @@
+//! `sharectl share`: folders of the host that guests see.
+
+mod add;
+mod ls;
+mod rm;
+
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::error::Outcome;
+
+pub(crate) use ls::configured;
+
+/// Shares: add, remove, list folders of the host that guests see
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Add(add::Args),
+    Rm(rm::Args),
+    #[command(visible_alias = "list")]
+    Ls(ls::Args),
+}
+
+impl Command {
+    pub(crate) fn run(self, context: &Context) -> Outcome {
+        match self {
+            Self::Add(args) => add::run(context, args),
+            Self::Rm(args) => rm::run(context, args),
+            Self::Ls(args) => ls::run(context, args),
+        }
+    }
+}

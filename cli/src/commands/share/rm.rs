@@ -1,0 +1,39 @@
+//! `sharectl share rm`: a folder leaves the configuration.
+
+use control::names::ShareName;
+
+use crate::context::{Context, unknown};
+use crate::edit::document;
+use crate::error::Outcome;
+
+/// Stop sharing a folder; its files are not touched
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  sharectl share rm src")]
+pub(crate) struct Args {
+    /// As in `sharectl share ls`
+    #[arg(value_name = "NAME")]
+    share: ShareName,
+}
+
+pub(crate) fn run(context: &Context, args: Args) -> Outcome {
+    let name = &args.share;
+    context.change(|draft| {
+        if document::remove_entry(&mut draft.document, "share", name.as_str())? {
+            return Ok(());
+        }
+        let config = draft.config()?;
+        let known = config.shares.keys().map(ShareName::as_str);
+        Err(unknown(
+            "share",
+            name.as_str(),
+            known,
+            &context.paths.config,
+            "sharectl share add FOLDER",
+        ))
+    })?;
+    context.reload()?;
+    context.out.done(
+        &format!("share {name} removed"),
+        &serde_json::json!({ "removed": name }),
+    )
+}

@@ -1,0 +1,274 @@
+//! `sharectl status`: what runs, and what is wrong.
+
+use std::collections::BTreeMap;
+
+use control::api::{DaemonStatus, GuestStatus, PortStatus, ShareStatus};
+use control::config::{Config, Hosts};
+use control::lock;
+use control::paths::Daemon;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{guest, port, share};
+use crate::context::Context;
+use crate::error::{CliError, Exit, Outcome};
+use crate::output::{comma_list, table};
+
+/// Show the daemons, guests and shares, and what is wrong with them
+///
+/// Works with every daemon down too: then it shows what is configured.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  sharectl status\n  sharectl status --format json")]
+pub(crate) struct Args {}
+
+#[derive(Serialize)]
+struct Report {
+    config: ConfigReport,
+    daemons: Vec<DaemonReport>,
+    guests: Vec<GuestStatus>,
+    ports: Vec<PortStatus>,
+    shares: Vec<ShareStatus>,
+    /// Everything that is wrong, in one place.
+    problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct ConfigReport {
+    file: std::path::PathBuf,
+    exists: bool,
+    good: bool,
+}
+
+#[derive(Serialize)]
+struct DaemonReport {
+    daemon: &'static str,
+    state: &'static str,
+    #[serde(flatten)]
+    status: Option<DaemonInner>,
+}
+
+#[derive(Serialize)]
+struct DaemonInner {
+    pid: u32,
+    version: String,
+    started: String,
+}
+
+pub(crate) fn run(context: &Context, _: Args) -> Outcome {
+    let mut problems = Vec::new();
+    let loaded = Config::load(&context.paths.config);
+    let good = loaded.is_ok();
+    let config = loaded.unwrap_or_else(|errors| {
+        problems.push(errors.to_string());
+        nothing_configured()
+    });
+    if let Some(missing) = config.missing_folders(&context.paths.config) {
+        problems.push(missing.to_string());
+    }
+    let daemons: Vec<DaemonReport> = Daemon::ALL
+        .iter()
+        .map(|daemon| look_at(context, *daemon, &mut problems))
+        .collect();
+    let netd_up = daemons.first().is_some_and(|netd| netd.status.is_some());
+    let sharefs_up = daemons
+        .get(1)
+        .is_some_and(|sharefs| sharefs.status.is_some());
+    let guests = live(context, netd_up, Daemon::Netd, "/v1/guests", &mut problems)
+        .unwrap_or_else(|| guest::configured(&config));
+    let ports = live(context, netd_up, Daemon::Netd, "/v1/ports", &mut problems)
+        .unwrap_or_else(|| port::configured(&config));
+    let shares = live(
+        context,
+        sharefs_up,
+        Daemon::Sharefs,
+        "/v1/shares",
+        &mut problems,
+    )
+    .unwrap_or_else(|| share::configured(&config));
+    problems.dedup();
+    let report = Report {
+        config: ConfigReport {
+            file: context.paths.config.clone(),
+            exists: context.paths.config.exists(),
+            good,
+        },
+        daemons,
+        guests,
+        ports,
+        shares,
+        problems,
+    };
+    if context.out.is_json() {
+        context.out.json(&report)
+    } else {
+        context.out.text(&as_text(&report))
+    }
+}
+
+/// What can be shown of a file that is wrong: nothing.
+fn nothing_configured() -> Config {
+    Config {
+        networks: BTreeMap::new(),
+        guests: BTreeMap::new(),
+        shares: BTreeMap::new(),
+        hosts: Hosts {
+            files: Vec::new(),
+            entries: BTreeMap::new(),
+        },
+    }
+}
+
+fn live<T: DeserializeOwned>(
+    context: &Context,
+    up: bool,
+    daemon: Daemon,
+    path: &str,
+    problems: &mut Vec<String>,
+) -> Option<T> {
+    if !up {
+        return None;
+    }
+    context
+        .ask(daemon, path)
+        .map_err(|error| problems.push(format!("{daemon}: {error}")))
+        .ok()
+}
+
+fn look_at(context: &Context, daemon: Daemon, problems: &mut Vec<String>) -> DaemonReport {
+    let answer: Result<DaemonStatus, CliError> = context.status(daemon);
+    let (state, status) = match answer {
+        Ok(status) => {
+            problems.extend(
+                status
+                    .problems
+                    .iter()
+                    .map(|problem| format!("{daemon}: {problem}")),
+            );
+            if status.version != env!("CARGO_PKG_VERSION") {
+                problems.push(format!(
+                    "{daemon} is version {}, this command {}: sharectl down && sharectl up",
+                    status.version,
+                    env!("CARGO_PKG_VERSION")
+                ));
+            }
+            let inner = DaemonInner {
+                pid: status.pid,
+                version: status.version,
+                started: status.started,
+            };
+            ("running", Some(inner))
+        }
+        Err(error) => {
+            let holder = lock::holder(&context.paths.lock(daemon)).ok().flatten();
+            match holder {
+                Some(pid) => {
+                    problems.push(format!("{daemon}, process {pid}, does not answer: {error}"));
+                    ("not answering", None)
+                }
+                None if error.exit == Exit::NotRunning => ("not running", None),
+                None => {
+                    problems.push(format!("{daemon}: {error}"));
+                    ("unknown", None)
+                }
+            }
+        }
+    };
+    DaemonReport {
+        daemon: daemon.name(),
+        state,
+        status,
+    }
+}
+
+fn as_text(report: &Report) -> String {
+    let dash = || "-".to_owned();
+    let daemons: Vec<Vec<String>> = report
+        .daemons
+        .iter()
+        .map(|daemon| {
+            let status = daemon.status.as_ref();
+            vec![
+                daemon.daemon.to_owned(),
+                daemon.state.to_owned(),
+                status.map_or_else(dash, |status| status.pid.to_string()),
+                status.map_or_else(dash, |status| status.version.clone()),
+                status.map_or_else(dash, |status| status.started.clone()),
+            ]
+        })
+        .collect();
+    let mut text = table(&["DAEMON", "STATE", "PID", "VERSION", "SINCE"], &daemons);
+    let absent = if report.config.exists {
+        ""
+    } else {
+        "  (not there: built-in defaults)"
+    };
+    text.push_str(&format!(
+        "\nconfiguration  {}{absent}\n",
+        report.config.file.display()
+    ));
+    if !report.guests.is_empty() {
+        let guests: Vec<Vec<String>> = report
+            .guests
+            .iter()
+            .map(|guest| {
+                let ports = report
+                    .ports
+                    .iter()
+                    .filter(|port| Some(&port.guest) == guest.name.as_ref());
+                vec![
+                    guest
+                        .name
+                        .as_ref()
+                        .map_or_else(|| "(unnamed)".to_owned(), ToString::to_string),
+                    if guest.links.is_empty() {
+                        "unplugged"
+                    } else {
+                        "plugged in"
+                    }
+                    .to_owned(),
+                    guest
+                        .address
+                        .map_or_else(dash, |address| address.to_string()),
+                    comma_list(&guest.names),
+                    comma_list(ports.map(|port| &port.spec)),
+                ]
+            })
+            .collect();
+        text.push_str(&format!(
+            "\n{}",
+            table(&["GUEST", "LINK", "ADDRESS", "NAMES", "PORTS"], &guests)
+        ));
+    }
+    if !report.shares.is_empty() {
+        let shares: Vec<Vec<String>> = report
+            .shares
+            .iter()
+            .map(|share| {
+                vec![
+                    share.name.to_string(),
+                    share.path.display().to_string(),
+                    share.at.display().to_string(),
+                    share.problem.clone().unwrap_or_else(|| "ok".to_owned()),
+                ]
+            })
+            .collect();
+        text.push_str(&format!(
+            "\n{}",
+            table(&["SHARE", "FOLDER", "AT", "STATE"], &shares)
+        ));
+    }
+    for problem in &report.problems {
+        text.push_str(&format!("\nproblem: {}", crate::output::printable(problem)));
+    }
+    if !report.problems.is_empty() {
+        text.push('\n');
+    }
+    if report
+        .daemons
+        .iter()
+        .any(|daemon| daemon.state == "not running")
+    {
+        text.push_str("\nstart what is not running: sharectl up\n");
+    }
+    text
+}

@@ -1,0 +1,77 @@
+//! `sharectl up`: the daemons run.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::context::Context;
+use crate::daemons::{self, Started};
+use crate::error::Outcome;
+use crate::output::table;
+
+/// Start the daemons, and wait until they answer
+///
+/// A daemon that runs already is left alone. Each writes its log to the state
+/// folder; see `sharectl logs`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  sharectl up\n  sharectl up --foreground   # in a container or a service unit"
+)]
+pub(crate) struct Args {
+    /// How long to wait for an answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    wait: u64,
+    /// Stay and supervise: logs come to standard error, a daemon that fails is
+    /// started again, SIGTERM and Ctrl-C stop all
+    #[arg(long)]
+    foreground: bool,
+}
+
+pub(crate) fn run(context: &Context, args: Args) -> Outcome {
+    let config = context.config()?;
+    daemons::prepare(&context.paths)?;
+    let limit = Duration::from_secs(args.wait);
+    if args.foreground {
+        return daemons::supervise(context, limit);
+    }
+    let started = daemons::start(context, limit)?;
+    if let Some(missing) = config.missing_folders(&context.paths.config) {
+        context.out.warning(&missing.to_string());
+    }
+    if context.out.is_json() {
+        let rows: Vec<_> = started.iter().map(|(status, how)| json!({ "daemon": status.daemon, "pid": status.pid, "started_now": *how == Started::Now, "version": status.version, "problems": status.problems })).collect();
+        return context.out.json(&json!({ "daemons": rows, "runtime": context.paths.runtime, "state": context.paths.state, "config": context.paths.config }));
+    }
+    for (status, _) in &started {
+        for problem in &status.problems {
+            context
+                .out
+                .warning(&format!("{}: {problem}", status.daemon));
+        }
+    }
+    if context.out.quiet {
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = started
+        .iter()
+        .map(|(status, how)| {
+            let how = match how {
+                Started::Now => "started",
+                Started::Before => "was running",
+            };
+            vec![
+                status.daemon.clone(),
+                how.to_owned(),
+                status.pid.to_string(),
+                status.version.clone(),
+            ]
+        })
+        .collect();
+    context.out.text(&format!(
+        "{}\nconfiguration  {}\nsockets        {}\nlogs           {}\n",
+        table(&["DAEMON", "STATE", "PID", "VERSION"], &rows),
+        context.paths.config.display(),
+        context.paths.runtime.display(),
+        context.paths.state.join("logs").display(),
+    ))
+}

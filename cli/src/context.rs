@@ -1,0 +1,160 @@
+//! What every verb works with: the places, the output, the configuration and
+//! the way to the daemons.
+
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use control::api::{Changes, DaemonStatus};
+use control::client::Client;
+use control::config::{Config, Guest};
+use control::failure::{Failure, FailureKind};
+use control::names::GuestName;
+use control::paths::{Daemon, Paths};
+use serde::de::DeserializeOwned;
+
+use crate::edit::Draft;
+use crate::error::{CliError, Outcome};
+use crate::output::Output;
+use crate::suggest::nearest;
+
+/// How long a listing waits for a daemon before it goes on without it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Everything that was resolved before the verb began.
+pub(crate) struct Context {
+    pub paths: Paths,
+    pub out: Output,
+}
+
+impl Context {
+    pub(crate) fn config(&self) -> Outcome<Config> {
+        Ok(Config::load(&self.paths.config)?)
+    }
+
+    pub(crate) fn client(&self, daemon: Daemon) -> Client {
+        Client::new(self.paths.control_socket(daemon))
+    }
+
+    /// Runs `future` to its end on this thread; no other thread is made.
+    ///
+    /// # Errors
+    /// When the kernel has no epoll or eventfd to give.
+    pub(crate) fn wait<F: Future>(&self, future: F) -> Outcome<F::Output> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|error| {
+            CliError::failure(
+                format!("cannot wait for the daemons: {error}"),
+                "ulimit -n, is it very low?",
+            )
+        })?;
+        Ok(runtime.block_on(future))
+    }
+
+    /// Asks a daemon; one that does not answer in time counts as not running.
+    pub(crate) fn ask<T: DeserializeOwned>(
+        &self,
+        daemon: Daemon,
+        path: &str,
+    ) -> Result<T, CliError> {
+        let client = self.client(daemon);
+        let answer = self.wait(async { tokio::time::timeout(PATIENCE, client.get(path)).await })?;
+        match answer {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(CliError::not_running(
+                format!("{daemon} does not answer within {} s", PATIENCE.as_secs()),
+                format!("sharectl logs {daemon}, then: sharectl down && sharectl up"),
+            )),
+        }
+    }
+
+    /// As [`Context::ask`] for a listing that can do without: a daemon that is
+    /// down is said on standard error and gives nothing.
+    pub(crate) fn ask_if_up<T: DeserializeOwned>(&self, daemon: Daemon, path: &str) -> Option<T> {
+        match self.ask(daemon, path) {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                self.out
+                    .warning(&format!("{error}; this is what the configuration says"));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn status(&self, daemon: Daemon) -> Result<DaemonStatus, CliError> {
+        self.ask(daemon, "/v1/status")
+    }
+
+    /// Has the daemons that run read the changed file.
+    pub(crate) fn reload(&self) -> Outcome {
+        let mut absent = Vec::new();
+        for daemon in Daemon::ALL {
+            let client = self.client(daemon);
+            let answer: Result<Changes, Failure> = self.wait(client.post("/v1/reload", &()))?;
+            match answer {
+                Ok(done) => {
+                    for problem in done.problems {
+                        self.out.warning(&format!("{daemon}: {problem}"));
+                    }
+                }
+                Err(failure) if failure.kind == FailureKind::NotRunning => {
+                    absent.push(daemon.name())
+                }
+                Err(failure) => self.out.warning(&format!("{daemon}: {failure}")),
+            }
+        }
+        if !absent.is_empty() {
+            let verb = if absent.len() == 1 { "is" } else { "are" };
+            let absent =
+                absent
+                    .join(" and ")
+                    .replacen(" and ", ", ", absent.len().saturating_sub(2));
+            self.out.note(&format!(
+                "{absent} {verb} not running; it takes effect at: sharectl up"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Changes the file and has the daemons follow.
+    pub(crate) fn change(&self, edit: impl FnOnce(&mut Draft) -> Outcome) -> Outcome<Config> {
+        let mut draft = Draft::open(&self.paths.config)?;
+        edit(&mut draft)?;
+        draft.commit()
+    }
+
+    /// The guest of the configuration, or the one that was probably meant.
+    pub(crate) fn guest<'c>(&self, config: &'c Config, name: &GuestName) -> Outcome<&'c Guest> {
+        let known = || config.guests.keys().map(GuestName::as_str);
+        config.guests.get(name).ok_or_else(|| {
+            let add = format!("sharectl guest add {name}");
+            unknown("guest", name.as_str(), known(), &self.paths.config, &add)
+        })
+    }
+}
+
+/// There is no such thing in the configuration.
+pub(crate) fn unknown<'n>(
+    kind: &str,
+    typed: &str,
+    known: impl Iterator<Item = &'n str>,
+    config: &Path,
+    add: &str,
+) -> CliError {
+    let message = format!("no {kind} \"{typed}\" in {}", config.display());
+    let hint = match nearest(typed, known) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None if !config.exists() => format!("make the file: sharectl init, then: {add}"),
+        None => format!("add it: {add}"),
+    };
+    CliError::failure(message, hint)
+}
+
+/// A change ended at something that is no table in the file.
+impl From<crate::edit::document::NotATable> for CliError {
+    fn from(error: crate::edit::document::NotATable) -> Self {
+        Self::failure(error.to_string(), "sharectl config check")
+    }
+}

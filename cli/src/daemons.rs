@@ -1,0 +1,298 @@
+//! Starting, watching and stopping the three daemons. A daemon is known by the
+//! lock it holds (its pid is in it) and by what its control socket says; a pid
+//! alone is never believed.
+
+mod supervisor;
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use control::api::{Changes, DaemonStatus};
+use control::failure::FailureKind;
+use control::lock;
+use control::paths::{Daemon, Paths, make_private_folder};
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use crate::context::Context;
+use crate::error::{CliError, Outcome};
+use crate::sys;
+
+pub(crate) use supervisor::supervise;
+
+/// How often a condition is looked at while waiting for it.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Whether a daemon came to run by this command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Started {
+    Now,
+    Before,
+}
+
+/// Makes the folders the daemons need, for this user alone.
+pub(crate) fn prepare(paths: &Paths) -> Outcome {
+    for (folder, variable) in [
+        (paths.runtime.clone(), "SHARECTL_RUNTIME_DIR"),
+        (paths.state.clone(), "SHARECTL_STATE_DIR"),
+        (paths.state.join("logs"), "SHARECTL_STATE_DIR"),
+    ] {
+        make_private_folder(&folder).map_err(|error| {
+            CliError::failure(
+                format!("cannot use the folder {}: {error}", folder.display()),
+                format!("name another: export {variable}=FOLDER"),
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// The daemon's program: beside this one, else on the search path.
+fn program(daemon: Daemon) -> Outcome<PathBuf> {
+    let own = std::env::current_exe().ok();
+    let beside = own
+        .as_deref()
+        .and_then(Path::parent)
+        .map(|folder| folder.join(daemon.program()));
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&search).map(|folder| folder.join(daemon.program()));
+    let found = beside
+        .iter()
+        .cloned()
+        .chain(on_path)
+        .find(|path| path.is_file());
+    found.ok_or_else(|| {
+        let place = beside
+            .map(|path| path.display().to_string())
+            .unwrap_or_default();
+        CliError::failure(
+            format!(
+                "{} is neither {place} nor on the search path",
+                daemon.program()
+            ),
+            "install all four programs in one folder, or build them: cargo build --workspace",
+        )
+    })
+}
+
+/// The command that runs a daemon with our places, whatever its environment says.
+fn command(context: &Context, daemon: Daemon) -> Outcome<Command> {
+    let mut command = Command::new(program(daemon)?);
+    command
+        .arg("--config")
+        .arg(&context.paths.config)
+        .env("SHARECTL_RUNTIME_DIR", &context.paths.runtime)
+        .env("SHARECTL_STATE_DIR", &context.paths.state)
+        .env_remove("NOTIFY_SOCKET")
+        .current_dir("/")
+        .stdin(Stdio::null());
+    Ok(command)
+}
+
+/// A daemon on its way up.
+struct Rising {
+    child: Child,
+    /// Where its part of the log begins, in bytes.
+    log_start: u64,
+}
+
+/// Starts what does not run and waits until everything answers.
+pub(crate) fn start(context: &Context, limit: Duration) -> Outcome<Vec<(DaemonStatus, Started)>> {
+    // All programs are looked for before any is started.
+    for daemon in Daemon::ALL {
+        program(daemon)?;
+    }
+    let mut rising = Vec::new();
+    for daemon in Daemon::ALL {
+        let held = lock::holder(&context.paths.lock(daemon)).ok().flatten();
+        let child = if held.is_some() {
+            None
+        } else {
+            Some(spawn(context, daemon)?)
+        };
+        rising.push((daemon, child));
+    }
+    let mut ready = Vec::new();
+    for (daemon, mut child) in rising {
+        let how = if child.is_some() {
+            Started::Now
+        } else {
+            Started::Before
+        };
+        ready.push((wait_until_up(context, daemon, child.as_mut(), limit)?, how));
+    }
+    Ok(ready)
+}
+
+fn spawn(context: &Context, daemon: Daemon) -> Outcome<Rising> {
+    let path = context.paths.log(daemon);
+    let failed = |error: std::io::Error| {
+        CliError::failure(
+            format!(
+                "cannot start {} with its log in {}: {error}",
+                daemon.program(),
+                path.display()
+            ),
+            "sharectl doctor",
+        )
+    };
+    let log = File::options()
+        .append(true)
+        .create(true)
+        .open(&path)
+        .map_err(failed)?;
+    let log_start = log.metadata().map_err(failed)?.len();
+    let mut command = command(context, daemon)?;
+    command.stdout(log.try_clone().map_err(failed)?).stderr(log);
+    let child = sys::in_own_session(&mut command).spawn().map_err(failed)?;
+    Ok(Rising { child, log_start })
+}
+
+fn wait_until_up(
+    context: &Context,
+    daemon: Daemon,
+    mut rising: Option<&mut Rising>,
+    limit: Duration,
+) -> Outcome<DaemonStatus> {
+    let client = context.client(daemon);
+    context.wait(async {
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            let answer = tokio::time::timeout(left, client.get::<DaemonStatus>("/v1/status")).await;
+            if let Ok(Ok(status)) = answer {
+                return Ok(status);
+            }
+            if let Some(rising) = rising.as_deref_mut()
+                && let Ok(Some(ended)) = rising.child.try_wait()
+            {
+                return Err(CliError::failure(
+                    format!(
+                        "{} ended at once, {ended}{}",
+                        daemon.program(),
+                        said(context, daemon, rising.log_start)
+                    ),
+                    format!("sharectl doctor, and sharectl logs {daemon}"),
+                ));
+            }
+            if left.is_zero() {
+                let why = match answer {
+                    Ok(Err(failure)) => format!(": {failure}"),
+                    Ok(Ok(_)) | Err(_) => String::new(),
+                };
+                return Err(CliError::failure(
+                    format!("{daemon} does not answer within {} s{why}", limit.as_secs()),
+                    format!("sharectl logs {daemon}, then: sharectl down && sharectl up"),
+                ));
+            }
+            tokio::time::sleep(LOOK.min(left)).await;
+        }
+    })?
+}
+
+/// The last lines that the daemon wrote before it ended.
+fn said(context: &Context, daemon: Daemon, log_start: u64) -> String {
+    const LINES: usize = 5;
+    let mut text = String::new();
+    let read = File::open(context.paths.log(daemon)).and_then(|mut log| {
+        log.seek(SeekFrom::Start(log_start))?;
+        log.take(64 << 10).read_to_string(&mut text)
+    });
+    let lines: Vec<&str> = text.lines().collect();
+    if read.is_err() || lines.is_empty() {
+        return String::new();
+    }
+    let last = &lines[lines.len().saturating_sub(LINES)..];
+    format!(", having said:\n  {}", last.join("\n  "))
+}
+
+/// Stops what runs, the last started first.
+pub(crate) fn stop(context: &Context, limit: Duration, keep_names: bool) -> Outcome<Vec<Daemon>> {
+    if !keep_names {
+        clear_names(context)?;
+    }
+    let mut stopped = Vec::new();
+    for daemon in Daemon::ALL.into_iter().rev() {
+        if stop_one(context, daemon, limit)? {
+            stopped.push(daemon);
+        }
+    }
+    Ok(stopped)
+}
+
+fn clear_names(context: &Context) -> Outcome {
+    let client = context.client(Daemon::Hostsync);
+    let limit = Duration::from_secs(10);
+    let answer = context.wait(async {
+        tokio::time::timeout(limit, client.post::<_, Changes>("/v1/clear", &())).await
+    })?;
+    let problems = match answer {
+        Ok(Ok(done)) => done.problems,
+        Ok(Err(failure)) if failure.kind == FailureKind::NotRunning => Vec::new(),
+        Ok(Err(failure)) => vec![failure.to_string()],
+        Err(_) => vec![format!(
+            "hostsync does not answer within {} s",
+            limit.as_secs()
+        )],
+    };
+    for problem in problems {
+        context
+            .out
+            .warning(&format!("names may be left in the hosts files: {problem}"));
+    }
+    Ok(())
+}
+
+fn stop_one(context: &Context, daemon: Daemon, limit: Duration) -> Outcome<bool> {
+    let path = context.paths.lock(daemon);
+    let holder = || {
+        lock::holder(&path)
+            .ok()
+            .flatten()
+            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+    };
+    let Some(pid) = holder() else {
+        return Ok(false);
+    };
+    let failed = |error: rustix::io::Errno| {
+        CliError::failure(
+            format!(
+                "cannot stop {daemon}, process {}: {error}",
+                pid.as_raw_nonzero()
+            ),
+            "run the command as the user who ran sharectl up, or as root",
+        )
+    };
+    let descriptor = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(descriptor) => descriptor,
+        Err(rustix::io::Errno::SRCH) => return Ok(false),
+        Err(errno) => return Err(failed(errno)),
+    };
+    // The lock is still held with this pid in it, so the descriptor is our daemon's.
+    if holder() != Some(pid) {
+        return Ok(false);
+    }
+    rustix::process::pidfd_send_signal(&descriptor, Signal::TERM).map_err(failed)?;
+    let mut ended = [rustix::event::PollFd::new(
+        &descriptor,
+        rustix::event::PollFlags::IN,
+    )];
+    let timeout = limit.try_into().ok();
+    match rustix::event::poll(&mut ended, timeout.as_ref()) {
+        Ok(0) => Err(CliError::failure(
+            format!(
+                "{daemon}, process {}, does not end within {} s",
+                pid.as_raw_nonzero(),
+                limit.as_secs()
+            ),
+            format!(
+                "sharectl logs {daemon}; if it is stuck: kill -9 {}",
+                pid.as_raw_nonzero()
+            ),
+        )),
+        Ok(_) => Ok(true),
+        Err(errno) => Err(failed(errno)),
+    }
+}

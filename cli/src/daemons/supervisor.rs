@@ -1,0 +1,251 @@
+//! `sharectl up --foreground`: the daemons as our children, started again when
+//! they fail, stopped with us.
+
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use control::paths::Daemon;
+use rustix::process::{Pid, Signal};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use super::command;
+use crate::context::Context;
+use crate::error::{CliError, Outcome};
+
+/// The first pause before a failed daemon is started again; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A daemon that lived as long as this begins again with the first pause.
+const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+/// How long daemons may take to end before they are killed.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// What wakes the supervisor.
+enum Wake {
+    Ended(Daemon, std::io::Result<ExitStatus>),
+    Stop,
+    Reload,
+}
+
+/// One daemon's life as seen from here.
+enum Life {
+    Running(tokio::process::Child),
+    /// Failed; to be started again then.
+    Pausing(Instant),
+    /// Ended well, or was told to.
+    Over,
+}
+
+struct Watched {
+    daemon: Daemon,
+    life: Life,
+    began: Instant,
+    pause: Duration,
+}
+
+/// Runs all daemons until SIGTERM, SIGINT or the clean end of each.
+pub(crate) fn supervise(context: &Context, limit: Duration) -> Outcome {
+    for daemon in Daemon::ALL {
+        if let Ok(status) = context.status(daemon) {
+            return Err(CliError::conflict(
+                format!("{daemon} is running already, process {}", status.pid),
+                "sharectl down, then: sharectl up --foreground",
+            ));
+        }
+    }
+    context.wait(watch(context, limit))?
+}
+
+async fn watch(context: &Context, limit: Duration) -> Outcome {
+    let failed = |error: std::io::Error| {
+        CliError::failure(
+            format!("cannot wait for signals: {error}"),
+            "sharectl doctor",
+        )
+    };
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let mut all = Vec::new();
+    for daemon in Daemon::ALL {
+        all.push(Watched {
+            daemon,
+            life: Life::Running(spawn(context, daemon)?),
+            began: Instant::now(),
+            pause: FIRST_PAUSE,
+        });
+    }
+    for daemon in Daemon::ALL {
+        wait_for_answer(context, daemon, limit).await?;
+    }
+    control::notify::ready().map_err(|error| {
+        CliError::failure(
+            format!("cannot tell the service manager that all is ready: {error}"),
+            "is $NOTIFY_SOCKET right?",
+        )
+    })?;
+    context
+        .out
+        .note("netd, sharefs and hostsync answer; Ctrl-C stops them");
+    loop {
+        let due = next_start(&all);
+        let wake = tokio::select! {
+            _ = terminate.recv() => Wake::Stop,
+            _ = interrupt.recv() => Wake::Stop,
+            _ = hangup.recv() => Wake::Reload,
+            (daemon, ended) = any_end(&mut all) => Wake::Ended(daemon, ended),
+            () = wait_until(due) => {
+                start_due(context, &mut all)?;
+                continue;
+            }
+        };
+        match wake {
+            Wake::Stop => return stop_all(&mut all).await,
+            Wake::Reload => send_to_all(&all, Signal::HUP),
+            Wake::Ended(daemon, ended) => {
+                note_end(context, &mut all, daemon, ended);
+                if all.iter().all(|watched| matches!(watched.life, Life::Over)) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn spawn(context: &Context, daemon: Daemon) -> Outcome<tokio::process::Child> {
+    let mut command = tokio::process::Command::from(command(context, daemon)?);
+    // A group of its own: Ctrl-C comes to us alone, and we tell them in order.
+    command.process_group(0).kill_on_drop(true);
+    command.spawn().map_err(|error| {
+        CliError::failure(
+            format!("cannot start {}: {error}", daemon.program()),
+            "sharectl doctor",
+        )
+    })
+}
+
+async fn wait_for_answer(context: &Context, daemon: Daemon, limit: Duration) -> Outcome {
+    let client = context.client(daemon);
+    let deadline = Instant::now() + limit;
+    while client
+        .get::<control::api::DaemonStatus>("/v1/status")
+        .await
+        .is_err()
+    {
+        if Instant::now() >= deadline {
+            return Err(CliError::failure(
+                format!("{daemon} does not answer within {} s", limit.as_secs()),
+                "its log is above",
+            ));
+        }
+        tokio::time::sleep(super::LOOK).await;
+    }
+    Ok(())
+}
+
+/// Waits for the first child to end; for ever when none runs.
+async fn any_end(all: &mut [Watched]) -> (Daemon, std::io::Result<ExitStatus>) {
+    let waits = all
+        .iter_mut()
+        .filter_map(|watched| match &mut watched.life {
+            Life::Running(child) => {
+                let daemon = watched.daemon;
+                Some(Box::pin(async move { (daemon, child.wait().await) }))
+            }
+            Life::Pausing(_) | Life::Over => None,
+        });
+    let mut waits: Vec<_> = waits.collect();
+    std::future::poll_fn(|cx| {
+        for wait in &mut waits {
+            if let std::task::Poll::Ready(ended) = wait.as_mut().poll(cx) {
+                return std::task::Poll::Ready(ended);
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+fn next_start(all: &[Watched]) -> Option<Instant> {
+    let due = all.iter().filter_map(|watched| match watched.life {
+        Life::Pausing(until) => Some(until),
+        Life::Running(_) | Life::Over => None,
+    });
+    due.min()
+}
+
+async fn wait_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn start_due(context: &Context, all: &mut [Watched]) -> Outcome {
+    let now = Instant::now();
+    for watched in all {
+        if let Life::Pausing(until) = watched.life
+            && until <= now
+        {
+            watched.life = Life::Running(spawn(context, watched.daemon)?);
+            watched.began = now;
+        }
+    }
+    Ok(())
+}
+
+fn note_end(
+    context: &Context,
+    all: &mut [Watched],
+    daemon: Daemon,
+    ended: std::io::Result<ExitStatus>,
+) {
+    let Some(watched) = all.iter_mut().find(|watched| watched.daemon == daemon) else {
+        return;
+    };
+    if ended.as_ref().is_ok_and(ExitStatus::success) {
+        context.out.note(&format!("{daemon} ended"));
+        watched.life = Life::Over;
+        return;
+    }
+    let now = Instant::now();
+    if now - watched.began >= HEALTHY_AFTER {
+        watched.pause = FIRST_PAUSE;
+    }
+    let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+    context.out.warning(&format!(
+        "{daemon} ended, {how}; starting it again in {} ms",
+        watched.pause.as_millis()
+    ));
+    watched.life = Life::Pausing(now + watched.pause);
+    watched.pause = (watched.pause * 2).min(LONGEST_PAUSE);
+}
+
+fn send_to_all(all: &[Watched], what: Signal) {
+    for watched in all.iter().rev() {
+        if let Life::Running(child) = &watched.life
+            && let Some(pid) = child
+                .id()
+                .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
+        {
+            // It may have ended this moment, and is not reaped yet: the pid is still its own.
+            rustix::process::kill_process(pid, what).ok();
+        }
+    }
+}
+
+async fn stop_all(all: &mut [Watched]) -> Outcome {
+    send_to_all(all, Signal::TERM);
+    for watched in all {
+        if let Life::Running(child) = &mut watched.life
+            && tokio::time::timeout(STOP_LIMIT, child.wait())
+                .await
+                .is_err()
+        {
+            child.kill().await.ok();
+        }
+        watched.life = Life::Over;
+    }
+    Ok(())
+}

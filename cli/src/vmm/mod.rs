@@ -1,0 +1,51 @@
+//! Virtual machine monitors and what each wants on its command line. Pure:
+//! nothing here starts a program or looks at the machine.
+
+pub(crate) mod qemu;
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use control::mac::MacAddress;
+
+/// The monitors whose command line we know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Vmm {
+    /// QEMU 7.2 or newer (`-netdev stream`).
+    Qemu,
+}
+
+/// The network card the guest sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Nic {
+    /// Paravirtual, fastest; every Linux since 2007 has the driver.
+    VirtioNetPci,
+    /// Intel 82540EM, for systems without a virtio driver.
+    E1000,
+    /// Intel 82574L, for systems that want PCI Express.
+    E1000e,
+}
+
+/// What a guest's command line has to be given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wiring {
+    /// The guest's Ethernet address.
+    pub mac: MacAddress,
+    /// The card to add.
+    pub nic: Nic,
+    /// Where the monitor listens for netd.
+    pub net_socket: PathBuf,
+    /// Largest packet in bytes, told to the guest's driver where the card can.
+    pub host_mtu: Option<u16>,
+    /// One device a share.
+    pub shares: Vec<ShareSocket>,
+}
+
+/// One virtiofs device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ShareSocket {
+    /// What the guest names in `mount -t virtiofs TAG`.
+    pub tag: String,
+    /// Where sharefs listens.
+    pub socket: PathBuf,
+}
