@@ -172,8 +172,8 @@ pub fn edit(old: &[u8], wanted: &BTreeMap<HostName, IpAddr>, tag: &Tag) -> Resul
     let foreign = block.as_ref().map_or((old, &[][..], 0), |block| {
         (&old[..block.start], &old[block.end..], block.end_line)
     });
-    let taken = foreign_names(foreign.0, 0)
-        .chain(foreign_names(foreign.1, foreign.2))
+    let taken = names_in(foreign.0, 0)
+        .chain(names_in(foreign.1, foreign.2))
         .filter(|taken| wanted.contains_key(&taken.name));
     let mut left_out: BTreeMap<HostName, LeftOut> = BTreeMap::new();
     for one in taken {
@@ -199,8 +199,20 @@ pub fn edit(old: &[u8], wanted: &BTreeMap<HostName, IpAddr>, tag: &Tag) -> Resul
     })
 }
 
-/// The names on lines outside the block, lower-cased; `offset` lines come before them.
-fn foreign_names(bytes: &[u8], offset: usize) -> impl Iterator<Item = LeftOut> {
+/// The names that stand in the block of `tag` now; none where the markers are damaged.
+#[must_use]
+pub fn present(bytes: &[u8], tag: &Tag) -> BTreeMap<HostName, IpAddr> {
+    let Ok(Some(block)) = markers::find(bytes, tag.0.as_bytes()) else {
+        return BTreeMap::new();
+    };
+    let inside = bytes.get(block.start..block.end).unwrap_or_default();
+    names_in(inside, 0)
+        .filter_map(|line| Some((line.name, line.address.parse().ok()?)))
+        .collect()
+}
+
+/// The names on the lines of `bytes`, lower-cased; `offset` lines come before them.
+fn names_in(bytes: &[u8], offset: usize) -> impl Iterator<Item = LeftOut> {
     bytes
         .split(|byte| *byte == b'\n')
         .enumerate()

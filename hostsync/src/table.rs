@@ -35,7 +35,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Static => f.write_str("static"),
-            Self::Guest { guest, .. } => write!(f, "guest {guest}"),
+            Self::Guest { guest, network } => write!(f, "guest {guest} on {network}"),
         }
     }
 }
@@ -263,7 +263,7 @@ mod tests {
                 fact("local.test", "127.64.0.1", "dev"),
             ],
             &[("local.test", "127.64.0.1")],
-            &["local.test 127.64.0.2: guest dev has it (127.64.0.1)"],
+            &["local.test 127.64.0.2: guest dev on vmnet8 has it (127.64.0.1)"],
         );
     }
 

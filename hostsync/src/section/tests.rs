@@ -320,6 +320,8 @@ proptest! {
                 || after == [&before[..], b"\r\n"].concat();
             prop_assert!(same, "{}\nbecame\n{}", text(&file), text(new));
         }
+        let now = two.new.as_deref().unwrap_or(&file);
+        prop_assert_eq!(&present(now, &Tag::plain()), &two.written);
         for name in two.written.keys() {
             prop_assert!(two.left_out.iter().all(|left| left.name != *name));
         }

@@ -1,0 +1,80 @@
+//! One round without a daemon: `sharectl-hostsync sync|diff|clear`.
+//!
+//! It is what `sudo sharectl host sync` runs: root has its own runtime folder, so a
+//! user's netd may be out of its sight; then the configuration's guests are the source,
+//! whose addresses on the host follow from the file alone.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use control::api::{Changes, HostsDiff};
+use control::client::Client;
+use control::config::Config;
+use control::names::HostName;
+use control::paths::Daemon as Kind;
+
+use crate::daemon::{Options, addresses, reserved};
+use crate::files::{self, FileReport};
+use crate::sources::{config, netd};
+use crate::table;
+
+/// The names that should stand now.
+pub async fn wanted(
+    options: &Options,
+    config: &Config,
+    now: SystemTime,
+) -> BTreeMap<HostName, IpAddr> {
+    let client = Client::new(options.paths.control_socket(Kind::Netd));
+    let guests = match netd::snapshot(&client).await {
+        Ok(facts) => facts,
+        Err(failure) => {
+            tracing::debug!(reason = %failure.message, "the guests' names come from the configuration");
+            config::guest_facts(config)
+        }
+    };
+    let mut facts = config::static_facts(config);
+    facts.extend(guests);
+    addresses(&table::decide(&facts, &reserved(), now))
+}
+
+/// Brings every file to `wanted`; with nothing wanted, takes the blocks away.
+#[must_use]
+pub fn sync(options: &Options, config: &Config, wanted: &BTreeMap<HostName, IpAddr>) -> Changes {
+    let keeper = options.keeper();
+    let mut changes = Changes::default();
+    for file in files::paths(&config.hosts.files) {
+        let report = keeper.sync(&file, wanted);
+        changes.changes.extend(report.mended());
+        changes.changes.extend(report.change());
+        changes.problems.extend(report.problem());
+        changes.problems.extend(shadowed(&report));
+    }
+    changes
+}
+
+/// The names that a file already gives to somebody else.
+fn shadowed(report: &FileReport) -> Vec<String> {
+    let say = |left: &crate::section::LeftOut| {
+        let file = report.file.display();
+        format!(
+            "{file}: {} stays as line {} has it ({})",
+            left.name, left.line, left.address
+        )
+    };
+    report.left_out.iter().map(say).collect()
+}
+
+/// How every file differs from `wanted`.
+#[must_use]
+pub fn diff(
+    options: &Options,
+    config: &Config,
+    wanted: &BTreeMap<HostName, IpAddr>,
+) -> Vec<HostsDiff> {
+    let keeper = options.keeper();
+    files::paths(&config.hosts.files)
+        .iter()
+        .map(|file| keeper.diff(file, wanted))
+        .collect()
+}

@@ -1,0 +1,181 @@
+//! Facts from netd: a snapshot of its guests whenever its events say that they changed.
+//!
+//! The order at each connection is what makes it safe: first the number of netd's
+//! newest event, then the stream of events after that number, then the snapshot. What
+//! happens during the snapshot is in the stream. Events only say that something
+//! changed, the snapshot says what; so a lost or unknown event can do no harm, a gap
+//! in the numbers leads to a new snapshot, and a thousand events make a few snapshots.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use control::api::{DaemonStatus, GuestStatus};
+use control::client::Client;
+use control::events::{Event, EventBody};
+use control::failure::Failure;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::table::{Fact, Source};
+use crate::watch::Watcher;
+
+/// The first and the longest pause before another try to reach netd.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long changes are gathered before a snapshot.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// What netd says.
+#[derive(Debug)]
+pub enum News {
+    /// All facts as they are now.
+    Facts(Vec<Fact>),
+    /// It cannot be reached; what it said last stands.
+    Away(Failure),
+}
+
+/// Follows netd for ever, through its restarts; ends when nobody reads the news.
+pub async fn follow(client: Client, news: mpsc::Sender<News>) {
+    let mut pause = PAUSES.0;
+    let mut watcher = None;
+    loop {
+        let mut heard = false;
+        let Err(failure) = session(&client, &news, &mut heard).await else {
+            return;
+        };
+        if heard {
+            pause = PAUSES.0;
+        }
+        if news.send(News::Away(failure)).await.is_err() {
+            return;
+        }
+        if watcher.is_none() {
+            watcher = watch(client.socket()).ok();
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
+            outcome = changed(&mut watcher) => {
+                if outcome.is_err() {
+                    watcher = None;
+                }
+                // The socket is there a moment before somebody listens on it.
+                tokio::time::sleep(PAUSES.0 / 10).await;
+                pause = PAUSES.0;
+            }
+            () = news.closed() => return,
+        }
+    }
+}
+
+/// What netd says of its guests' names now.
+///
+/// # Errors
+/// When it cannot be reached or answers with an error.
+pub async fn snapshot(client: &Client) -> Result<Vec<Fact>, Failure> {
+    let guests: Vec<GuestStatus> = client.get("/v1/guests").await?;
+    Ok(facts(&guests))
+}
+
+fn watch(socket: &Path) -> io::Result<Watcher> {
+    let mut watcher = Watcher::new()?;
+    watcher.watch(socket)?;
+    Ok(watcher)
+}
+
+/// Waits for the socket to appear; for ever, where it cannot be watched.
+async fn changed(watcher: &mut Option<Watcher>) -> io::Result<()> {
+    match watcher {
+        Some(watcher) => watcher.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// One connection: `Ok` when nobody reads the news any more, else why it ended.
+async fn session(
+    client: &Client,
+    news: &mpsc::Sender<News>,
+    heard: &mut bool,
+) -> Result<(), Failure> {
+    let status: DaemonStatus = client.get("/v1/status").await?;
+    let mut seen = status.newest_event;
+    let mut events = client.events(seen, true).await?;
+    let mut due = Some(Instant::now());
+    loop {
+        tokio::select! {
+            event = events.next() => {
+                let Some(event) = event? else {
+                    return Err(Failure::internal("netd ended the stream of events"));
+                };
+                let gap = event.seq != seen + 1;
+                seen = event.seq;
+                if (gap || concerns_names(&event)) && due.is_none() {
+                    due = Some(Instant::now() + GATHER);
+                }
+            }
+            () = sleep_until(due) => {
+                due = None;
+                let facts = snapshot(client).await?;
+                *heard = true;
+                if news.send(News::Facts(facts)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            () = news.closed() => return Ok(()),
+        }
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn concerns_names(event: &Event) -> bool {
+    match &event.body {
+        EventBody::Started { .. }
+        | EventBody::ConfigReloaded { .. }
+        | EventBody::LeaseBound { .. }
+        | EventBody::LeaseEnded { .. }
+        | EventBody::NamesChanged { .. } => true,
+        EventBody::ConfigRefused { .. }
+        | EventBody::LinkUp { .. }
+        | EventBody::LinkDown { .. }
+        | EventBody::PortPublished { .. }
+        | EventBody::PortRemoved { .. }
+        | EventBody::PortFailed { .. }
+        | EventBody::FlowRefused { .. }
+        | EventBody::ResolversChanged { .. }
+        | EventBody::ShareConnected { .. }
+        | EventBody::ShareDisconnected { .. }
+        | EventBody::ShareFailed { .. }
+        | EventBody::HostsWritten { .. }
+        | EventBody::HostsRefused { .. }
+        | EventBody::NameChanged { .. } => false,
+    }
+}
+
+/// A guest's names belong to its own address on the host. A guest that has none
+/// (the configuration does not name it) cannot be reached from here by any name.
+fn facts(guests: &[GuestStatus]) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    for guest in guests {
+        let (Some(name), Some(address)) = (&guest.name, guest.host_address) else {
+            continue;
+        };
+        for host_name in &guest.names {
+            facts.push(Fact {
+                name: host_name.clone(),
+                address: IpAddr::V4(address),
+                from: Source::Guest {
+                    guest: name.clone(),
+                    network: guest.network.clone(),
+                },
+                until: None,
+            });
+        }
+    }
+    facts
+}

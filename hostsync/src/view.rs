@@ -1,0 +1,185 @@
+//! What the daemon shows of itself: the state that control requests read.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use control::api::HostLine;
+
+use crate::files::FileReport;
+use crate::table::Table;
+
+/// Shared between the daemon's loop, which writes it, and control requests, which read it.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    shared: Arc<Mutex<Shown>>,
+}
+
+/// What is shown.
+#[derive(Debug, Default)]
+pub struct Shown {
+    /// The names as decided last.
+    pub table: Table,
+    /// The files to keep.
+    pub files: Vec<PathBuf>,
+    /// What became of each file at the last sync.
+    pub reports: Vec<FileReport>,
+    /// Why netd cannot be reached; `None` while it can.
+    pub netd_away: Option<String>,
+    /// Why the file on disk is not the configuration that runs.
+    pub config_refused: Option<String>,
+    /// Files that cannot be watched, and why.
+    pub unwatched: Vec<String>,
+    /// Whether the block was taken away on request, until the next sync.
+    pub cleared: bool,
+    /// Counters since the start.
+    pub counts: Counts,
+}
+
+/// Counters since the start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    /// Rounds over all files.
+    pub syncs: u64,
+    /// Files changed.
+    pub writes: u64,
+    /// Files that could not be brought to what they should be.
+    pub failures: u64,
+    /// Snapshots from netd.
+    pub snapshots: u64,
+}
+
+impl View {
+    /// The state; held only for as long as it takes to copy something.
+    pub fn lock(&self) -> MutexGuard<'_, Shown> {
+        // Each change is a plain assignment, so a panic elsewhere leaves it whole.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shown {
+    /// What is wrong now, in the user's words.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        problems.extend(self.config_refused.clone());
+        if let Some(why) = &self.netd_away {
+            problems.push(format!(
+                "{why}; the guests' names stand as netd said them last"
+            ));
+        }
+        problems.extend(self.reports.iter().filter_map(FileReport::problem));
+        problems.extend(self.unwatched.iter().cloned());
+        problems
+    }
+
+    /// Every name that any source claims: where it stands, or why it does not.
+    #[must_use]
+    pub fn lines(&self) -> Vec<HostLine> {
+        let mut lines: Vec<HostLine> = self
+            .table
+            .wanted
+            .iter()
+            .map(|(name, claim)| {
+                let (mut written, mut left_out) = (Vec::new(), Vec::new());
+                for report in &self.reports {
+                    let file = report.file.display();
+                    if report.written.get(name) == Some(&claim.address) {
+                        written.push(report.file.clone());
+                    } else if let Some(left) =
+                        report.left_out.iter().find(|left| left.name == *name)
+                    {
+                        left_out.push(format!(
+                            "{file}: its line {} already gives {}",
+                            left.line, left.address
+                        ));
+                    } else if self.cleared {
+                        left_out.push(format!("{file}: cleared until the next sync"));
+                    } else if let Err(error) = &report.outcome {
+                        left_out.push(format!("{file}: {error}"));
+                    } else {
+                        left_out.push(format!("{file}: about to be written"));
+                    }
+                }
+                HostLine {
+                    name: name.clone(),
+                    address: claim.address,
+                    source: claim.from.to_string(),
+                    written,
+                    left_out,
+                }
+            })
+            .collect();
+        lines.extend(self.table.lost.iter().map(|lost| HostLine {
+            name: lost.fact.name.clone(),
+            address: lost.fact.address,
+            source: lost.fact.from.to_string(),
+            written: Vec::new(),
+            left_out: vec![lost.why.to_string()],
+        }));
+        lines.sort_by(|one, other| one.name.cmp(&other.name));
+        lines
+    }
+
+    /// The counters in Prometheus' text format 0.0.4.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let written: usize = self.reports.iter().map(|report| report.written.len()).sum();
+        let mut out = String::new();
+        let mut metric = |name: &str, kind: &str, help: &str, value: u64| {
+            out.push_str(&format!(
+                "# HELP sharectl_hostsync_{name} {help}\n\
+                 # TYPE sharectl_hostsync_{name} {kind}\n\
+                 sharectl_hostsync_{name} {value}\n"
+            ));
+        };
+        let counts = self.counts;
+        metric(
+            "names",
+            "gauge",
+            "Names that shall stand in the files.",
+            count(self.table.wanted.len()),
+        );
+        metric(
+            "names_lost",
+            "gauge",
+            "Claims that won no name.",
+            count(self.table.lost.len()),
+        );
+        metric(
+            "lines",
+            "gauge",
+            "Lines that stand, over all files.",
+            count(written),
+        );
+        metric(
+            "netd_connected",
+            "gauge",
+            "Whether netd is followed.",
+            u64::from(self.netd_away.is_none()),
+        );
+        metric(
+            "syncs_total",
+            "counter",
+            "Rounds over all files.",
+            counts.syncs,
+        );
+        metric("writes_total", "counter", "Files changed.", counts.writes);
+        metric(
+            "failures_total",
+            "counter",
+            "Files that could not be changed.",
+            counts.failures,
+        );
+        metric(
+            "snapshots_total",
+            "counter",
+            "Snapshots of netd's guests.",
+            counts.snapshots,
+        );
+        out
+    }
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
