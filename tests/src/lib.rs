@@ -13,6 +13,8 @@ pub mod guest;
 pub mod http;
 pub mod limit;
 pub mod netns;
+pub mod noise;
+pub mod outside;
 pub mod packages;
 pub mod place;
 pub mod programs;

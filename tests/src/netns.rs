@@ -8,14 +8,16 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::command::{self, Output};
 use crate::skip::Skip;
@@ -97,6 +99,25 @@ impl Netns {
     pub fn output(&self, limit: Duration, shell: &str) -> Result<Output> {
         command::output(self.command("sh").args(["-c", shell]), limit)
             .with_context(|| self.said(shell))
+    }
+
+    /// Runs Rust code in it, on a thread of its own. Sockets made there stay there.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, or what the code reports.
+    pub fn within<T: Send>(&self, code: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let file = fs::File::open(self.path()).context("open the namespace")?;
+        let run = move || {
+            let kind = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(file.as_fd(), kind).context("enter the namespace")?;
+            code()
+        };
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(run);
+            thread
+                .join()
+                .unwrap_or_else(|_| bail!("the code in namespace {} panicked", self.name))
+        })
     }
 
     /// Joins this namespace and another by a pair of interfaces; each is given with its address in

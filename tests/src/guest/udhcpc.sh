@@ -19,4 +19,5 @@ case $1 in
         [ "$1" = renew ] || [ ! -f /init ] || echo "guest: $(cut -d ' ' -f 1 /proc/uptime) address $ip" > /dev/console
         ;;
 esac
-[ ! -f /init ] || echo "$1" "$ip" "$serverid" "$lease" >> /run/dhcp.events
+[ ! -f /init ] || EVENTS=/run/dhcp.events
+[ -z "$EVENTS" ] || echo "$1" "$ip" "$serverid" "$lease" >> "$EVENTS"

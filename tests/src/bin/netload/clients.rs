@@ -208,8 +208,8 @@ pub(crate) fn connect(options: &Options) -> anyhow::Result<()> {
     let read = stream.read_to_end(&mut bytes);
     let then_micros = now().duration_since(start).as_secs_f64() * 1e6;
     let then = match read {
-        Ok(0) => "closed",
-        Ok(_) => "data",
+        Ok(0) => "closed".to_owned(),
+        Ok(_) => "data".to_owned(),
         Err(error) => outcome(error.kind()),
     };
     report(&serde_json::json!({
@@ -221,16 +221,22 @@ pub(crate) fn connect(options: &Options) -> anyhow::Result<()> {
     }))
 }
 
-fn outcome(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::ConnectionRefused => "refused",
-        ErrorKind::ConnectionReset => "reset",
-        ErrorKind::TimedOut | ErrorKind::WouldBlock => "timed out",
-        ErrorKind::HostUnreachable => "host unreachable",
-        ErrorKind::NetworkUnreachable => "network unreachable",
-        ErrorKind::PermissionDenied => "prohibited",
-        _ => "other error",
-    }
+/// The failures a client may meet, in the table's words.
+const OUTCOMES: &[(ErrorKind, &str)] = &[
+    (ErrorKind::ConnectionRefused, "refused"),
+    (ErrorKind::ConnectionReset, "reset"),
+    (ErrorKind::TimedOut, "timed out"),
+    (ErrorKind::WouldBlock, "timed out"),
+    (ErrorKind::HostUnreachable, "host unreachable"),
+    (ErrorKind::NetworkUnreachable, "network unreachable"),
+    (ErrorKind::PermissionDenied, "prohibited"),
+];
+
+fn outcome(kind: ErrorKind) -> String {
+    let mut known = OUTCOMES.iter();
+    known
+        .find(|(one, _)| *one == kind)
+        .map_or_else(|| kind.to_string(), |(_, words)| (*words).to_owned())
 }
 
 #[cfg(test)]

@@ -1,0 +1,208 @@
+//! A real guest under QEMU on a nat network: address, names, both directions, both kinds of card,
+//! neighbours, and what a VMM's end and return cost.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tests::daemons::{Kind, World};
+use tests::guest::Guest;
+use tests::http::{self, Server};
+use tests::limit::{retry, wait_for};
+use tests::{Context, Result, ensure, whole_system};
+
+const CONFIG: &str = r#"
+[network.vmnet8]
+type = "nat"
+subnet = "192.168.130.0/24"
+
+[guest.dev]
+names = ["local.test"]
+publish = ["0.0.0.0:18080:80", "8081:80"]
+
+[guest.other]
+address = "192.168.130.7"
+
+[hosts]
+files = ["@hosts"]
+"#;
+
+const SOON: Duration = Duration::from_secs(20);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 130, 1);
+
+fn world() -> Result<World> {
+    let mut world = World::new(CONFIG)?;
+    world.write(&world.path("hosts"), "127.0.0.1 localhost\n")?;
+    world.start(Kind::Netd)?;
+    Ok(world)
+}
+
+/// Everything a user expects of a guest that is up.
+fn works(world: &World, guest: &Guest) -> Result<()> {
+    let address = guest.address(SOON)?;
+    ensure!(
+        address.octets()[..3] == [192, 168, 130],
+        "address {address}"
+    );
+    let gateway = guest.ok("ip route show default | cut -d ' ' -f 3")?;
+    ensure!(gateway == GATEWAY.to_string(), "gateway {gateway}");
+
+    let answer = guest.ok("nslookup local.test")?;
+    ensure!(answer.contains(&address.to_string()), "{answer}");
+    let answer = guest.ok("nslookup dev.test")?;
+    ensure!(answer.contains(&address.to_string()), "{answer}");
+    guest.ok(&format!("ping -c 1 -W 5 {GATEWAY}"))?;
+
+    let server = Server::start(Ipv4Addr::LOCALHOST.into(), "from the host")?;
+    let port = server.address().port();
+    let page = guest.ok(&format!("wget -q -T 10 -O - http://host.internal:{port}/"))?;
+    ensure!(page == "from the host", "{page}");
+
+    let listening = host_address(world, "dev")?;
+    for (host, port) in [(listening, 8081), (Ipv4Addr::LOCALHOST, 18080)] {
+        let page = http::get((host, port).into(), "/", SOON)?;
+        ensure!(page.body == "Hello from dev\n", "{host}:{port}: {page:?}");
+    }
+    Ok(())
+}
+
+/// The guest's own 127.x.y.z.
+fn host_address(world: &World, name: &str) -> Result<Ipv4Addr> {
+    let guest = world.get(Kind::Netd, &format!("/v1/guests/{name}"))?;
+    let address = guest["host_address"].as_str().context("no host_address")?;
+    Ok(address.parse()?)
+}
+
+#[test]
+fn a_guest_reaches_the_host_and_is_reached_through_reboot_and_crash() {
+    whole_system(|| {
+        let world = world()?;
+        let (mut guest, _) = world.boot("dev", &[])?;
+        works(&world, &guest)?;
+        let address = guest.address(SOON)?;
+
+        guest.reboot()?;
+        works(&world, &guest)?;
+        ensure!(
+            guest.address(SOON)? == address,
+            "another address after the reboot"
+        );
+
+        guest.kill();
+        wait_for("netd to see the guest go", SOON, || {
+            let status = world.get(Kind::Netd, "/v1/guests/dev")?;
+            let links = status["links"].as_array().context("no links")?;
+            Ok(links.is_empty().then_some(()))
+        })?;
+        drop(guest);
+        let (guest, again) = world.boot("dev", &[])?;
+        works(&world, &guest)?;
+        ensure!(
+            again == address,
+            "{again} after the crash, {address} before"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn the_printed_line_boots_by_hand_with_an_e1000() {
+    whole_system(|| {
+        let world = world()?;
+        let printed = world
+            .sharectl(&["guest", "args", "dev", "--nic", "e1000", "--memory", "256M"])?
+            .success()?;
+        ensure!(printed.contains("e1000"), "{printed}");
+        let words = printed.split_whitespace().filter(|word| *word != "\\");
+        let guest = world
+            .bare_machine("dev", &[])
+            .module("e1000")
+            .arguments(words)
+            .boot()?;
+        let driver = guest.ok("readlink /sys/class/net/eth0/device/driver")?;
+        ensure!(driver.ends_with("/e1000"), "{driver}");
+        works(&world, &guest)
+    });
+}
+
+#[test]
+fn two_guests_reach_each_other_by_name() {
+    whole_system(|| {
+        let world = world()?;
+        let (dev, dev_address) = world.boot("dev", &[])?;
+        let (other, other_address) = world.boot("other", &[])?;
+        ensure!(
+            other_address == Ipv4Addr::new(192, 168, 130, 7),
+            "{other_address}"
+        );
+        ensure!(dev_address != other_address, "one address for two guests");
+        for (guest, name, page) in [
+            (&dev, "other.test", "Hello from other"),
+            (&other, "local.test", "Hello from dev"),
+        ] {
+            guest.ok(&format!("ping -c 1 -W 5 {name}"))?;
+            let seen = guest.ok(&format!("wget -q -T 10 -O - http://{name}/"))?;
+            ensure!(seen == page, "{name}: {seen}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn netd_killed_and_started_again_is_a_pause_for_the_guest() {
+    whole_system(|| {
+        let mut world = world()?;
+        let (guest, address) = world.boot("dev", &[])?;
+        works(&world, &guest)?;
+        world.crash(Kind::Netd)?;
+        // Connections are lost, which lived in netd; link, lease, names and ports come back.
+        retry("the guest's network is back", SOON, || {
+            works(&world, &guest)
+        })?;
+        ensure!(guest.address(SOON)? == address, "another address");
+        let renewed =
+            guest.ok("kill -USR1 $(cat /run/udhcpc.pid); sleep 2; tail -n 1 /run/dhcp.events")?;
+        ensure!(
+            renewed.starts_with(&format!("renew {address}")),
+            "{renewed}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_name_is_in_the_hosts_file_and_ports_come_and_go_at_run_time() {
+    whole_system(|| {
+        let mut world = world()?;
+        world.start(Kind::Hostsync)?;
+        let own = host_address(&world, "dev")?;
+        let line = wait_for("local.test in the hosts file", SOON, || {
+            let text = std::fs::read_to_string(world.path("hosts"))?;
+            Ok(text
+                .lines()
+                .find(|line| line.contains("local.test"))
+                .map(str::to_owned))
+        })?;
+        ensure!(line.starts_with(&own.to_string()), "{line}");
+
+        let (_guest, _) = world.boot("dev", &[])?;
+        world
+            .sharectl(&["port", "publish", "dev", "18099:80"])?
+            .success()?;
+        let page = http::get((own, 18099).into(), "/", SOON)?;
+        ensure!(page.body == "Hello from dev\n", "{page:?}");
+        world
+            .sharectl(&["port", "unpublish", "dev", "18099:80"])?
+            .success()?;
+        ensure!(
+            std::net::TcpStream::connect((own, 18099)).is_err(),
+            "the port is still there"
+        );
+        world.crash(Kind::Hostsync)?;
+        let text = std::fs::read_to_string(world.path("hosts"))?;
+        ensure!(
+            text.contains("local.test") && text.starts_with("127.0.0.1 localhost\n"),
+            "{text}"
+        );
+        Ok(())
+    });
+}

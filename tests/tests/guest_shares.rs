@@ -1,0 +1,103 @@
+//! Host folders in a real guest by virtiofs: both ways, read-only, owners, several shares from one
+//! daemon, and what a killed daemon costs.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use tests::daemons::{Kind, World};
+use tests::{Result, ensure, whole_system};
+
+const CONFIG: &str = r#"
+[network.vmnet8]
+type = "nat"
+subnet = "192.168.130.0/24"
+
+[guest.dev]
+
+[share.d]
+path = "@shared/d"
+at = "/mnt/d"
+
+[share.frozen]
+path = "@shared/frozen"
+at = "/mnt/frozen"
+read-only = true
+"#;
+
+const SHARES: &[(&str, &str)] = &[("d", "/mnt/d"), ("frozen", "/mnt/frozen")];
+
+fn world() -> Result<World> {
+    let mut world = World::new(CONFIG)?;
+    let frozen = world.share_folder("frozen")?;
+    world.write(&frozen.join("kept"), "as it was")?;
+    world.start(Kind::Netd)?;
+    world.start(Kind::Sharefs)?;
+    Ok(world)
+}
+
+#[test]
+fn files_cross_both_ways_and_read_only_is_read_only() {
+    whole_system(|| {
+        let world = world()?;
+        let d = world.share_folder("d")?;
+        let frozen = world.share_folder("frozen")?;
+        world.write(&d.join("from-host"), "host")?;
+        let guest = world.machine("dev", SHARES)?.boot()?;
+
+        ensure!(guest.ok("cat /mnt/d/from-host")? == "host");
+        guest.ok("echo guest > /mnt/d/from-guest")?;
+        ensure!(fs::read_to_string(d.join("from-guest"))? == "guest\n");
+        let owner = fs::metadata(d.join("from-guest"))?.uid();
+        ensure!(owner == world.user().uid, "owned by {owner}");
+
+        guest.ok("mkdir -p /mnt/d/a/b && mv /mnt/d/from-guest /mnt/d/a/b/moved")?;
+        guest.ok("ln -s b/moved /mnt/d/a/link && cat /mnt/d/a/link")?;
+        guest.ok("chmod 755 /mnt/d/a/b/moved")?;
+        ensure!(fs::metadata(d.join("a/b/moved"))?.mode() & 0o777 == 0o755);
+        ensure!(fs::read_link(d.join("a/link"))?.to_str() == Some("b/moved"));
+        guest.ok("dd if=/dev/urandom of=/mnt/d/big bs=64k count=64 2> /dev/null")?;
+        let there = guest.ok("sha256sum < /mnt/d/big | cut -d ' ' -f 1")?;
+        let mut sum = std::process::Command::new("sha256sum");
+        let here = tests::command::run(sum.arg(d.join("big")), std::time::Duration::from_secs(20))?;
+        ensure!(here.starts_with(&there), "{here} here, {there} there");
+        guest.ok("rm -r /mnt/d/a /mnt/d/big")?;
+        ensure!(!d.join("a").exists() && !d.join("big").exists());
+
+        ensure!(guest.ok("cat /mnt/frozen/kept")? == "as it was");
+        for attempt in [
+            "echo x > kept",
+            "echo x > new",
+            "rm kept",
+            "mkdir new",
+            "chmod 777 kept",
+            "mv kept new",
+        ] {
+            let answer = guest.run(&format!("cd /mnt/frozen && {attempt}"))?;
+            ensure!(answer.status != 0, "{attempt} was let through");
+            ensure!(
+                answer.stderr.contains("Read-only file system"),
+                "{attempt}: {answer:?}"
+            );
+        }
+        ensure!(fs::read_to_string(frozen.join("kept"))? == "as it was");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_link_out_of_the_share_leads_to_the_guests_own_files() {
+    whole_system(|| {
+        let world = world()?;
+        let d = world.share_folder("d")?;
+        std::os::unix::fs::symlink("/etc/hostname", d.join("absolute"))?;
+        std::os::unix::fs::symlink("../../config.toml", d.join("climbing"))?;
+        let guest = world.machine("dev", SHARES)?.boot()?;
+        // The guest follows it, among its own files, where there is none.
+        for link in ["absolute", "climbing"] {
+            let answer = guest.run(&format!("cat /mnt/d/{link}"))?;
+            ensure!(answer.status != 0, "{link} was read: {answer:?}");
+        }
+        guest.ok("ls /mnt/d/.. | grep -q frozen")?;
+        Ok(())
+    });
+}
