@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::Output;
 use crate::guest::{Guest, Machine, Mount};
@@ -483,5 +483,29 @@ impl World {
         let guest = self.machine(name, shares)?.boot()?;
         let address = guest.address(Duration::from_secs(20))?;
         Ok((guest, address))
+    }
+}
+
+impl Drop for World {
+    /// Ends what `sharectl up` started, which is nobody's child any more.
+    fn drop(&mut self) {
+        for kind in Kind::ALL {
+            let lock = self.runtime().join(format!("{}.pid", kind.name()));
+            let pid = fs::read_to_string(lock).unwrap_or_default();
+            let pid: Option<i32> = pid.trim().parse().ok();
+            let Some(pid) = pid.and_then(Pid::from_raw) else {
+                continue;
+            };
+            let program = fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero()));
+            let ours = programs::folder().unwrap_or_default();
+            if program.is_ok_and(|program| program.starts_with(ours)) {
+                // It may have ended meanwhile.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        for kind in Kind::ALL {
+            let log = self.state().join(format!("logs/{}.log", kind.name()));
+            blackbox::keep_file(format!("log of {}", kind.name()), &log);
+        }
     }
 }
