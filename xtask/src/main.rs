@@ -1,2 +1,48 @@
-//! The program.
-fn main() {}
+//! `cargo xtask`: the demo, every check and the benches, each runnable by hand.
+//!
+//! demo shows the main job on a throwaway guest; test is all that CI runs; tidy is its cheap part;
+//! bench compares with other programs. What guests and daemons are driven with is the `tests` crate.
+
+mod bench;
+mod check;
+mod demo;
+mod tidy;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Demo, checks and benches of sharectl
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Task {
+    /// Boot a throwaway guest and show network, names, ports and shared folders at work
+    Demo(demo::Arguments),
+    /// Run every check: format, lints, tidy, unit tests, docs, whole-system tests
+    Test(check::Arguments),
+    /// Check the source's own rules (docs/architecture.md)
+    Tidy,
+    /// Measure, beside other programs
+    Bench(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Test(arguments) => check::run(&arguments),
+        Task::Tidy => tidy::run(),
+        Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
+    };
+    tests::place::clear_staging();
+    outcome.unwrap_or_else(|error| {
+        ui::complain(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}
