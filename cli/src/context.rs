@@ -1,6 +1,7 @@
 //! What every verb works with: the places, the output, the configuration and
 //! the way to the daemons.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use control::paths::{Daemon, Paths};
 use serde::de::DeserializeOwned;
 
 use crate::edit::Draft;
-use crate::error::{CliError, Outcome};
+use crate::error::{CliError, Exit, Outcome};
 use crate::output::Output;
 use crate::suggest::nearest;
 
@@ -25,9 +26,19 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Context {
     pub paths: Paths,
     pub out: Output,
+    /// Daemons of which the user knows that they are down.
+    told: RefCell<Vec<Daemon>>,
 }
 
 impl Context {
+    pub(crate) fn new(paths: Paths, out: Output) -> Self {
+        Self {
+            paths,
+            out,
+            told: RefCell::new(Vec::new()),
+        }
+    }
+
     pub(crate) fn config(&self) -> Outcome<Config> {
         Ok(Config::load(&self.paths.config)?)
     }
@@ -76,8 +87,15 @@ impl Context {
         match self.ask(daemon, path) {
             Ok(answer) => Some(answer),
             Err(error) => {
-                self.out
-                    .warning(&format!("{error}; this is what the configuration says"));
+                if !self.told.borrow().contains(&daemon) {
+                    self.told.borrow_mut().push(daemon);
+                    let what = match error.exit {
+                        Exit::NotRunning => format!("{daemon} is not running"),
+                        Exit::Failure | Exit::Usage | Exit::Conflict => error.to_string(),
+                    };
+                    self.out
+                        .warning(&format!("{what}; this is what the configuration says"));
+                }
                 None
             }
         }

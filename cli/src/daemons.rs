@@ -50,7 +50,7 @@ pub(crate) fn prepare(paths: &Paths) -> Outcome {
 }
 
 /// The daemon's program: beside this one, else on the search path.
-fn program(daemon: Daemon) -> Outcome<PathBuf> {
+pub(crate) fn program(daemon: Daemon) -> Outcome<PathBuf> {
     let own = std::env::current_exe().ok();
     let beside = own
         .as_deref()

@@ -82,12 +82,10 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
     let flag = cli.config.map(std::path::absolute).transpose();
     let flag =
         flag.map_err(|error| CliError::usage(format!("--config: {error}"), "give it a file name"))?;
-    let context = Context {
-        paths: Paths::from_env(flag),
-        out: Output {
-            format: cli.format,
-            quiet: cli.quiet,
-        },
+    let out = Output {
+        format: cli.format,
+        quiet: cli.quiet,
     };
+    let context = Context::new(Paths::from_env(flag), out);
     cli.command.run(&context)
 }

@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::edit;
 use crate::error::{CliError, Outcome};
 
-/// What every new file says; `{subnet}` is filled in.
+/// What every new file says; `{subnet line}` is filled in.
 const TEMPLATE: &str = include_str!("init.toml");
 
 /// Write a first configuration file
@@ -37,7 +37,10 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         ));
     }
     let subnet = free_subnet(context)?;
-    let text = TEMPLATE.replace("{subnet}", &subnet);
+    let text = TEMPLATE.replace(
+        "{subnet line}",
+        &format!("{:<32}", format!("subnet = \"{subnet}\"")),
+    );
     Config::parse(&text, path, &Surroundings::of_process())?;
     let failed = |what: &str, error: std::io::Error| {
         CliError::failure(

@@ -97,7 +97,20 @@ pub(crate) fn remove_value(
             None => return Ok(false),
         }
     }
-    Ok(descend(document, path, false)?.remove(key).is_some())
+    let table = descend(document, path, false)?;
+    let removed = table.remove(key).is_some();
+    let empty = table.is_empty();
+    if removed
+        && empty
+        && let Some((last, parents)) = path.split_last()
+    {
+        let parent = descend(document, parents, false)?;
+        let heading = parent.get(last).and_then(Item::as_table);
+        if heading.is_some_and(|heading| !text(heading.decor().prefix()).contains('#')) {
+            parent.remove(last);
+        }
+    }
+    Ok(removed)
 }
 
 /// Appends to the list `[path] key`, in the list's own layout.

@@ -232,6 +232,8 @@ fn values_are_set_and_removed_in_place() {
             )
         },
         expect![[r#"
+            -
+            -[hosts.static]
             -"nas.test" = "192.168.1.5"   # cellar
         "#]],
     );
