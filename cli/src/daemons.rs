@@ -78,7 +78,7 @@ pub(crate) fn program(daemon: Daemon) -> Outcome<PathBuf> {
 }
 
 /// The command that runs a daemon with our places, whatever its environment says.
-fn command(context: &Context, daemon: Daemon) -> Outcome<Command> {
+pub(crate) fn command(context: &Context, daemon: Daemon) -> Outcome<Command> {
     let mut command = Command::new(program(daemon)?);
     command
         .arg("--config")
@@ -230,7 +230,11 @@ fn clear_names(context: &Context) -> Outcome {
     })?;
     let problems = match answer {
         Ok(Ok(done)) => done.problems,
-        Ok(Err(failure)) if failure.kind == FailureKind::NotRunning => Vec::new(),
+        // A hostsync that was killed left its block behind.
+        Ok(Err(failure)) if failure.kind == FailureKind::NotRunning => {
+            let done: Outcome<Changes> = crate::commands::host::round(context, "clear");
+            done.map_or_else(|error| vec![error.message], |done| done.problems)
+        }
         Ok(Err(failure)) => vec![failure.to_string()],
         Err(_) => vec![format!(
             "hostsync does not answer within {} s",

@@ -7,7 +7,7 @@ mod doctor;
 mod down;
 mod events;
 mod guest;
-mod host;
+pub(crate) mod host;
 mod init;
 mod logs;
 mod network;
@@ -55,7 +55,7 @@ impl Command {
             Self::Init(args) => init::run(context, args).map(done),
             Self::Up(args) => up::run(context, args).map(done),
             Self::Down(args) => down::run(context, args).map(done),
-            Self::Status(args) => status::run(context, args).map(done),
+            Self::Status(args) => status::run(context, args),
             Self::Config(command) => command.run(context).map(done),
             Self::Network(command) => command.run(context).map(done),
             Self::Guest(command) => command.run(context).map(done),

@@ -1,6 +1,7 @@
 //! `sharectl status`: what runs, and what is wrong.
 
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 
 use control::api::{DaemonStatus, GuestStatus, PortStatus, ShareStatus};
 use control::config::{Config, Hosts};
@@ -16,7 +17,8 @@ use crate::output::{comma_list, table};
 
 /// Show the daemons, guests and shares, and what is wrong with them
 ///
-/// Works with every daemon down too: then it shows what is configured.
+/// Works with every daemon down too: then it shows what is configured, and the
+/// exit code is 3.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  sharectl status\n  sharectl status --format json")]
 pub(crate) struct Args {}
@@ -54,7 +56,7 @@ struct DaemonInner {
     started: String,
 }
 
-pub(crate) fn run(context: &Context, _: Args) -> Outcome {
+pub(crate) fn run(context: &Context, _: Args) -> Outcome<ExitCode> {
     let mut problems = Vec::new();
     let loaded = Config::load(&context.paths.config);
     let good = loaded.is_ok();
@@ -99,10 +101,16 @@ pub(crate) fn run(context: &Context, _: Args) -> Outcome {
         problems,
     };
     if context.out.is_json() {
-        context.out.json(&report)
+        context.out.json(&report)?;
     } else {
-        context.out.text(&as_text(&report))
+        context.out.text(&as_text(&report))?;
     }
+    let all_run = report.daemons.iter().all(|daemon| daemon.status.is_some());
+    Ok(match (report.config.good, all_run) {
+        (false, _) => ExitCode::FAILURE,
+        (true, false) => ExitCode::from(Exit::NotRunning as u8),
+        (true, true) => ExitCode::SUCCESS,
+    })
 }
 
 /// What can be shown of a file that is wrong: nothing.

@@ -3,6 +3,7 @@
 use control::api::HostsDiff;
 use control::paths::Daemon;
 
+use super::once;
 use crate::context::Context;
 use crate::error::Outcome;
 
@@ -12,7 +13,11 @@ use crate::error::Outcome;
 pub(crate) struct Args {}
 
 pub(crate) fn run(context: &Context, _: Args) -> Outcome {
-    let diffs: Vec<HostsDiff> = context.ask(Daemon::Hostsync, "/v1/diff")?;
+    let diffs: Vec<HostsDiff> = if once::daemon_is_ours(context) {
+        context.ask(Daemon::Hostsync, "/v1/diff")?
+    } else {
+        once::round(context, "diff")?
+    };
     if context.out.is_json() {
         return context.out.json(&diffs);
     }

@@ -3,6 +3,7 @@
 mod add;
 mod diff;
 mod ls;
+mod once;
 mod rm;
 mod sync;
 
@@ -12,6 +13,7 @@ use crate::context::Context;
 use crate::error::Outcome;
 
 pub(crate) use ls::listed;
+pub(crate) use once::round;
 
 /// Names in the hosts files: list, add, remove, write, compare
 #[derive(Debug, Subcommand)]

@@ -3,17 +3,27 @@
 use control::api::Changes;
 use control::paths::Daemon;
 
+use super::once;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 
 /// Write the hosts files now, where they are not as they should be
+///
+/// Works without a daemon too: as root, with an ordinary user's --config, it
+/// writes /etc/hosts once.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  sharectl host sync")]
+#[command(
+    after_help = "Example:\n  sharectl host sync\n  sudo sharectl host sync --config ~/.config/sharectl/config.toml"
+)]
 pub(crate) struct Args {}
 
 pub(crate) fn run(context: &Context, _: Args) -> Outcome {
-    let client = context.client(Daemon::Hostsync);
-    let done: Changes = context.wait(client.post("/v1/sync", &()))??;
+    let done: Changes = if once::daemon_is_ours(context) {
+        let client = context.client(Daemon::Hostsync);
+        context.wait(client.post("/v1/sync", &()))??
+    } else {
+        once::round(context, "sync")?
+    };
     if done.problems.is_empty() {
         let sentence = if done.changes.is_empty() {
             "nothing had to change".to_owned()
