@@ -121,7 +121,7 @@ impl Flow {
             self.finish_dialing();
         }
         for _ in 0..TURNS {
-            let moved = self.stage == Stage::Open && (self.to_guest() | self.to_host());
+            let moved = self.stage == Stage::Open && (self.move_to_guest() | self.move_to_host());
             let sent = self.send(tap, now);
             if !moved && !sent {
                 break;
@@ -179,7 +179,7 @@ impl Flow {
         }
     }
 
-    fn to_guest(&mut self) -> bool {
+    fn move_to_guest(&mut self) -> bool {
         let tcp = self.socket.tcp();
         if !self.readable || self.host_ended || !tcp.can_send() {
             return false;
@@ -205,7 +205,7 @@ impl Flow {
         true
     }
 
-    fn to_host(&mut self) -> bool {
+    fn move_to_host(&mut self) -> bool {
         let tcp = self.socket.tcp();
         if self.writable && tcp.can_recv() {
             let host = &self.host;

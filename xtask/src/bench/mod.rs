@@ -10,6 +10,7 @@ mod bed;
 mod measure;
 mod ours;
 mod parse;
+mod probe;
 mod rows;
 mod table;
 
