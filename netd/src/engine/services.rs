@@ -102,6 +102,8 @@ pub enum LeaseEvent {
         address: Ipv4Addr,
         /// The guest, where known.
         guest: Option<GuestName>,
+        /// For people: "expired", "released", "declined", "withdrawn".
+        reason: &'static str,
     },
 }
 

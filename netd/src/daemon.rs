@@ -1,0 +1,1 @@
+//! The daemon: configuration in, networks running, until told to stop.

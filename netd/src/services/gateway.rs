@@ -1,0 +1,394 @@
+//! The gateway's services as the packet thread calls them: the DHCP server with its journal, and the
+//! names that it and the configuration bring. What must ask others (forwarded DNS) runs elsewhere.
+//!
+//! The zone is shared with the DNS-over-TCP service; the lock is held for a lookup or one change.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Instant;
+
+use control::config::{Config, Network, NetworkKind};
+use control::mac::MacAddress;
+use control::names::{GuestName, HostName};
+
+use crate::engine::dhcp::{DhcpServer, DhcpSettings};
+use crate::engine::dns::{StaticName, Zone};
+use crate::engine::lease::{EndReason, LeaseChange, LeaseSettings, Reservation, stable_hash};
+use crate::engine::services::{
+    DhcpArrival, DhcpReply, DnsClient, DnsOutcome, GatewayServices, LeaseEvent,
+};
+use crate::services::journal::{ClockPair, Journal};
+
+/// The zone of one network; clones share it.
+#[derive(Clone, Debug)]
+pub struct SharedZone(Arc<RwLock<Zone>>);
+
+impl SharedZone {
+    /// For a lookup.
+    pub fn read(&self) -> RwLockReadGuard<'_, Zone> {
+        // Changes are whole or not made: a panic between them leaves a usable zone.
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Zone) -> T) -> T {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Everything the configuration says about one network's services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewaySettings {
+    /// DHCP.
+    pub dhcp: DhcpSettings,
+    /// Names that belong to the network itself: host.internal, gateway.internal.
+    pub own_names: Vec<(HostName, Ipv4Addr)>,
+    /// Names of each guest, NAME.DOMAIN first.
+    pub guest_names: BTreeMap<GuestName, Vec<HostName>>,
+}
+
+/// DHCP and DNS of one network.
+#[derive(Debug)]
+pub struct Gateway {
+    settings: GatewaySettings,
+    dhcp: DhcpServer,
+    journal: Option<Journal>,
+    zone: SharedZone,
+    /// Where each guest is now; only what differs from its reservation.
+    moved: BTreeMap<GuestName, Ipv4Addr>,
+    events: Vec<LeaseEvent>,
+}
+
+impl Gateway {
+    /// Services without a journal yet; see [`Gateway::keep_journal`].
+    #[must_use]
+    pub fn new(settings: GatewaySettings) -> Self {
+        let dhcp = &settings.dhcp;
+        let server = settings
+            .own_names
+            .first()
+            .map_or_else(|| dhcp.domain.clone(), |(name, _)| name.clone());
+        let zone = Zone::new(&dhcp.domain, dhcp.leases.subnet, &server);
+        let gateway = Self {
+            dhcp: DhcpServer::new(settings.dhcp.clone()),
+            settings,
+            journal: None,
+            zone: SharedZone(Arc::new(RwLock::new(zone))),
+            moved: BTreeMap::new(),
+            events: Vec::new(),
+        };
+        gateway.write_static_names();
+        gateway
+    }
+
+    /// Restores leases from the journal at `path` and goes on writing there.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub fn keep_journal(
+        &mut self,
+        path: &std::path::Path,
+        clock: ClockPair,
+    ) -> std::io::Result<()> {
+        self.journal = Some(Journal::open(path, self.dhcp.table_mut(), clock)?);
+        let mut named = Vec::new();
+        for (address, lease) in self.dhcp.table().leases() {
+            if lease.until <= clock.monotonic {
+                continue;
+            }
+            if let Some(guest) = &lease.guest {
+                self.moved.insert(guest.clone(), address);
+            } else if let Some(name) = &lease.host_name {
+                named.push((name.clone(), address));
+            }
+        }
+        self.zone.change(|zone| {
+            for (name, address) in &named {
+                zone.add_lease(name, *address);
+            }
+        });
+        self.write_static_names();
+        Ok(())
+    }
+
+    /// Other settings of the same subnet; leases run on where they can.
+    pub fn reconfigure(&mut self, settings: GatewaySettings) {
+        self.dhcp.reconfigure(settings.dhcp.clone());
+        self.settings = settings;
+        let guests = &self.settings.guest_names;
+        self.moved.retain(|guest, _| guests.contains_key(guest));
+        for (address, lease) in self.dhcp.table().leases() {
+            if let Some(guest) = lease
+                .guest
+                .as_ref()
+                .filter(|_| self.dhcp.table().owner_of(address) == Some(lease.client.mac))
+            {
+                self.moved.insert(guest.clone(), address);
+            }
+        }
+        self.take_changes();
+        self.write_static_names();
+    }
+
+    /// The zone, to share.
+    #[must_use]
+    pub fn zone(&self) -> SharedZone {
+        self.zone.clone()
+    }
+
+    /// The DHCP server, to look at.
+    #[must_use]
+    pub fn dhcp_server(&self) -> &DhcpServer {
+        &self.dhcp
+    }
+
+    /// Where a guest is: its lease, else its reservation.
+    #[must_use]
+    pub fn address_of_guest(&self, guest: &GuestName) -> Option<Ipv4Addr> {
+        let reserved = || {
+            let reservations = &self.settings.dhcp.leases.reservations;
+            reservations
+                .iter()
+                .find(|r| r.guest == *guest)
+                .map(|r| r.address)
+        };
+        self.moved.get(guest).copied().or_else(reserved)
+    }
+
+    /// Where each configured guest is.
+    #[must_use]
+    pub fn guest_addresses(&self) -> BTreeMap<GuestName, Ipv4Addr> {
+        let guests = self.settings.guest_names.keys();
+        guests
+            .filter_map(|guest| Some((guest.clone(), self.address_of_guest(guest)?)))
+            .collect()
+    }
+
+    fn write_static_names(&self) {
+        let mut names: Vec<StaticName> = Vec::new();
+        for (name, address) in &self.settings.own_names {
+            names.push(StaticName {
+                name: name.clone(),
+                address: *address,
+                canonical: true,
+            });
+        }
+        for (guest, guest_names) in &self.settings.guest_names {
+            let Some(address) = self.address_of_guest(guest) else {
+                continue;
+            };
+            for (place, name) in guest_names.iter().enumerate() {
+                names.push(StaticName {
+                    name: name.clone(),
+                    address,
+                    canonical: place == 0,
+                });
+            }
+        }
+        self.zone.change(|zone| zone.set_static(&names));
+    }
+
+    /// Journal first, then names, then news: the answer leaves after this.
+    fn take_changes(&mut self) {
+        let changes: Vec<LeaseChange> = self.dhcp.table_mut().take_changes().collect();
+        if changes.is_empty() {
+            return;
+        }
+        if let Some(journal) = &mut self.journal {
+            let clock = ClockPair::read();
+            for change in &changes {
+                journal.append(change, clock);
+            }
+            journal.compact_if_grown(self.dhcp.table(), clock);
+        }
+        let mut guests_moved = false;
+        for change in changes {
+            match change {
+                LeaseChange::Bound {
+                    address,
+                    lease,
+                    renewed,
+                } => {
+                    if let Some(guest) = &lease.guest {
+                        guests_moved |= self.address_of_guest(guest) != Some(address);
+                        self.moved.insert(guest.clone(), address);
+                    } else if !renewed {
+                        self.zone.change(|zone| match &lease.host_name {
+                            Some(name) => {
+                                zone.add_lease(name, address);
+                            }
+                            None => zone.remove_lease(address),
+                        });
+                    }
+                    self.events.push(LeaseEvent::Bound {
+                        mac: lease.client.mac,
+                        address,
+                        guest: lease.guest,
+                        host_name: lease.host_name,
+                        until: lease.until,
+                        renewed,
+                    });
+                }
+                LeaseChange::Ended {
+                    address,
+                    client,
+                    guest,
+                    reason,
+                } => {
+                    if let Some(guest) = &guest
+                        && self.moved.get(guest) == Some(&address)
+                    {
+                        self.moved.remove(guest);
+                        guests_moved |= self.address_of_guest(guest) != Some(address);
+                    }
+                    self.zone.change(|zone| zone.remove_lease(address));
+                    self.events.push(LeaseEvent::Ended {
+                        mac: client.mac,
+                        address,
+                        guest,
+                        reason: match reason {
+                            EndReason::Expired => "expired",
+                            EndReason::Released => "released",
+                            EndReason::Declined => "declined",
+                            EndReason::Withdrawn => "withdrawn",
+                        },
+                    });
+                }
+            }
+        }
+        if guests_moved {
+            self.write_static_names();
+        }
+    }
+}
+
+impl GatewayServices for Gateway {
+    fn dhcp(
+        &mut self,
+        payload: &[u8],
+        arrival: &DhcpArrival<'_>,
+        now: Instant,
+    ) -> Option<DhcpReply> {
+        let reply = self.dhcp.handle(payload, arrival, now);
+        self.take_changes();
+        reply
+    }
+
+    fn dns(&mut self, query: &[u8], _client: &DnsClient<'_>, _now: Instant) -> DnsOutcome {
+        self.zone.read().handle(query)
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.dhcp.table().poll_timeout()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.dhcp.table_mut().expire(now);
+        self.take_changes();
+    }
+
+    fn drain_lease_events(&mut self, events: &mut Vec<LeaseEvent>) {
+        events.append(&mut self.events);
+    }
+
+    fn address_of(&self, mac: MacAddress) -> Option<Ipv4Addr> {
+        self.dhcp.table().address_of(mac)
+    }
+
+    fn owner_of(&self, address: Ipv4Addr) -> Option<MacAddress> {
+        self.dhcp.table().owner_of(address)
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+/// What the configuration says about one network's services. `known` says which address a MAC
+/// has already, so that guests for which the file names none keep theirs.
+#[must_use]
+pub fn settings_of(
+    config: &Config,
+    network: &Network,
+    known: &BTreeMap<MacAddress, Ipv4Addr>,
+) -> GatewaySettings {
+    let kept = vec![network.gateway, network.host_internal];
+    let own = |name: &str, address| HostName::parse(name).ok().map(|name| (name, address));
+    let own_names = [
+        own("gateway.internal", network.gateway),
+        own("host.internal", network.host_internal),
+    ];
+    GatewaySettings {
+        dhcp: DhcpSettings {
+            gateway: network.gateway,
+            router: (network.kind == NetworkKind::Nat).then_some(network.gateway),
+            domain: network.domain.clone(),
+            // Without a word in the file the NIC's own is right: virtio's host_mtu, or 1500.
+            mtu: network.mtu,
+            term: network.lease_time,
+            leases: LeaseSettings {
+                subnet: network.subnet,
+                pool: network.pool.clone(),
+                reservations: reservations(config, network, known, &kept),
+                kept,
+            },
+        },
+        own_names: own_names.into_iter().flatten().collect(),
+        guest_names: config
+            .guests_on(&network.name)
+            .map(|guest| {
+                (
+                    guest.name.clone(),
+                    config.names_of(guest).unwrap_or_default(),
+                )
+            })
+            .collect(),
+    }
+}
+
+/// Every configured guest has an address of its own: the file's, else the one it has, else one of the
+/// lower half that follows from its name, else any that is left.
+fn reservations(
+    config: &Config,
+    network: &Network,
+    known: &BTreeMap<MacAddress, Ipv4Addr>,
+    kept: &[Ipv4Addr],
+) -> Vec<Reservation> {
+    let mut taken: Vec<Ipv4Addr> = kept.to_vec();
+    taken.extend(
+        config
+            .guests_on(&network.name)
+            .filter_map(|guest| guest.address),
+    );
+    let first = u32::from(network.subnet.network()) + 1;
+    let last = u32::from(network.subnet.broadcast()) - 1;
+    let lower_half_end = u32::from(*network.pool.start()).clamp(first + 1, last);
+    let mut reservations = Vec::new();
+    for guest in config.guests_on(&network.name) {
+        let had = known.get(&guest.mac).copied().filter(|address| {
+            let number = u32::from(*address);
+            (first..=last).contains(&number) && !taken.contains(address)
+        });
+        let address = guest.address.or(had).or_else(|| {
+            let width = lower_half_end - first;
+            let hash = stable_hash(guest.name.as_str().as_bytes());
+            let start = u32::try_from(hash % u64::from(width.max(1))).unwrap_or(0);
+            let lower = (0..width).map(|step| first + (start + step) % width);
+            lower
+                .chain(lower_half_end..=last)
+                .map(Ipv4Addr::from)
+                .find(|address| !taken.contains(address))
+        });
+        // More guests than addresses: the rest share the pool, which will run dry and say so.
+        if let Some(address) = address {
+            taken.push(address);
+            reservations.push(Reservation {
+                guest: guest.name.clone(),
+                mac: guest.mac,
+                address,
+            });
+        }
+    }
+    reservations
+}

@@ -1,0 +1,11 @@
+//! Everything around the packet threads: the gateway's services with their files and forwarding, links
+//! being dialled and listened for, published ports, the control API. All of it runs in one tokio thread;
+//! nothing here is per packet.
+
+pub mod dns_tcp;
+pub mod gateway;
+pub mod inotify;
+pub mod journal;
+pub mod network;
+pub mod resolv_conf;
+pub mod resolver;

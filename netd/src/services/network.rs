@@ -1,0 +1,545 @@
+//! One network that runs: its packet thread, its forwarder, its links and what is known of its guests.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use control::config::{Config, Network, NetworkKind};
+use control::events::{EventBody, EventLog, timestamp};
+use control::failure::Failure;
+use control::mac::MacAddress;
+use control::names::{GuestName, HostName, NetworkName};
+use control::paths::Paths;
+use control::port::Protocol;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use crate::datapath::{
+    Command, Datapath, DatapathHandle, LinkEnd, LinkTransport, NewLink, Notice, ServicesCall,
+    Snapshot,
+};
+use crate::engine::dhcp::DhcpCounters;
+use crate::engine::lease::{LeaseCounts, LeaseState};
+use crate::engine::services::{LeaseEvent, LinkId};
+use crate::engine::settings::{NetworkSettings, Reach};
+use crate::services::dns_tcp;
+use crate::services::gateway::{Gateway, GatewaySettings, SharedZone, settings_of};
+use crate::services::journal::{ClockPair, last_addresses};
+use crate::services::resolver::{Resolver, Transport};
+
+/// News that may wait for this side; beyond it the packet thread counts and forgets.
+const NOTICE_QUEUE: usize = 1_024;
+/// DNS connections of one network at a time.
+const MOST_DNS_STREAMS: usize = 64;
+/// Link ends that came before whoever attached the link could wait for them.
+const MOST_EARLY_ENDS: usize = 64;
+/// The largest IP packet where the file says nothing: all that a frame carries.
+const DEFAULT_MTU: u16 = control::config::LARGEST_MTU;
+
+/// A lease as the control API shows it.
+#[derive(Clone, Debug)]
+pub struct LeaseView {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Its holder.
+    pub mac: MacAddress,
+    /// The guest, where known.
+    pub guest: Option<GuestName>,
+    /// The client's name, where it has a good one.
+    pub host_name: Option<HostName>,
+    /// When it ends.
+    pub until: Instant,
+}
+
+/// What the gateway services know at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct ServicesView {
+    /// Leases held.
+    pub leases: Vec<LeaseView>,
+    /// Numbers of the table.
+    pub counts: LeaseCounts,
+    /// Numbers of the server.
+    pub dhcp: DhcpCounters,
+    /// Where each configured guest is: lease, else reservation.
+    pub guests: BTreeMap<GuestName, Ipv4Addr>,
+}
+
+/// A link in use.
+#[derive(Clone, Debug)]
+pub struct LinkRecord {
+    /// The guest, where known.
+    pub guest: Option<GuestName>,
+    /// unix, tcp or tap.
+    pub transport: &'static str,
+}
+
+#[derive(Debug, Default)]
+struct Links {
+    records: BTreeMap<LinkId, LinkRecord>,
+    waiting: HashMap<LinkId, oneshot::Sender<LinkEnd>>,
+    early_ends: VecDeque<(LinkId, LinkEnd)>,
+}
+
+/// A network that runs.
+#[derive(Debug)]
+pub struct RunningNetwork {
+    name: NetworkName,
+    handle: DatapathHandle,
+    resolver: Resolver,
+    zone: SharedZone,
+    dns_streams: Arc<Semaphore>,
+    links: Mutex<Links>,
+    config: Mutex<Network>,
+    /// What a person should know: limits of the host, a journal that cannot be written.
+    problems: Mutex<Vec<String>>,
+}
+
+/// A guest is at another address now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The guest.
+    pub guest: GuestName,
+    /// Its address.
+    pub address: Ipv4Addr,
+}
+
+impl RunningNetwork {
+    /// Starts the packet thread. The receiver is for [`RunningNetwork::run`].
+    ///
+    /// # Errors
+    /// When the kernel gives no thread.
+    pub fn start(
+        config: &Config,
+        network: &Network,
+        paths: &Paths,
+        upstreams: watch::Receiver<Vec<SocketAddr>>,
+    ) -> Result<(Arc<Self>, mpsc::Receiver<Notice>), Failure> {
+        let clock = ClockPair::read();
+        let journal = paths.leases(&network.name);
+        let mut problems = Vec::new();
+        let known = last_addresses(&journal, clock).unwrap_or_default();
+        let mut gateway = Gateway::new(settings_of(config, network, &known));
+        if let Err(error) = gateway.keep_journal(&journal, clock) {
+            let problem = format!(
+                "leases of {} are not kept: cannot use {}: {error}",
+                network.name,
+                journal.display()
+            );
+            tracing::warn!("{problem}");
+            problems.push(problem);
+        }
+        let zone = gateway.zone();
+        let (notices, inbox) = mpsc::channel(NOTICE_QUEUE);
+        let handle = Datapath::spawn(packet_settings(network), Box::new(gateway), notices)
+            .map_err(|error| {
+                Failure::internal(format!(
+                    "cannot start the packet thread of {}: {error}",
+                    network.name
+                ))
+            })?;
+        let running = Self {
+            name: network.name.clone(),
+            handle,
+            resolver: Resolver::new(upstreams),
+            zone,
+            dns_streams: Arc::new(Semaphore::new(MOST_DNS_STREAMS)),
+            links: Mutex::default(),
+            config: Mutex::new(network.clone()),
+            problems: Mutex::new(problems),
+        };
+        Ok((Arc::new(running), inbox))
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &NetworkName {
+        &self.name
+    }
+
+    /// The configuration that it runs with.
+    #[must_use]
+    pub fn config(&self) -> Network {
+        lock(&self.config).clone()
+    }
+
+    /// Its forwarder.
+    #[must_use]
+    pub fn resolver(&self) -> &Resolver {
+        &self.resolver
+    }
+
+    /// What a person should know.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        lock(&self.problems).clone()
+    }
+
+    /// The links in use.
+    #[must_use]
+    pub fn links(&self) -> BTreeMap<LinkId, LinkRecord> {
+        lock(&self.links).records.clone()
+    }
+
+    /// Other settings of the same subnet.
+    ///
+    /// # Errors
+    /// When the packet thread is gone.
+    pub async fn reconfigure(&self, config: &Config, network: &Network) -> Result<(), Failure> {
+        let macs: Vec<MacAddress> = config
+            .guests_on(&network.name)
+            .map(|guest| guest.mac)
+            .collect();
+        let known = self
+            .with_services(move |gateway| {
+                let table = gateway.dhcp_server().table();
+                macs.into_iter()
+                    .filter_map(|mac| table.address_of(mac).map(|address| (mac, address)))
+                    .collect::<BTreeMap<_, _>>()
+            })
+            .await?;
+        let settings: GatewaySettings = settings_of(config, network, &known);
+        self.with_services(move |gateway| gateway.reconfigure(settings))
+            .await?;
+        self.command(Command::Reconfigure(packet_settings(network)))?;
+        *lock(&self.config) = network.clone();
+        Ok(())
+    }
+
+    /// Gives a connected descriptor to the packet thread; the receiver tells the link's end.
+    ///
+    /// # Errors
+    /// When the packet thread cannot use it.
+    pub async fn attach(
+        &self,
+        transport: LinkTransport,
+        kind: &'static str,
+        guest: Option<(GuestName, MacAddress)>,
+    ) -> Result<(LinkId, oneshot::Receiver<LinkEnd>), Failure> {
+        let (guest, mac) = guest.unzip();
+        let (reply, answer) = oneshot::channel();
+        let link = NewLink {
+            transport,
+            guest: guest.clone(),
+            mac,
+        };
+        self.command(Command::AttachLink { link, reply })?;
+        let refused = || {
+            Failure::internal(format!(
+                "network {} cannot use this link descriptor",
+                self.name
+            ))
+            .with_hint("netd's log says what the kernel answered")
+        };
+        let link = answer.await.ok().flatten().ok_or_else(refused)?;
+        let (told, end) = oneshot::channel();
+        let mut links = lock(&self.links);
+        if let Some(place) = links
+            .early_ends
+            .iter()
+            .position(|(ended, _)| *ended == link)
+        {
+            if let Some((_, how)) = links.early_ends.remove(place) {
+                told.send(how).ok();
+            }
+        } else {
+            links.waiting.insert(link, told);
+            links.records.insert(
+                link,
+                LinkRecord {
+                    guest,
+                    transport: kind,
+                },
+            );
+        }
+        Ok((link, end))
+    }
+
+    /// Unplugs every link of a guest; how many there were.
+    ///
+    /// # Errors
+    /// When the packet thread is gone.
+    pub fn detach_guest(&self, guest: &GuestName) -> Result<usize, Failure> {
+        let links: Vec<LinkId> = lock(&self.links)
+            .records
+            .iter()
+            .filter(|(_, record)| record.guest.as_ref() == Some(guest))
+            .map(|(link, _)| *link)
+            .collect();
+        for link in &links {
+            self.command(Command::DetachLink(*link))?;
+        }
+        Ok(links.len())
+    }
+
+    /// Counters, links and flows of now.
+    ///
+    /// # Errors
+    /// When the packet thread is gone.
+    pub async fn snapshot(&self) -> Result<Snapshot, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Snapshot(reply))?;
+        answer.await.map_err(|_| self.gone())
+    }
+
+    /// Leases and addresses of now.
+    ///
+    /// # Errors
+    /// When the packet thread is gone.
+    pub async fn services(&self) -> Result<ServicesView, Failure> {
+        self.with_services(|gateway| {
+            let server = gateway.dhcp_server();
+            let bound = server
+                .table()
+                .leases()
+                .filter(|(_, lease)| lease.state == LeaseState::Bound);
+            ServicesView {
+                leases: bound
+                    .map(|(address, lease)| LeaseView {
+                        address,
+                        mac: lease.client.mac,
+                        guest: lease.guest.clone(),
+                        host_name: lease.host_name.clone(),
+                        until: lease.until,
+                    })
+                    .collect(),
+                counts: server.table().counts(),
+                dhcp: server.counters(),
+                guests: gateway.guest_addresses(),
+            }
+        })
+        .await
+    }
+
+    async fn with_services<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut Gateway) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let call = ServicesCall(Box::new(move |services| {
+            if let Some(gateway) = services.as_any_mut().downcast_mut::<Gateway>() {
+                // The asker may have given up.
+                reply.send(call(gateway)).ok();
+            }
+        }));
+        self.command(Command::Services(call))?;
+        answer.await.map_err(|_| self.gone())
+    }
+
+    /// Hands a command to the packet thread.
+    ///
+    /// # Errors
+    /// When it is gone, or has a thousand commands waiting.
+    pub fn command(&self, command: Command) -> Result<(), Failure> {
+        self.handle
+            .send(command)
+            .map_err(|error| Failure::internal(format!("network {}: {error}", self.name)))
+    }
+
+    fn gone(&self) -> Failure {
+        Failure::internal(format!("the packet thread of {} has ended", self.name))
+            .with_hint("restart netd; its log says why")
+    }
+
+    /// Ends the packet thread and waits for it.
+    pub async fn stop(&self) {
+        self.command(Command::Shutdown).ok();
+        let handle = self.handle.clone();
+        tokio::task::spawn_blocking(move || handle.join())
+            .await
+            .ok();
+    }
+
+    /// Handles the packet thread's news until it ends.
+    pub async fn run(
+        self: Arc<Self>,
+        mut inbox: mpsc::Receiver<Notice>,
+        events: EventLog,
+        moved: mpsc::Sender<Moved>,
+    ) {
+        while let Some(notice) = inbox.recv().await {
+            match notice {
+                Notice::LinkUp { link, guest } => self.link_up(link, guest, &events),
+                Notice::LinkDown { link, guest, end } => self.link_down(link, guest, end, &events),
+                Notice::MacLearned { mac, link, .. } => {
+                    tracing::debug!(network = %self.name, link = link.0, %mac, "station seen");
+                }
+                Notice::Lease(event) => self.lease(event, &events, &moved).await,
+                Notice::DnsQuery { token, payload, .. } => {
+                    let network = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        let answer = network.resolver.answer(&payload, Transport::Udp).await;
+                        if let Some(payload) = answer {
+                            network.command(Command::DnsAnswer { token, payload }).ok();
+                        }
+                    });
+                }
+                Notice::ServiceStream {
+                    port: 53, stream, ..
+                } => {
+                    // Dropping the stream tells the guest "no more": it tries again later.
+                    let Ok(place) = Arc::clone(&self.dns_streams).try_acquire_owned() else {
+                        continue;
+                    };
+                    let network = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        if let Err(error) =
+                            dns_tcp::serve(stream, &network.zone, &network.resolver).await
+                        {
+                            tracing::debug!(%error, "DNS connection ended");
+                        }
+                        drop(place);
+                    });
+                }
+                Notice::ServiceStream { port, .. } => {
+                    tracing::debug!(port, "no such service on the gateway");
+                }
+                Notice::Refused {
+                    guest,
+                    protocol,
+                    destination,
+                    reason,
+                    more,
+                } => {
+                    tracing::debug!(network = %self.name, protocol, %destination, reason, more, "flow refused");
+                    let protocol = match protocol {
+                        "tcp" | "TCP" => Protocol::Tcp,
+                        "udp" | "UDP" => Protocol::Udp,
+                        // Echo has no event of its own.
+                        _ => continue,
+                    };
+                    let destination = destination.to_string();
+                    let reason = reason.to_owned();
+                    let network = self.name.clone();
+                    events.publish(EventBody::FlowRefused {
+                        network,
+                        guest,
+                        protocol,
+                        destination,
+                        reason,
+                    });
+                }
+                Notice::HostLimit { message, hint } => {
+                    let text = match hint {
+                        Some(hint) => format!("{message} (hint: {hint})"),
+                        None => message,
+                    };
+                    tracing::warn!(network = %self.name, "{text}");
+                    lock(&self.problems).push(text);
+                }
+            }
+        }
+    }
+
+    fn link_up(&self, link: LinkId, guest: Option<GuestName>, events: &EventLog) {
+        let transport = lock(&self.links)
+            .records
+            .get(&link)
+            .map_or("stream", |record| record.transport);
+        tracing::info!(network = %self.name, link = link.0, "guest plugged in");
+        events.publish(EventBody::LinkUp {
+            network: self.name.clone(),
+            guest,
+            link: link.0,
+            transport: transport.to_owned(),
+        });
+    }
+
+    fn link_down(&self, link: LinkId, guest: Option<GuestName>, end: LinkEnd, events: &EventLog) {
+        let reason = match &end {
+            LinkEnd::Detached => "detached".to_owned(),
+            LinkEnd::Closed => "closed by the other end".to_owned(),
+            LinkEnd::Garbage(what) => format!("not frames: {what}"),
+            LinkEnd::Failed(what) => format!("failed: {what}"),
+        };
+        tracing::info!(network = %self.name, link = link.0, reason, "guest unplugged");
+        let mut links = lock(&self.links);
+        links.records.remove(&link);
+        match links.waiting.remove(&link) {
+            Some(told) => {
+                // Nobody may wait any more.
+                told.send(end).ok();
+            }
+            None => {
+                if links.early_ends.len() == MOST_EARLY_ENDS {
+                    links.early_ends.pop_front();
+                }
+                links.early_ends.push_back((link, end));
+            }
+        }
+        drop(links);
+        events.publish(EventBody::LinkDown {
+            network: self.name.clone(),
+            guest,
+            link: link.0,
+            reason,
+        });
+    }
+
+    async fn lease(&self, event: LeaseEvent, events: &EventLog, moved: &mpsc::Sender<Moved>) {
+        let network = self.name.clone();
+        match event {
+            LeaseEvent::Bound {
+                mac,
+                address,
+                guest,
+                host_name,
+                until,
+                renewed,
+            } => {
+                if let Some(guest) = guest.clone() {
+                    moved.send(Moved { guest, address }).await.ok();
+                }
+                let until = timestamp(ClockPair::read().wall_of(until));
+                tracing::debug!(%network, %mac, %address, renewed, "lease bound");
+                events.publish(EventBody::LeaseBound {
+                    network: network.clone(),
+                    mac,
+                    address,
+                    guest,
+                    client_name: host_name,
+                    until,
+                });
+                if !renewed {
+                    events.publish(EventBody::NamesChanged { network });
+                }
+            }
+            LeaseEvent::Ended {
+                mac,
+                address,
+                guest,
+                reason,
+            } => {
+                tracing::debug!(%network, %mac, %address, reason, "lease ended");
+                let reason = reason.to_owned();
+                events.publish(EventBody::LeaseEnded {
+                    network: network.clone(),
+                    mac,
+                    address,
+                    guest,
+                    reason,
+                });
+                events.publish(EventBody::NamesChanged { network });
+            }
+        }
+    }
+}
+
+/// What the packet thread is told of a network.
+fn packet_settings(network: &Network) -> NetworkSettings {
+    let reach = match network.kind {
+        NetworkKind::Nat => Reach::Nat,
+        NetworkKind::HostOnly => Reach::HostOnly,
+    };
+    NetworkSettings {
+        gateway: network.gateway,
+        host_internal: network.host_internal,
+        host_loopback: network.host_loopback,
+        mtu: network.mtu.unwrap_or(DEFAULT_MTU),
+        ..NetworkSettings::new(network.name.as_str(), reach, network.subnet)
+    }
+}
+
+/// The values behind these locks are whole at every moment, so a panic elsewhere does not spoil them.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
