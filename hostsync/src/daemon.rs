@@ -59,6 +59,7 @@ impl Options {
         Keeper {
             tag: self.tag.clone(),
             journals: self.state(),
+            config: self.paths.config.clone(),
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct FileReport {
     pub written: BTreeMap<HostName, IpAddr>,
     /// The names that the file has elsewhere.
     pub left_out: Vec<LeftOut>,
+    /// The next step after an error, where there is one.
+    pub hint: Option<String>,
 }
 
 impl FileReport {
@@ -66,7 +68,7 @@ impl FileReport {
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         let error = self.outcome.as_ref().err()?;
-        Some(match error.hint() {
+        Some(match &self.hint {
             Some(hint) => format!("{error}; try: {hint}"),
             None => error.to_string(),
         })
@@ -95,6 +97,8 @@ pub struct Keeper {
     pub tag: Tag,
     /// Where the journals of in-place writes live.
     pub journals: PathBuf,
+    /// The configuration, for the command that another user would have to give.
+    pub config: PathBuf,
 }
 
 impl Keeper {
@@ -111,12 +115,36 @@ impl Keeper {
             let now = writer::read(file).unwrap_or_default();
             written = section::present(&now, &self.tag);
         }
+        let hint = outcome.as_ref().err().and_then(|error| self.hint(error));
         FileReport {
             file: file.to_owned(),
+            hint,
             outcome,
             written,
             left_out,
         }
+    }
+
+    /// What the right's owner can do: root has another configuration and other sockets
+    /// than we, so the command must name ours.
+    fn hint(&self, error: &WriteError) -> Option<String> {
+        if !matches!(
+            error,
+            WriteError::Denied { .. } | WriteError::Unreadable { .. }
+        ) {
+            return error.hint();
+        }
+        let program = std::env::current_exe().unwrap_or_else(|_| "sharectl-hostsync".into());
+        let config = std::path::absolute(&self.config).unwrap_or_else(|_| self.config.clone());
+        let mut command = format!(
+            "sudo {} sync --config {}",
+            quoted(&program),
+            quoted(&config)
+        );
+        if self.tag != Tag::plain() {
+            command.push_str(&format!(" --tag {}", self.tag));
+        }
+        Some(command)
     }
 
     /// How `file` differs from what it should be; changes nothing.
@@ -139,6 +167,33 @@ impl Keeper {
             file: file.to_owned(),
             diff,
             problem,
+        }
+    }
+}
+
+/// A path as a shell's word.
+fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_one_word_of_a_shell() {
+        for (path, word) in [
+            ("/etc/hosts", "/etc/hosts"),
+            ("/a b/c", "'/a b/c'"),
+            ("/it's", "'/it'\\''s'"),
+            ("/$(x)", "'/$(x)'"),
+        ] {
+            assert_eq!(quoted(Path::new(path)), word);
         }
     }
 }

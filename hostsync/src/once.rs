@@ -1,8 +1,8 @@
 //! One round without a daemon: `sharectl-hostsync sync|diff|clear`.
 //!
-//! It is what `sudo sharectl host sync` runs: root has its own runtime folder, so a
-//! user's netd may be out of its sight; then the configuration's guests are the source,
-//! whose addresses on the host follow from the file alone.
+//! It is how root writes `/etc/hosts` for a user whose daemon may not: root has its own
+//! runtime folder, so the user's netd is out of its sight; then the configuration's guests
+//! are the source, whose addresses on the host follow from the file alone.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -137,7 +137,7 @@ impl WriteError {
                 "remount it read-write, or use the guests' names through netd's DNS".to_owned(),
             ),
             Self::Denied { .. } | Self::Unreadable { .. } => {
-                Some("sudo sharectl host sync".to_owned())
+                Some("do it as the file's owner or as root".to_owned())
             }
             Self::Journal { path, .. } => Some(format!(
                 "make '{}' a folder of yours with some free space",

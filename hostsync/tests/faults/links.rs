@@ -209,7 +209,10 @@ pub(crate) fn denied() -> Outcome {
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("has no write permission on it"), "{text}");
-    assert!(text.contains("hint: sudo sharectl host sync"), "{text}");
+    assert!(
+        text.contains("hint: do it as the file's owner or as root"),
+        "{text}"
+    );
     scene.assert_bytes(ODD);
     scene.assert_no_litter();
 
@@ -219,6 +222,52 @@ pub(crate) fn denied() -> Outcome {
         .output()
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "Unchanged\n");
+    Ran
+}
+
+/// What the program advises a user whose right is missing, root can do word by word.
+pub(crate) fn advice_works() -> Outcome {
+    let scene = Scene::new(ODD);
+    let prefix = match as_ordinary_user(&scene) {
+        Ok(prefix) if prefix.is_empty() => {
+            return Skipped("only root can follow the advice".to_owned());
+        }
+        Ok(prefix) => prefix,
+        Err(why) => return Skipped(why),
+    };
+    let config = scene.folder.path().join("it's a config.toml");
+    let text = format!(
+        "[guest.dev]\n[hosts]\nfiles = [\"{}\"]\n",
+        scene.file.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let output = std::process::Command::new(prefix[0])
+        .args(&prefix[1..])
+        .arg(env!("CARGO_BIN_EXE_sharectl-hostsync"))
+        .arg("sync")
+        .arg("--config")
+        .arg(&config)
+        .env("SHARECTL_RUNTIME_DIR", scene.folder.path().join("run"))
+        .env("SHARECTL_STATE_DIR", scene.folder.path().join("state"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let (_, advice) = text
+        .trim_end()
+        .rsplit_once("try: sudo ")
+        .unwrap_or_else(|| panic!("{text}"));
+    scene.assert_bytes(ODD);
+    let status = std::process::Command::new("sh")
+        .args(["-c", advice])
+        .env(
+            "SHARECTL_RUNTIME_DIR",
+            scene.folder.path().join("run-of-root"),
+        )
+        .status()
+        .unwrap();
+    assert!(status.success(), "{advice}");
+    assert!(String::from_utf8_lossy(&scene.bytes()).contains("\tdev.test\r\n"));
     Ran
 }
 

@@ -81,6 +81,11 @@ const TESTS: &[Test] = &[
         links::denied,
     ),
     (
+        "the advice for a missing right works",
+        Around::Nothing,
+        links::advice_works,
+    ),
+    (
         "folder of another user is written in place",
         Around::Nothing,
         links::folder_denied,
