@@ -30,6 +30,8 @@ pub(crate) enum Step {
     Docs,
     /// Whole-system tests: guests, network namespaces, the real daemons
     System,
+    /// The demo, with the programs of the tests
+    Demo,
 }
 
 /// Why a step failed, and what it counted so far.
@@ -50,7 +52,7 @@ impl From<anyhow::Error> for Failure {
 
 impl Step {
     /// All, cheapest first.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Install,
         Self::Fmt,
         Self::Clippy,
@@ -58,6 +60,7 @@ impl Step {
         Self::Unit,
         Self::Docs,
         Self::System,
+        Self::Demo,
     ];
 
     pub(super) fn title(self) -> &'static str {
@@ -69,6 +72,7 @@ impl Step {
             Self::Unit => "unit tests",
             Self::Docs => "docs",
             Self::System => "whole system",
+            Self::Demo => "demo",
         }
     }
 
@@ -76,7 +80,7 @@ impl Step {
     fn limit(self) -> Duration {
         Duration::from_secs(60)
             * match self {
-                Self::Fmt | Self::Tidy => 5,
+                Self::Fmt | Self::Tidy | Self::Demo => 5,
                 Self::Install | Self::Clippy | Self::Docs => 15,
                 Self::Unit => 20,
                 Self::System => 30,
@@ -112,6 +116,13 @@ impl Step {
             Self::Docs => {
                 let mut line = cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--locked"]);
                 line.env("RUSTDOCFLAGS", "-Dwarnings");
+                self.check(line)
+            }
+            Self::Demo => {
+                let ourselves = std::env::current_exe().context("find this program")?;
+                let mut line = Command::new(ourselves);
+                line.args(["demo", "--once"])
+                    .env(programs::VARIABLE, programs::build("dev")?);
                 self.check(line)
             }
             Self::Unit => self.tests(&["--workspace", "--exclude", "tests"], name, skips),

@@ -1,16 +1,20 @@
 //! The daemons of one test: a [`World`] with its own configuration, sockets, leases and folders,
 //! where everything runs as an ordinary user and is gone at the end.
 
+mod daemon;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+
+pub use daemon::{Daemon, Kind};
 
 use crate::command::Output;
 use crate::guest::{Guest, Machine, Mount};
@@ -22,120 +26,10 @@ use crate::{blackbox, command, place, programs};
 
 /// From the start of a daemon to its first answer.
 const READY_LIMIT: Duration = Duration::from_secs(15);
-/// For a daemon to end after SIGTERM.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// For one answer over a control socket.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// For one call of `sharectl`.
 const CLI_LIMIT: Duration = Duration::from_secs(30);
-
-/// Which daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// sharectl-netd.
-    Netd,
-    /// sharectl-sharefs.
-    Sharefs,
-    /// sharectl-hostsync.
-    Hostsync,
-}
-
-impl Kind {
-    /// Every daemon, in the order of starting.
-    pub const ALL: [Self; 3] = [Self::Netd, Self::Sharefs, Self::Hostsync];
-
-    /// Its short name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Netd => "netd",
-            Self::Sharefs => "sharefs",
-            Self::Hostsync => "hostsync",
-        }
-    }
-}
-
-/// A running daemon. Dropping it kills it and hands its log to the black box.
-#[derive(Debug)]
-pub struct Daemon {
-    kind: Kind,
-    child: Child,
-    log: PathBuf,
-}
-
-impl Daemon {
-    /// Its process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// What it logged so far, earlier lives included.
-    #[must_use]
-    pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// Whether it still runs.
-    ///
-    /// # Errors
-    /// When the kernel refuses to tell.
-    pub fn is_running(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_none())
-    }
-
-    /// Resident memory in bytes.
-    ///
-    /// # Errors
-    /// When it is gone.
-    pub fn resident(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let kib: u64 = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|value| value.split_whitespace().next()?.parse().ok())
-            .context("no VmRSS")?;
-        Ok(kib * 1024)
-    }
-
-    /// Sends a signal.
-    ///
-    /// # Errors
-    /// When it is gone.
-    pub fn signal(&self, signal: Signal) -> Result<()> {
-        kill_process(command::pid_of(&self.child)?, signal)
-            .with_context(|| format!("signal {}", self.kind.name()))
-    }
-
-    /// SIGTERM, then waits for its end.
-    ///
-    /// # Errors
-    /// When it has to be killed.
-    pub fn stop(&mut self) -> Result<ExitStatus> {
-        self.signal(Signal::TERM)?;
-        command::wait(&mut self.child, STOP_LIMIT)?
-            .with_context(|| format!("{} did not end within {STOP_LIMIT:?}", self.kind.name()))
-    }
-
-    /// SIGKILL, as a crash would.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn kill(&mut self) -> Result<()> {
-        self.child.kill().context("kill")?;
-        self.child.wait().context("wait")?;
-        Ok(())
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // It may have ended, which the test has seen.
-        drop(self.child.kill());
-        drop(self.child.wait());
-        blackbox::keep_file(format!("log of {}", self.kind.name()), &self.log);
-    }
-}
 
 /// Configuration, folders and daemons of one test. See tests/README.md.
 #[derive(Debug)]
