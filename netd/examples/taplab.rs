@@ -37,7 +37,11 @@ fn options() -> anyhow::Result<Options> {
     let mut options = Options::default();
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let mut value = || words.next().with_context(|| format!("{word} wants a value"));
+        let mut value = || {
+            words
+                .next()
+                .with_context(|| format!("{word} wants a value"))
+        };
         match word.as_str() {
             "--netns" => options.netns = value()?,
             "--stream" => options.stream = true,
@@ -61,14 +65,22 @@ fn open_tap(netns: &str, header: bool) -> anyhow::Result<OwnedFd> {
     let opened = std::thread::spawn(move || -> anyhow::Result<OwnedFd> {
         let namespace = std::fs::File::open(&path).with_context(|| path.clone())?;
         let kind = rustix::thread::LinkNameSpaceType::Network;
-        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(kind))?;
+        rustix::thread::move_into_link_name_space(
+            std::os::fd::AsFd::as_fd(&namespace),
+            Some(kind),
+        )?;
         Ok(netd::sys::open_tap(INTERFACE, header)?)
     });
-    opened.join().map_err(|_panic| anyhow::anyhow!("the thread in the namespace failed"))?
+    opened
+        .join()
+        .map_err(|_panic| anyhow::anyhow!("the thread in the namespace failed"))?
 }
 
 fn in_namespace(netns: &str, words: &str) -> anyhow::Result<()> {
-    let status = Process::new("ip").args(["-n", netns]).args(words.split(' ')).status()?;
+    let status = Process::new("ip")
+        .args(["-n", netns])
+        .args(words.split(' '))
+        .status()?;
     anyhow::ensure!(status.success(), "ip -n {netns} {words}: {status}");
     Ok(())
 }
@@ -102,7 +114,10 @@ fn copy_frames(tap: OwnedFd, socket: &UnixStream) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "its output is for a person at a terminal")]
+#[expect(
+    clippy::print_stdout,
+    reason = "its output is for a person at a terminal"
+)]
 fn main() -> anyhow::Result<()> {
     control::logging::init();
     let options = options()?;
@@ -117,10 +132,19 @@ fn main() -> anyhow::Result<()> {
     });
 
     let tap = open_tap(&options.netns, !options.stream && !options.plain)?;
-    in_namespace(&options.netns, &format!("link set {INTERFACE} up mtu {}", settings.mtu))?;
+    in_namespace(
+        &options.netns,
+        &format!("link set {INTERFACE} up mtu {}", settings.mtu),
+    )?;
     in_namespace(&options.netns, "link set lo up")?;
-    in_namespace(&options.netns, &format!("addr replace {GUEST}/24 dev {INTERFACE}"))?;
-    in_namespace(&options.netns, &format!("route replace default via {}", settings.gateway))?;
+    in_namespace(
+        &options.netns,
+        &format!("addr replace {GUEST}/24 dev {INTERFACE}"),
+    )?;
+    in_namespace(
+        &options.netns,
+        &format!("route replace default via {}", settings.gateway),
+    )?;
     let transport = if options.stream {
         let (ours, theirs) = UnixStream::pair()?;
         rustix::io::ioctl_fionbio(&tap, false)?;
@@ -128,17 +152,36 @@ fn main() -> anyhow::Result<()> {
         // The copier's two threads hold clones; this end stays open with them.
         LinkTransport::Stream(ours.into())
     } else {
-        LinkTransport::Tap { descriptor: tap, vnet_header: !options.plain }
+        LinkTransport::Tap {
+            descriptor: tap,
+            vnet_header: !options.plain,
+        }
     };
     let (reply, answer) = tokio::sync::oneshot::channel();
-    handle.send(Command::AttachLink { link: NewLink { transport, guest: None, mac: None }, reply })?;
+    handle.send(Command::AttachLink {
+        link: NewLink {
+            transport,
+            guest: None,
+            mac: None,
+        },
+        reply,
+    })?;
     answer.blocking_recv()?.context("the link was not taken")?;
 
     for (host, guest) in &options.publish {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, *host));
-            let sockets = bind(&BindRequest { protocol, required: vec![any], optional: Vec::new() })?;
-            let publish = NewPublish { protocol, address: Some(GUEST), port: *guest, sockets };
+            let sockets = bind(&BindRequest {
+                protocol,
+                required: vec![any],
+                optional: Vec::new(),
+            })?;
+            let publish = NewPublish {
+                protocol,
+                address: Some(GUEST),
+                port: *guest,
+                sockets,
+            };
             let (reply, answer) = tokio::sync::oneshot::channel();
             handle.send(Command::Publish { publish, reply })?;
             answer.blocking_recv()?;
@@ -151,7 +194,11 @@ fn main() -> anyhow::Result<()> {
         let (reply, answer) = tokio::sync::oneshot::channel();
         handle.send(Command::Snapshot(reply))?;
         let snapshot = answer.blocking_recv()?;
-        let counters: Vec<_> = snapshot.counters.entries().filter(|entry| entry.1 > 0).collect();
+        let counters: Vec<_> = snapshot
+            .counters
+            .entries()
+            .filter(|entry| entry.1 > 0)
+            .collect();
         println!("{counters:?}");
         for link in &snapshot.links {
             println!("{link:?}");

@@ -2,7 +2,16 @@
 //! The rest of the daemon talks to it by [`Command`]s and hears [`Notice`]s; nothing is shared.
 //! It knows nothing of configuration files, control sockets or tokio tasks.
 
+mod context;
+mod datagrams;
+mod echo;
+mod flows;
+mod gateway;
+mod input;
 mod messages;
+mod published;
+mod pump;
+mod worker;
 
 use std::io;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -58,10 +67,11 @@ impl Datapath {
             0,
             EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC,
         )?);
-        drop((settings, services, notices, inbox));
+        let context = context::Context::new(settings, services, notices, worker::clock())?;
+        let worker = worker::Worker::new(context, inbox, Arc::clone(&wake))?;
         let thread = std::thread::Builder::new()
             .name("netd-packets".to_owned())
-            .spawn(|| ())?;
+            .spawn(|| worker.run())?;
         Ok(DatapathHandle {
             commands,
             wake,

@@ -119,6 +119,14 @@ pub struct Link {
     pub counters: LinkCounters,
     /// A frame found no room; nothing is sent until the descriptor is writable again.
     pub full: bool,
+    /// Epoll tells when there is room again.
+    pub room_watched: bool,
+    /// TCP flows that wait for room, by slot.
+    pub waiters: Vec<u32>,
+    /// TCP flows of this guest that wait for the host's connect.
+    pub dials: usize,
+    /// Something was gathered for the next flush.
+    pub dirty: bool,
     /// The carrier said that it has ended.
     pub gone: bool,
 }
@@ -137,14 +145,17 @@ impl Link {
                 vnet_header,
             } => Port::Tap(Tap::new(descriptor, vnet_header)?),
         };
-        let counters = LinkCounters::default();
         Ok(Self {
             port,
             guest,
             mac,
             last_source: None,
-            counters,
+            counters: LinkCounters::default(),
             full: false,
+            room_watched: false,
+            waiters: Vec::new(),
+            dials: 0,
+            dirty: false,
             gone: false,
         })
     }
@@ -220,9 +231,14 @@ impl Link {
         } else {
             self.counters.dropped += 1;
         }
-        // A stream's queue being full says nothing about its socket; a tap's does.
-        if matches!(self.port, Port::Tap(_)) || sent == Sent::Gone {
-            self.note(sent);
+        self.note(sent);
+        self.sync();
+    }
+
+    /// A stream's queue being full says nothing yet about its socket.
+    fn sync(&mut self) {
+        if let Port::Stream(stream) = &self.port {
+            self.full = stream.is_full();
         }
     }
 
@@ -240,6 +256,7 @@ impl Link {
             Port::Stream(stream) => stream.write_tcp(frame),
         };
         self.note(sent);
+        self.sync();
         match sent {
             Sent::Full if taken == 0 => return None,
             Sent::Taken | Sent::Full => {

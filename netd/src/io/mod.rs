@@ -1,5 +1,6 @@
 //! The part of netd that touches descriptors: links to guests and sockets of the host.
 
+pub mod host;
 pub mod link;
 pub mod pool;
 pub mod publish;

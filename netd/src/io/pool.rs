@@ -189,6 +189,24 @@ impl Chunks {
         bytes.len() - rest.len()
     }
 
+    /// Copies all of a few bytes in, or nothing if there is no buffer.
+    pub fn copy_whole(&mut self, pool: &mut Pool, bytes: &[u8]) -> bool {
+        let room = self
+            .queue
+            .back_mut()
+            .is_some_and(|last| last.buffer.size() - last.end >= bytes.len());
+        if !room && (bytes.len() > SMALL || pool.in_use + SMALL > pool.limit) {
+            return false;
+        }
+        if !room {
+            let Some(buffer) = pool.take(bytes.len()) else {
+                return false;
+            };
+            self.push(buffer, 0);
+        }
+        self.copy_in(pool, bytes) == bytes.len()
+    }
+
     /// Frees `count` bytes at the front.
     pub fn advance(&mut self, pool: &mut Pool, count: usize) {
         let mut count = count.min(self.length);

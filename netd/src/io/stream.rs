@@ -166,6 +166,11 @@ impl Stream {
         }
     }
 
+    /// The socket had no room at the last try.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
     /// Frames wait to be written.
     pub fn has_output(&self) -> bool {
         self.written < self.output.len()

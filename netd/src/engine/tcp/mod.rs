@@ -22,7 +22,7 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-pub use receive::WINDOW_SHIFT;
+use receive::WINDOW_SHIFT;
 
 use receive::Receive;
 use rtt::Rtt;
@@ -186,6 +186,26 @@ impl Machine {
     /// Sequence number and acknowledgement for whoever answers after the flow is gone.
     pub fn last_numbers(&self) -> (Seq, Seq) {
         (self.send.max, self.receive.next)
+    }
+
+    /// Where the payload of `outgoing` begins in the bytes that rest with the caller.
+    pub fn offset_of(&self, outgoing: &Outgoing) -> usize {
+        outgoing.seq.since(self.send.una) as usize
+    }
+
+    /// Unanswered SYNs or retransmissions so far.
+    pub fn attempts(&self) -> u8 {
+        self.attempts
+    }
+
+    /// The guest's place became known: the SYN goes out at once.
+    pub fn retry_syn(&mut self) {
+        self.syn_due |= self.phase == Phase::SynSent;
+    }
+
+    /// The host's stream has ended.
+    pub fn host_done(&self) -> bool {
+        self.send.eof
     }
 
     /// When the guest was last heard.

@@ -6,11 +6,11 @@ use super::segment::Segment;
 use super::seq::Seq;
 
 /// The window that a new connection gets.
-pub const SMALLEST_WINDOW: u32 = 65_535;
+pub(super) const SMALLEST_WINDOW: u32 = 65_535;
 /// The window that a connection grows to while the host takes everything at once.
-pub const LARGEST_WINDOW: u32 = 1 << 20;
+pub(super) const LARGEST_WINDOW: u32 = 1 << 20;
 /// Our window scale: a unit of 128 bytes reaches 8 MiB.
-pub const WINDOW_SHIFT: u8 = 7;
+pub(super) const WINDOW_SHIFT: u8 = 7;
 
 /// Receiving state.
 #[derive(Clone, Copy, Debug, Default)]

@@ -13,7 +13,7 @@ const INITIAL: Duration = Duration::from_secs(1);
 
 /// The estimate.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Rtt {
+pub(super) struct Rtt {
     /// Smoothed round trip and its variation, once there was a sample.
     estimate: Option<(Duration, Duration)>,
     /// Doublings since the last progress.
@@ -24,7 +24,7 @@ pub struct Rtt {
 
 impl Rtt {
     /// The time-out now.
-    pub fn timeout(&self) -> Duration {
+    pub(super) fn timeout(&self) -> Duration {
         let base = self
             .estimate
             .map_or(INITIAL, |(smoothed, variation)| smoothed + variation * 4);
@@ -32,14 +32,14 @@ impl Rtt {
     }
 
     /// Data up to `end` was sent for the first time.
-    pub fn sent(&mut self, end: Seq, now: Instant) {
+    pub(super) fn sent(&mut self, end: Seq, now: Instant) {
         if self.timed.is_none() {
             self.timed = Some((end, now));
         }
     }
 
     /// Everything before `ack` has arrived.
-    pub fn acknowledged(&mut self, ack: Seq, now: Instant) {
+    pub(super) fn acknowledged(&mut self, ack: Seq, now: Instant) {
         self.backoff = 0;
         if let Some((end, sent)) = self.timed
             && ack.at_or_after(end)
@@ -50,12 +50,12 @@ impl Rtt {
     }
 
     /// A segment is sent again: what was being timed is worth nothing.
-    pub fn resent(&mut self) {
+    pub(super) fn resent(&mut self) {
         self.timed = None;
     }
 
     /// The timer fired.
-    pub fn expired(&mut self) {
+    pub(super) fn expired(&mut self) {
         self.timed = None;
         self.backoff = self.backoff.saturating_add(1);
     }

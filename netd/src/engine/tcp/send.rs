@@ -6,7 +6,7 @@ use super::segment::Segment;
 use super::seq::Seq;
 
 /// Most bytes on the way to a guest in one connection.
-pub const LARGEST_FLIGHT: u32 = 1 << 20;
+pub(super) const LARGEST_FLIGHT: u32 = 1 << 20;
 /// IPv4 and TCP headers without options.
 const HEADERS: u32 = 40;
 /// Duplicate acknowledgements that mean a loss (RFC 5681 §3.2).

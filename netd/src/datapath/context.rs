@@ -1,0 +1,376 @@
+//! What every part of the packet thread needs: settings, links, tables, the way out to the daemon.
+//! The flow tables themselves live beside it, so that a flow can be worked on while a link is written to.
+
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use control::mac::MacAddress;
+use control::names::GuestName;
+use rustix::event::epoll;
+use rustix::fd::{AsFd, OwnedFd};
+use tokio::sync::mpsc::Sender;
+
+use super::messages::Notice;
+use crate::engine::arp;
+use crate::engine::counters::NetworkCounters;
+use crate::engine::icmp::{self, Quoted, Unreachable};
+use crate::engine::neighbour::Neighbours;
+use crate::engine::offload::Offload;
+use crate::engine::packet::Path;
+use crate::engine::services::{GatewayServices, LeaseEvent, LinkId};
+use crate::engine::settings::NetworkSettings;
+use crate::engine::switch::Switch;
+use crate::engine::tcp::seq::Seq;
+use crate::io::link::Link;
+use crate::io::pool::Pool;
+
+/// What an epoll event is about; travels in the event's 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Commands wait.
+    Wake,
+    /// A link, by number.
+    Link(LinkId),
+    /// A TCP flow: slot and generation.
+    Tcp(u32, u32),
+    /// A UDP mapping: slot.
+    Udp(u32),
+    /// An echo mapping: slot.
+    Echo(u32),
+    /// A published port's socket.
+    Publish(u32),
+}
+
+impl Source {
+    pub(super) fn token(self) -> u64 {
+        let pack = |kind: u64, generation: u32, index: u32| {
+            kind << 56 | u64::from(generation & 0x00ff_ffff) << 32 | u64::from(index)
+        };
+        match self {
+            Self::Wake => 0,
+            Self::Link(LinkId(id)) => pack(1, 0, id),
+            Self::Tcp(slot, generation) => pack(2, generation, slot),
+            Self::Udp(slot) => pack(3, 0, slot),
+            Self::Echo(slot) => pack(4, 0, slot),
+            Self::Publish(index) => pack(5, 0, index),
+        }
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the fields were packed from 32 and 24 bits"
+    )]
+    pub(super) fn from_token(token: u64) -> Self {
+        let (generation, index) = ((token >> 32) as u32 & 0x00ff_ffff, token as u32);
+        match token >> 56 {
+            1 => Self::Link(LinkId(index)),
+            2 => Self::Tcp(index, generation),
+            3 => Self::Udp(index),
+            4 => Self::Echo(index),
+            5 => Self::Publish(index),
+            _wake => Self::Wake,
+        }
+    }
+}
+
+/// Where a guest sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) mac: MacAddress,
+    pub(super) link: LinkId,
+}
+
+pub(super) struct Context {
+    pub(super) settings: NetworkSettings,
+    pub(super) epoll: OwnedFd,
+    pub(super) links: Vec<Option<Box<Link>>>,
+    pub(super) switch: Switch,
+    pub(super) neighbours: Neighbours,
+    pub(super) pool: Pool,
+    pub(super) counters: NetworkCounters,
+    pub(super) services: Box<dyn GatewayServices + Send>,
+    pub(super) now: Instant,
+    /// Streams with gathered frames.
+    pub(super) dirty: Vec<LinkId>,
+    /// Addresses that became known in this turn: flows may wait for them.
+    pub(super) found: Vec<Ipv4Addr>,
+    notices: Sender<Notice>,
+    frame: Vec<u8>,
+    split: Vec<u8>,
+    lease_events: Vec<LeaseEvent>,
+    refusals: Refusals,
+    limits_told: Vec<&'static str>,
+    random: RandomState,
+    started: Instant,
+}
+
+#[derive(Default)]
+struct Refusals {
+    told: Option<Instant>,
+    more: u64,
+}
+
+impl Context {
+    pub(super) fn new(
+        settings: NetworkSettings,
+        services: Box<dyn GatewayServices + Send>,
+        notices: Sender<Notice>,
+        now: Instant,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            switch: Switch::new(settings.gateway_mac),
+            pool: Pool::new(settings.limits.buffer_bytes),
+            settings,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            links: Vec::new(),
+            neighbours: Neighbours::default(),
+            counters: NetworkCounters::default(),
+            services,
+            now,
+            dirty: Vec::new(),
+            found: Vec::new(),
+            notices,
+            frame: Vec::new(),
+            split: Vec::new(),
+            lease_events: Vec::new(),
+            refusals: Refusals::default(),
+            limits_told: Vec::new(),
+            random: RandomState::new(),
+            started: now,
+        })
+    }
+
+    /// Puts a descriptor under watch.
+    pub(super) fn watch(
+        &self,
+        descriptor: impl AsFd,
+        source: Source,
+        flags: epoll::EventFlags,
+    ) -> rustix::io::Result<()> {
+        epoll::add(
+            &self.epoll,
+            descriptor,
+            epoll::EventData::new_u64(source.token()),
+            flags,
+        )
+    }
+
+    pub(super) fn link(&mut self, id: LinkId) -> Option<&mut Link> {
+        self.links.get_mut(id.0 as usize)?.as_deref_mut()
+    }
+
+    pub(super) fn guest_on(&self, id: LinkId) -> Option<&GuestName> {
+        self.links.get(id.0 as usize)?.as_deref()?.guest.as_ref()
+    }
+
+    /// Sends a frame that may be lost to one link.
+    pub(super) fn send(&mut self, id: LinkId, frame: &[u8], offload: &Offload) {
+        if let Some(Some(link)) = self.links.get_mut(id.0 as usize) {
+            link.send(frame, offload, &mut self.split);
+            self.look_at(id);
+        }
+    }
+
+    /// The link is flushed, and watched for room if it has none, before the loop sleeps.
+    pub(super) fn look_at(&mut self, id: LinkId) {
+        if let Some(link) = self.link(id)
+            && !link.dirty
+        {
+            link.dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    /// Sends a frame that may be lost to every link but one.
+    pub(super) fn flood(&mut self, except: Option<LinkId>, frame: &[u8], offload: &Offload) {
+        for index in 0..u32::try_from(self.links.len()).unwrap_or(0) {
+            if except != Some(LinkId(index)) {
+                self.send(LinkId(index), frame, offload);
+            }
+        }
+    }
+
+    /// Sends a frame that `build` writes.
+    pub(super) fn send_built(&mut self, link: LinkId, build: impl FnOnce(&mut Vec<u8>)) {
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.clear();
+        build(&mut frame);
+        self.send(link, &frame, &Offload::default());
+        self.frame = frame;
+    }
+
+    /// From one of our addresses (or the far end we stand for) to a guest.
+    pub(super) fn path(&self, from: Ipv4Addr, to: Ipv4Addr, place: Place) -> Path {
+        Path {
+            source_mac: self.settings.gateway_mac,
+            destination_mac: place.mac,
+            source: from,
+            destination: to,
+        }
+    }
+
+    /// Tells a guest that its packet cannot be delivered; the gateway is the one who says so.
+    pub(super) fn send_unreachable(&mut self, place: Place, reason: Unreachable, quoted: &Quoted) {
+        let from = if reason == Unreachable::Port {
+            quoted.destination
+        } else {
+            self.settings.gateway
+        };
+        let path = self.path(from, quoted.source, place);
+        self.send_built(place.link, |frame| {
+            icmp::unreachable(frame, &path, reason, quoted)
+        });
+    }
+
+    /// A broadcast ARP request.
+    pub(super) fn ask_arp(&mut self, address: Ipv4Addr) {
+        let request = arp::request(&self.settings, address);
+        self.flood(None, &request, &Offload::default());
+    }
+
+    /// Whether a guest may use this source address, and notes where the address lives.
+    pub(super) fn source_allowed(&mut self, address: Ipv4Addr, place: Place) -> bool {
+        let ours = address == self.settings.gateway || address == self.settings.host_internal;
+        let foreign = self
+            .services
+            .owner_of(address)
+            .is_some_and(|owner| owner != place.mac);
+        if ours || foreign || !self.settings.subnet.contains(&address) {
+            if let Some(link) = self.link(place.link) {
+                link.counters.spoofed += 1;
+            }
+            return false;
+        }
+        if self.neighbours.learn(address, place.mac, place.link) {
+            self.found.push(address);
+        }
+        true
+    }
+
+    /// An initial sequence number nobody can guess and that grows between connections on the same numbers (RFC 6528).
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "sequence numbers are 32 bits of a hash and of a clock"
+    )]
+    pub(super) fn first_seq(&self, key: impl Hash) -> Seq {
+        let clock = self.now.saturating_duration_since(self.started).as_micros() / 4;
+        Seq((self.random.hash_one(key) as u32).wrapping_add(clock as u32))
+    }
+
+    /// Tells the daemon; a daemon too busy to listen costs a count, never a packet.
+    pub(super) fn notify(&mut self, notice: Notice) -> bool {
+        let taken = self.notices.try_send(notice).is_ok();
+        self.counters.notices_lost += u64::from(!taken);
+        taken
+    }
+
+    /// Tells of a refusal, at most once a second.
+    pub(super) fn refused(
+        &mut self,
+        link: LinkId,
+        protocol: &'static str,
+        to: SocketAddrV4,
+        reason: &'static str,
+    ) {
+        let due = self
+            .refusals
+            .told
+            .is_none_or(|told| self.now.saturating_duration_since(told) >= REFUSAL_INTERVAL);
+        if !due {
+            self.refusals.more += 1;
+            return;
+        }
+        let notice = Notice::Refused {
+            guest: self.guest_on(link).cloned(),
+            protocol,
+            destination: SocketAddr::V4(to),
+            reason,
+            more: self.refusals.more,
+        };
+        if self.notify(notice) {
+            self.refusals = Refusals {
+                told: Some(self.now),
+                more: 0,
+            };
+        } else {
+            self.refusals.more += 1;
+        }
+    }
+
+    /// Tells of a limit of the host, once.
+    pub(super) fn host_limit(
+        &mut self,
+        kind: &'static str,
+        message: impl FnOnce() -> String,
+        hint: Option<&str>,
+    ) {
+        if self.limits_told.contains(&kind) {
+            return;
+        }
+        let notice = Notice::HostLimit {
+            message: message(),
+            hint: hint.map(str::to_owned),
+        };
+        if self.notify(notice) {
+            self.limits_told.push(kind);
+        }
+    }
+
+    /// Passes on what the services have to tell.
+    pub(super) fn pass_lease_events(&mut self) {
+        let mut events = std::mem::take(&mut self.lease_events);
+        self.services.drain_lease_events(&mut events);
+        for event in events.drain(..) {
+            self.notify(Notice::Lease(event));
+        }
+        self.lease_events = events;
+    }
+
+    /// Writes what was gathered; links that turn out to be gone are pushed to `gone`.
+    pub(super) fn flush(&mut self, gone: &mut Vec<LinkId>) {
+        while let Some(id) = self.dirty.pop() {
+            let Some(Some(link)) = self.links.get_mut(id.0 as usize) else {
+                continue;
+            };
+            link.dirty = false;
+            link.flush();
+            if link.gone {
+                gone.push(id);
+            } else if link.full != link.room_watched {
+                link.room_watched = link.full;
+                let room = if link.full {
+                    epoll::EventFlags::OUT
+                } else {
+                    epoll::EventFlags::empty()
+                };
+                let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | room;
+                let data = epoll::EventData::new_u64(Source::Link(id).token());
+                if epoll::modify(&self.epoll, link.descriptor(), data, flags).is_err() {
+                    gone.push(id);
+                }
+            }
+        }
+    }
+}
+
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back_as_they_went() {
+        for source in [
+            Source::Wake,
+            Source::Link(LinkId(7)),
+            Source::Tcp(u32::MAX, 0x00ff_fffe),
+            Source::Udp(1),
+            Source::Echo(2),
+            Source::Publish(3),
+        ] {
+            assert_eq!(Source::from_token(source.token()), source);
+        }
+    }
+}

@@ -1,0 +1,566 @@
+//! UDP between guests and the host: one socket for each address and port of a guest, whatever it talks to
+//! (endpoint-independent mapping, RFC 4787 REQ-1), and clients of published UDP ports.
+//! Answers are let in from addresses that the guest has sent to (REQ-8: address-dependent filtering).
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Instant;
+
+use control::port::Protocol;
+use rustix::event::epoll::EventFlags;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+
+use super::context::{Context, Place, Source};
+use super::messages::FlowSnapshot;
+use crate::engine::fragment::pieces;
+use crate::engine::icmp::{Quoted, Unreachable};
+use crate::engine::nat::{self, Target};
+use crate::engine::packet::{
+    DONT_FRAGMENT, IPV4, Ipv4Fields, MORE_FRAGMENTS, PROTOCOL_UDP, UDP, udp_header, write_ipv4,
+    write_udp_frame,
+};
+use crate::engine::recent::Recent;
+use crate::io::host;
+
+/// Datagrams read from one socket in one turn.
+const TURN: usize = 64;
+/// Far ends that a mapping remembers; the one added longest ago is forgotten.
+const PEERS: usize = 64;
+
+/// Two ends as the guest sees them.
+type Ends = ((Ipv4Addr, u16), (Ipv4Addr, u16));
+
+struct Mapping {
+    socket: OwnedFd,
+    place: Place,
+    /// Addresses (as the host sees them) that may answer.
+    peers: Vec<Ipv4Addr>,
+    last_peer: Ipv4Addr,
+    bytes_out: u64,
+    bytes_in: u64,
+}
+
+struct Client {
+    /// The published socket and the client behind it.
+    socket: u32,
+    address: SocketAddr,
+    bytes_out: u64,
+    bytes_in: u64,
+}
+
+/// A datagram of a guest.
+#[derive(Clone, Copy)]
+pub(super) struct Datagram<'a> {
+    pub(super) source: (Ipv4Addr, u16),
+    pub(super) destination: (Ipv4Addr, u16),
+    pub(super) payload: &'a [u8],
+    /// The payload is many datagrams of this size (USO); 0 = one.
+    pub(super) segment: usize,
+}
+
+#[derive(Default)]
+pub(super) struct Datagrams {
+    mappings: Recent<(Ipv4Addr, u16), Mapping>,
+    clients: Recent<Ends, Client>,
+    /// (published socket, client) -> the client's slot.
+    by_client: HashMap<(u32, SocketAddr), u32>,
+    buffer: Vec<u8>,
+    frame: Vec<u8>,
+    identification: u16,
+    next_port: u16,
+}
+
+impl Datagrams {
+    pub(super) fn len(&self) -> usize {
+        self.mappings.len() + self.clients.len()
+    }
+
+    /// A datagram to somewhere beyond the gateway.
+    pub(super) fn from_guest<'p>(
+        &mut self,
+        context: &mut Context,
+        place: Place,
+        datagram: &Datagram<'_>,
+        published: impl Fn(u32) -> Option<&'p OwnedFd>,
+    ) {
+        if let Some(slot) = self.clients.find(&(datagram.source, datagram.destination)) {
+            self.clients.touch(slot, context.now);
+            if let Some((_, client)) = self.clients.at_mut(slot)
+                && let Some(socket) = published(client.socket)
+            {
+                client.bytes_out += datagram.payload.len() as u64;
+                each(datagram, |part| {
+                    if send(socket, part, client.address).is_err() {
+                        context.counters.udp_send_failed += 1;
+                    }
+                });
+            }
+            return;
+        }
+        let destination = SocketAddrV4::new(datagram.destination.0, datagram.destination.1);
+        let to = match nat::outbound(&context.settings, Protocol::Udp, destination) {
+            Ok(Target::HostLoopback(to) | Target::Remote(to)) => to,
+            Ok(Target::Gateway(_)) => return,
+            Err(refusal) => {
+                context.counters.udp_refused_policy += 1;
+                // Broadcast and multicast of a chatty guest are no news and get no answer (RFC 1122 §3.2.2).
+                if !matches!(
+                    refusal,
+                    nat::Refusal::Multicast | nat::Refusal::Reserved | nat::Refusal::ThisNetwork
+                ) && destination.ip() != &context.settings.subnet.broadcast()
+                {
+                    context.refused(place.link, "udp", destination, refusal.reason());
+                    let reason = if refusal.looks_closed() {
+                        Unreachable::Port
+                    } else {
+                        Unreachable::Prohibited
+                    };
+                    context.send_unreachable(
+                        place,
+                        reason,
+                        &quote(datagram.source, datagram.destination),
+                    );
+                }
+                return;
+            }
+        };
+        let Some(slot) = self.mapping(context, place, datagram.source) else {
+            return;
+        };
+        self.mappings.touch(slot, context.now);
+        let Some((_, mapping)) = self.mappings.at_mut(slot) else {
+            return;
+        };
+        if mapping.last_peer != *to.ip() {
+            mapping.last_peer = *to.ip();
+            if !mapping.peers.contains(to.ip()) {
+                if mapping.peers.len() >= PEERS {
+                    mapping.peers.remove(0);
+                }
+                mapping.peers.push(*to.ip());
+            }
+        }
+        mapping.bytes_out += datagram.payload.len() as u64;
+        let mut failure = None;
+        each(datagram, |part| {
+            let mut result = send(&mapping.socket, part, to.into());
+            if matches!(
+                result,
+                Err(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH)
+            ) {
+                // The error of an earlier datagram: it is in the error queue, this one was not tried.
+                result = send(&mapping.socket, part, to.into());
+            }
+            failure = result.err().or(failure);
+        });
+        if let Some(error) = failure {
+            context.counters.udp_send_failed += 1;
+            let reason = match error {
+                Errno::NETUNREACH | Errno::NETDOWN => Unreachable::Network,
+                Errno::HOSTUNREACH | Errno::HOSTDOWN => Unreachable::Host,
+                Errno::MSGSIZE => Unreachable::FragmentationNeeded(1_500),
+                Errno::ACCESS | Errno::PERM => Unreachable::Prohibited,
+                _full_or_pending => return,
+            };
+            context.send_unreachable(place, reason, &quote(datagram.source, datagram.destination));
+        }
+    }
+
+    fn mapping(
+        &mut self,
+        context: &mut Context,
+        place: Place,
+        source: (Ipv4Addr, u16),
+    ) -> Option<u32> {
+        if let Some(slot) = self.mappings.find(&source) {
+            let (_, mapping) = self.mappings.at_mut(slot)?;
+            if mapping.place != place {
+                if !context.source_allowed(source.0, place) {
+                    return None;
+                }
+                mapping.place = place;
+            }
+            return Some(slot);
+        }
+        if !context.source_allowed(source.0, place) {
+            return None;
+        }
+        while self.mappings.len() >= context.settings.limits.udp_mappings.max(1) {
+            let (oldest, _) = self.mappings.oldest()?;
+            self.mappings.remove(oldest);
+            context.counters.udp_evicted += 1;
+        }
+        let socket = match host::datagram() {
+            Ok(socket) => socket,
+            Err(error) => {
+                context.counters.udp_send_failed += 1;
+                let hint = Some("raise the limit of open files (ulimit -n)");
+                context.host_limit(
+                    "udp",
+                    || format!("cannot open a UDP socket for a guest: {error}"),
+                    hint,
+                );
+                return None;
+            }
+        };
+        let mapping = Mapping {
+            socket,
+            place,
+            peers: Vec::new(),
+            last_peer: Ipv4Addr::UNSPECIFIED,
+            bytes_out: 0,
+            bytes_in: 0,
+        };
+        let slot = self.mappings.insert(source, mapping, context.now);
+        context.counters.udp_mappings += 1;
+        let (_, mapping) = self.mappings.at(slot)?;
+        if context
+            .watch(&mapping.socket, Source::Udp(slot), EventFlags::IN)
+            .is_err()
+        {
+            self.mappings.remove(slot);
+            return None;
+        }
+        Some(slot)
+    }
+
+    /// A mapping's socket has news. True if more may be there.
+    pub(super) fn event(&mut self, context: &mut Context, slot: u32, flags: EventFlags) {
+        self.buffer.resize(BUFFER, 0);
+        let Some((&guest, mapping)) = self.mappings.at_mut(slot) else {
+            return;
+        };
+        let place = mapping.place;
+        if flags.contains(EventFlags::ERR) {
+            while let Some(error) = crate::sys::next_error(mapping.socket.as_fd()) {
+                let from = seen_from(context, SocketAddr::V4(error.destination));
+                if let (Some(reason), Some(from)) = (reason(&error), from) {
+                    context.send_unreachable(place, reason, &quote(guest, from));
+                }
+            }
+        }
+        let mut used = false;
+        for _turn in 0..TURN {
+            let (count, from) = match rustix::net::recvfrom(
+                &mapping.socket,
+                &mut self.buffer[..],
+                RecvFlags::DONTWAIT,
+            ) {
+                Ok((_, count, Some(from))) => (count, from),
+                // A pending error is reported once and then gone.
+                Ok((_, _, None))
+                | Err(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH) => continue,
+                Err(_empty) => break,
+            };
+            let Ok(SocketAddr::V4(from)) = SocketAddr::try_from(from) else {
+                continue;
+            };
+            if mapping.last_peer != *from.ip() && !mapping.peers.contains(from.ip()) {
+                context.counters.udp_unsolicited += 1;
+                continue;
+            }
+            let Some(seen) = seen_from(context, from.into()) else {
+                continue;
+            };
+            used = true;
+            mapping.bytes_in += count as u64;
+            deliver(
+                context,
+                &mut self.frame,
+                &mut self.identification,
+                place,
+                (seen, guest),
+                &self.buffer[..count],
+            );
+        }
+        if used {
+            self.mappings.touch(slot, context.now);
+        }
+    }
+
+    /// A published socket has datagrams for a guest.
+    pub(super) fn published(
+        &mut self,
+        context: &mut Context,
+        socket: u32,
+        descriptor: &OwnedFd,
+        guest: Option<(Ipv4Addr, u16)>,
+    ) {
+        self.buffer.resize(BUFFER, 0);
+        while crate::sys::next_error(descriptor.as_fd()).is_some() {}
+        for _turn in 0..TURN {
+            let received =
+                rustix::net::recvfrom(descriptor, &mut self.buffer[..], RecvFlags::DONTWAIT);
+            let (count, from) = match received {
+                Ok((_, count, Some(from))) => (count, from),
+                Ok((_, _, None))
+                | Err(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH) => continue,
+                Err(_empty) => break,
+            };
+            let (Ok(from), Some(guest)) = (SocketAddr::try_from(from), guest) else {
+                continue;
+            };
+            let Some((mac, link)) = context.neighbours.get(guest.0) else {
+                // The datagram is lost, as a router loses it while ARP is under way (RFC 1812 §3.3.2); the next is not.
+                context.ask_arp(guest.0);
+                continue;
+            };
+            let Some(slot) = self.client(context, socket, from, guest) else {
+                continue;
+            };
+            self.clients.touch(slot, context.now);
+            let Some((&(_, seen), client)) = self.clients.at_mut(slot) else {
+                continue;
+            };
+            client.bytes_in += count as u64;
+            let place = Place { mac, link };
+            deliver(
+                context,
+                &mut self.frame,
+                &mut self.identification,
+                place,
+                (seen, guest),
+                &self.buffer[..count],
+            );
+        }
+    }
+
+    fn client(
+        &mut self,
+        context: &mut Context,
+        socket: u32,
+        from: SocketAddr,
+        guest: (Ipv4Addr, u16),
+    ) -> Option<u32> {
+        if let Some(&slot) = self.by_client.get(&(socket, from)) {
+            if self
+                .clients
+                .at(slot)
+                .is_some_and(|(ends, _)| ends.0 == guest)
+            {
+                return Some(slot);
+            }
+            self.drop_client(slot);
+        }
+        while self.clients.len() >= context.settings.limits.udp_mappings.max(1) {
+            let (oldest, _) = self.clients.oldest()?;
+            self.drop_client(oldest);
+            context.counters.udp_evicted += 1;
+        }
+        let address = nat::client_seen_as(&context.settings, from);
+        let mut seen = (address, from.port());
+        let mut tries = 0_u16;
+        while self.clients.find(&(guest, seen)).is_some() {
+            tries += 1;
+            if tries > 1_024 {
+                return None;
+            }
+            self.next_port = self.next_port.wrapping_add(1) | 0x8000;
+            seen = (address, self.next_port);
+        }
+        let client = Client {
+            socket,
+            address: from,
+            bytes_out: 0,
+            bytes_in: 0,
+        };
+        let slot = self.clients.insert((guest, seen), client, context.now);
+        self.by_client.insert((socket, from), slot);
+        context.counters.udp_mappings += 1;
+        Some(slot)
+    }
+
+    fn drop_client(&mut self, slot: u32) {
+        if let Some((_, client)) = self.clients.remove(slot) {
+            self.by_client.remove(&(client.socket, client.address));
+        }
+    }
+
+    /// A published socket is closed: its clients are forgotten.
+    pub(super) fn unpublished(&mut self, socket: u32) {
+        let slots: Vec<u32> = self
+            .clients
+            .iter()
+            .filter(|entry| entry.2.socket == socket)
+            .map(|entry| entry.0)
+            .collect();
+        for slot in slots {
+            self.drop_client(slot);
+        }
+    }
+
+    /// A link is gone.
+    pub(super) fn link_gone(&mut self, link: crate::engine::services::LinkId) {
+        let slots: Vec<u32> = self
+            .mappings
+            .iter()
+            .filter(|entry| entry.2.place.link == link)
+            .map(|entry| entry.0)
+            .collect();
+        for slot in slots {
+            self.mappings.remove(slot);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn deadline(&self, context: &Context) -> Option<Instant> {
+        let idle = context.settings.limits.udp_idle;
+        let (a, b) = (self.mappings.deadline(idle), self.clients.deadline(idle));
+        a.into_iter().chain(b).min()
+    }
+
+    pub(super) fn handle_timeout(&mut self, context: &Context) {
+        let idle = context.settings.limits.udp_idle;
+        while let Some((slot, used)) = self.mappings.oldest()
+            && used + idle <= context.now
+        {
+            self.mappings.remove(slot);
+        }
+        while let Some((slot, used)) = self.clients.oldest()
+            && used + idle <= context.now
+        {
+            self.drop_client(slot);
+        }
+        if self.len() == 0 {
+            self.buffer = Vec::new();
+            self.frame = Vec::new();
+        }
+    }
+
+    pub(super) fn snapshot(&self, now: Instant) -> impl Iterator<Item = FlowSnapshot> {
+        let mappings = self
+            .mappings
+            .iter()
+            .map(move |(_, guest, mapping, used)| FlowSnapshot {
+                protocol: "udp",
+                guest: *guest,
+                remote: (mapping.last_peer, 0),
+                outbound: true,
+                state: "open",
+                bytes_out: mapping.bytes_out,
+                bytes_in: mapping.bytes_in,
+                idle: now.saturating_duration_since(used),
+            });
+        let clients = self
+            .clients
+            .iter()
+            .map(move |(_, ends, client, used)| FlowSnapshot {
+                protocol: "udp",
+                guest: ends.0,
+                remote: ends.1,
+                outbound: false,
+                state: "open",
+                bytes_out: client.bytes_out,
+                bytes_in: client.bytes_in,
+                idle: now.saturating_duration_since(used),
+            });
+        mappings.chain(clients)
+    }
+}
+
+const BUFFER: usize = 1 << 16;
+
+/// Calls `visit` for each datagram of a USO frame, or once.
+fn each(datagram: &Datagram<'_>, mut visit: impl FnMut(&[u8])) {
+    if datagram.segment == 0 || datagram.payload.is_empty() {
+        visit(datagram.payload);
+    } else {
+        datagram.payload.chunks(datagram.segment).for_each(visit);
+    }
+}
+
+fn send(socket: &OwnedFd, payload: &[u8], to: SocketAddr) -> rustix::io::Result<()> {
+    rustix::net::sendto(
+        socket,
+        payload,
+        SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+        &to,
+    )
+    .map(|_all| ())
+}
+
+/// The far end as the guest knows it.
+fn seen_from(context: &Context, from: SocketAddr) -> Option<(Ipv4Addr, u16)> {
+    let SocketAddr::V4(from) = from else {
+        return None;
+    };
+    let address = if from.ip().is_loopback() {
+        context.settings.host_internal
+    } else {
+        *from.ip()
+    };
+    Some((address, from.port()))
+}
+
+fn reason(error: &crate::sys::QueuedError) -> Option<Unreachable> {
+    match (error.icmp, error.errno) {
+        (Some((3, 0)), _) => Some(Unreachable::Network),
+        (Some((3, 1)), _) => Some(Unreachable::Host),
+        (Some((3, 3)), _) => Some(Unreachable::Port),
+        (Some((3, 4)), _) => Some(Unreachable::FragmentationNeeded(
+            u16::try_from(error.info).unwrap_or(u16::MAX),
+        )),
+        (Some((3, 9 | 10 | 13)), _) => Some(Unreachable::Prohibited),
+        (None, libc::EMSGSIZE) => Some(Unreachable::FragmentationNeeded(
+            u16::try_from(error.info).unwrap_or(u16::MAX),
+        )),
+        (_, libc::ECONNREFUSED) => Some(Unreachable::Port),
+        (_, libc::EHOSTUNREACH) => Some(Unreachable::Host),
+        (_, libc::ENETUNREACH) => Some(Unreachable::Network),
+        _other => None,
+    }
+}
+
+fn quote(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Quoted {
+    let mut start = [0; 8];
+    start[..2].copy_from_slice(&source.1.to_be_bytes());
+    start[2..4].copy_from_slice(&destination.1.to_be_bytes());
+    start[4..6].copy_from_slice(&8_u16.to_be_bytes());
+    Quoted {
+        protocol: PROTOCOL_UDP,
+        source: source.0,
+        destination: destination.0,
+        start,
+    }
+}
+
+/// Brings a datagram to a guest, in fragments if it is longer than the network's MTU.
+fn deliver(
+    context: &mut Context,
+    frame: &mut Vec<u8>,
+    identification: &mut u16,
+    place: Place,
+    (from, to): Ends,
+    payload: &[u8],
+) {
+    let path = context.path(from.0, to.0, place);
+    let mtu = usize::from(context.settings.mtu);
+    let plain = crate::engine::offload::Offload::default();
+    if IPV4 + UDP + payload.len() <= mtu {
+        write_udp_frame(frame, &path, (from.1, to.1), payload);
+        context.send(place.link, frame, &plain);
+        return;
+    }
+    *identification = identification.wrapping_add(1);
+    let mut whole = udp_header(&path, (from.1, to.1), payload).to_vec();
+    whole.extend_from_slice(payload);
+    for (start, end, more) in pieces(whole.len(), mtu) {
+        let offset = u16::try_from(start / 8).unwrap_or(0);
+        let fields = Ipv4Fields {
+            protocol: PROTOCOL_UDP,
+            payload_length: end - start,
+            identification: *identification,
+            fragment: offset | if more { MORE_FRAGMENTS } else { 0 },
+        };
+        debug_assert_eq!(fields.fragment & DONT_FRAGMENT, 0);
+        frame.clear();
+        frame.extend_from_slice(&write_ipv4(&path, &fields));
+        frame.extend_from_slice(&whole[start..end]);
+        context.send(place.link, frame, &plain);
+    }
+}

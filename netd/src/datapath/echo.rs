@@ -1,0 +1,226 @@
+//! Ping to the outside through the kernel's ping sockets (icmp(7)), where net.ipv4.ping_group_range lets us.
+//! One socket for each identifier of a guest; the kernel chooses its own identifier on the wire.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::EventFlags;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::net::{RecvFlags, SendFlags};
+
+use super::context::{Context, Place, Source};
+use super::messages::FlowSnapshot;
+use crate::engine::icmp::{self, Quoted, Unreachable};
+use crate::engine::nat;
+use crate::engine::packet::PROTOCOL_ICMP;
+use crate::engine::recent::Recent;
+use crate::io::host;
+
+/// RFC 5508 REQ-2: at least 60 s.
+const IDLE: Duration = Duration::from_secs(60);
+
+struct Mapping {
+    socket: OwnedFd,
+    place: Place,
+    remote: Ipv4Addr,
+}
+
+#[derive(Default)]
+pub(super) struct Echoes {
+    mappings: Recent<(Ipv4Addr, u16), Mapping>,
+}
+
+impl Echoes {
+    /// An echo request (its ICMP bytes, checksum verified) to somewhere beyond the gateway.
+    pub(super) fn from_guest(
+        &mut self,
+        context: &mut Context,
+        place: Place,
+        (source, destination): (Ipv4Addr, Ipv4Addr),
+        message: &[u8],
+    ) {
+        let Some(start) = message.first_chunk::<8>() else {
+            return;
+        };
+        let identifier = u16::from_be_bytes([start[4], start[5]]);
+        let quoted = Quoted {
+            protocol: PROTOCOL_ICMP,
+            source,
+            destination,
+            start: *start,
+        };
+        let to = SocketAddrV4::new(destination, 0);
+        if let Err(refusal) = nat::outside(&context.settings, destination) {
+            context.counters.echo_refused += 1;
+            if refusal == nat::Refusal::HostOnly {
+                context.refused(place.link, "icmp", to, refusal.reason());
+                context.send_unreachable(place, Unreachable::Prohibited, &quoted);
+            }
+            return;
+        }
+        let Some(slot) = self.mapping(context, place, (source, identifier), destination) else {
+            context.counters.echo_refused += 1;
+            return;
+        };
+        self.mappings.touch(slot, context.now);
+        let Some((_, mapping)) = self.mappings.at_mut(slot) else {
+            return;
+        };
+        mapping.remote = destination;
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match rustix::net::sendto(&mapping.socket, message, flags, &to) {
+            Ok(_) => context.counters.echo_forwarded += 1,
+            Err(rustix::io::Errno::NETUNREACH) => {
+                context.send_unreachable(place, Unreachable::Network, &quoted)
+            }
+            Err(rustix::io::Errno::HOSTUNREACH) => {
+                context.send_unreachable(place, Unreachable::Host, &quoted)
+            }
+            Err(_) => context.counters.echo_refused += 1,
+        }
+    }
+
+    fn mapping(
+        &mut self,
+        context: &mut Context,
+        place: Place,
+        key: (Ipv4Addr, u16),
+        remote: Ipv4Addr,
+    ) -> Option<u32> {
+        if let Some(slot) = self.mappings.find(&key) {
+            let (_, mapping) = self.mappings.at_mut(slot)?;
+            if mapping.place == place {
+                return Some(slot);
+            }
+            self.mappings.remove(slot);
+        }
+        if !context.source_allowed(key.0, place) {
+            return None;
+        }
+        while self.mappings.len() >= context.settings.limits.echo_mappings.max(1) {
+            let (oldest, _) = self.mappings.oldest()?;
+            self.mappings.remove(oldest);
+        }
+        let socket = match host::echo() {
+            Ok(socket) => socket,
+            Err(error) => {
+                context.host_limit(
+                    "echo",
+                    || format!("guests cannot ping beyond the gateway: no ping socket ({error})"),
+                    Some("sysctl -w net.ipv4.ping_group_range='0 2147483647'"),
+                );
+                return None;
+            }
+        };
+        let slot = self.mappings.insert(
+            key,
+            Mapping {
+                socket,
+                place,
+                remote,
+            },
+            context.now,
+        );
+        let (_, mapping) = self.mappings.at(slot)?;
+        if context
+            .watch(&mapping.socket, Source::Echo(slot), EventFlags::IN)
+            .is_err()
+        {
+            self.mappings.remove(slot);
+            return None;
+        }
+        Some(slot)
+    }
+
+    /// A ping socket has news.
+    pub(super) fn event(&mut self, context: &mut Context, slot: u32) {
+        let Some((&(guest, identifier), mapping)) = self.mappings.at_mut(slot) else {
+            return;
+        };
+        let place = mapping.place;
+        let mut start = [8, 0, 0, 0, 0, 0, 0, 0];
+        start[4..6].copy_from_slice(&identifier.to_be_bytes());
+        while let Some(error) = crate::sys::next_error(mapping.socket.as_fd()) {
+            let reason = match (error.icmp, error.errno) {
+                (Some((3, 0)), _) | (_, libc::ENETUNREACH) => Unreachable::Network,
+                (Some((3, 13)), _) => Unreachable::Prohibited,
+                (Some((3, _)), _) | (_, libc::EHOSTUNREACH) => Unreachable::Host,
+                _other => continue,
+            };
+            let quoted = Quoted {
+                protocol: PROTOCOL_ICMP,
+                source: guest,
+                destination: mapping.remote,
+                start,
+            };
+            context.send_unreachable(place, reason, &quoted);
+        }
+        let mut buffer = vec![0; 1 << 16];
+        let mut used = false;
+        for _turn in 0..16 {
+            let Ok((_, count, from)) =
+                rustix::net::recvfrom(&mapping.socket, &mut buffer[..], RecvFlags::DONTWAIT)
+            else {
+                break;
+            };
+            let Some(Ok(SocketAddr::V4(from))) = from.map(SocketAddr::try_from) else {
+                continue;
+            };
+            let message = &buffer[..count];
+            if message.len() < 8 || message[0] != 0 {
+                continue;
+            }
+            used = true;
+            let path = context.path(*from.ip(), guest, place);
+            context.send_built(place.link, |frame| {
+                icmp::echo_reply_from(frame, &path, identifier, message)
+            });
+        }
+        if used {
+            self.mappings.touch(slot, context.now);
+        }
+    }
+
+    pub(super) fn link_gone(&mut self, link: crate::engine::services::LinkId) {
+        let slots: Vec<u32> = self
+            .mappings
+            .iter()
+            .filter(|entry| entry.2.place.link == link)
+            .map(|entry| entry.0)
+            .collect();
+        for slot in slots {
+            self.mappings.remove(slot);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.mappings.deadline(IDLE)
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        while let Some((slot, used)) = self.mappings.oldest()
+            && used + IDLE <= now
+        {
+            self.mappings.remove(slot);
+        }
+    }
+
+    pub(super) fn snapshot(&self, now: Instant) -> impl Iterator<Item = FlowSnapshot> {
+        self.mappings
+            .iter()
+            .map(move |(_, guest, mapping, used)| FlowSnapshot {
+                protocol: "icmp",
+                guest: *guest,
+                remote: (mapping.remote, 0),
+                outbound: true,
+                state: "open",
+                bytes_out: 0,
+                bytes_in: 0,
+                idle: now.saturating_duration_since(used),
+            })
+    }
+}

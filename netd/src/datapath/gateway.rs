@@ -1,0 +1,157 @@
+//! DHCP and DNS at the gateway's address: datagrams to and from the services, and queries that wait for an
+//! answer from elsewhere. What the answers say is the services' business.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use super::context::{Context, Place};
+use super::messages::{DnsToken, Notice};
+use crate::engine::packet::{BROADCAST, Path, write_udp_frame};
+use crate::engine::services::{DhcpArrival, DhcpDestination, DnsClient, DnsOutcome};
+
+const DNS_PORT: u16 = 53;
+const DHCP_SERVER: u16 = 67;
+const DHCP_CLIENT: u16 = 68;
+/// Queries that wait for an answer; more are dropped (the client asks again).
+const WAITING: usize = 1_024;
+/// A resolver's client has given up by then.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Waiting {
+    place: Place,
+    client: (Ipv4Addr, u16),
+}
+
+#[derive(Default)]
+pub(super) struct Gateway {
+    waiting: HashMap<u64, Waiting>,
+    order: VecDeque<(u64, Instant)>,
+    next_token: u64,
+}
+
+impl Gateway {
+    /// A datagram to port 67.
+    pub(super) fn dhcp(
+        &mut self,
+        context: &mut Context,
+        place: Place,
+        source: Ipv4Addr,
+        payload: &[u8],
+    ) {
+        context.counters.dhcp_messages += 1;
+        let guest = context
+            .links
+            .get(place.link.0 as usize)
+            .and_then(|link| link.as_deref()?.guest.as_ref());
+        let arrival = DhcpArrival {
+            source: place.mac,
+            source_address: source,
+            link: place.link,
+            guest,
+        };
+        let reply = context.services.dhcp(payload, &arrival, context.now);
+        context.pass_lease_events();
+        let Some(reply) = reply else { return };
+        let (destination_mac, destination, port) = match reply.destination {
+            DhcpDestination::Broadcast => (BROADCAST, Ipv4Addr::BROADCAST, DHCP_CLIENT),
+            DhcpDestination::Relay { mac, address } => (mac, address, DHCP_SERVER),
+            DhcpDestination::Unicast { mac, address } => (mac, address, DHCP_CLIENT),
+        };
+        let path = Path {
+            source_mac: context.settings.gateway_mac,
+            destination_mac,
+            source: context.settings.gateway,
+            destination,
+        };
+        context.send_built(place.link, |frame| {
+            write_udp_frame(frame, &path, (DHCP_SERVER, port), &reply.payload)
+        });
+    }
+
+    /// A datagram to port 53 of the gateway.
+    pub(super) fn dns(
+        &mut self,
+        context: &mut Context,
+        place: Place,
+        client: (Ipv4Addr, u16),
+        query: &[u8],
+    ) {
+        if !context.source_allowed(client.0, place) {
+            return;
+        }
+        context.counters.dns_queries += 1;
+        let guest = context
+            .links
+            .get(place.link.0 as usize)
+            .and_then(|link| link.as_deref()?.guest.as_ref());
+        let outcome = context.services.dns(
+            query,
+            &DnsClient {
+                address: client.0,
+                guest,
+            },
+            context.now,
+        );
+        match outcome {
+            DnsOutcome::Answer(answer) => answer_dns(context, place, client, &answer),
+            DnsOutcome::Forward => self.forward(context, place, client, query),
+            DnsOutcome::Drop => context.counters.dns_dropped += 1,
+        }
+    }
+
+    fn forward(
+        &mut self,
+        context: &mut Context,
+        place: Place,
+        client: (Ipv4Addr, u16),
+        query: &[u8],
+    ) {
+        while let Some((token, until)) = self.order.front().copied()
+            && (until <= context.now || !self.waiting.contains_key(&token))
+        {
+            self.order.pop_front();
+            self.waiting.remove(&token);
+        }
+        let guest = context.guest_on(place.link).cloned();
+        self.next_token += 1;
+        let token = self.next_token;
+        let full = self.waiting.len() >= WAITING;
+        let notice = Notice::DnsQuery {
+            token: DnsToken(token),
+            payload: query.to_vec(),
+            address: client.0,
+            guest,
+        };
+        if full || !context.notify(notice) {
+            context.counters.dns_dropped += 1;
+            return;
+        }
+        self.waiting.insert(token, Waiting { place, client });
+        self.order.push_back((token, context.now + PATIENCE));
+    }
+
+    /// The answer to a forwarded query.
+    pub(super) fn answer(&mut self, context: &mut Context, token: DnsToken, payload: &[u8]) {
+        if let Some(waiting) = self.waiting.remove(&token.0) {
+            answer_dns(context, waiting.place, waiting.client, payload);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.waiting.clear();
+        self.order.clear();
+    }
+}
+
+fn answer_dns(context: &mut Context, place: Place, client: (Ipv4Addr, u16), payload: &[u8]) {
+    let path = context.path(context.settings.gateway, client.0, place);
+    // A longer answer would not fit a packet: the services truncate (RFC 1035 §4.2.1), this is the last guard.
+    if payload.len() + 28 > usize::from(context.settings.mtu) {
+        context.counters.dns_dropped += 1;
+        return;
+    }
+    context.send_built(place.link, |frame| {
+        write_udp_frame(frame, &path, (DNS_PORT, client.1), payload)
+    });
+}

@@ -1,0 +1,333 @@
+//! A frame of a guest on its way in: switch, then ARP or IPv4, then the protocol's table.
+//! Bad bytes are counted and dropped here; nothing behind this file sees a packet whose lengths do not fit.
+
+use std::net::Ipv4Addr;
+
+use control::mac::MacAddress;
+use smoltcp::wire::{Icmpv4Message, Icmpv4Packet, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket};
+
+use super::context::{Context, Place};
+use super::datagrams::Datagram;
+use super::messages::Notice;
+use super::worker::Tables;
+use crate::engine::arp::{self, Arp};
+use crate::engine::checksum::{Sum, checksum};
+use crate::engine::fragment::{self, Outcome};
+use crate::engine::icmp;
+use crate::engine::offload::{Offload, Segmentation};
+use crate::engine::packet::{ETHERNET, PROTOCOL_TCP, PROTOCOL_UDP};
+use crate::engine::services::LinkId;
+use crate::engine::switch::{Destination, Learned};
+
+/// One frame from `from`.
+pub(super) fn frame(
+    context: &mut Context,
+    tables: &mut Tables,
+    from: LinkId,
+    frame: &[u8],
+    offload: &Offload,
+) {
+    let Some(link) = context.link(from) else {
+        return;
+    };
+    link.counters.received_frames += 1;
+    link.counters.received_bytes += frame.len() as u64;
+    let Some(header) = frame.first_chunk::<ETHERNET>() else {
+        link.counters.malformed += 1;
+        return;
+    };
+    let [
+        d0,
+        d1,
+        d2,
+        d3,
+        d4,
+        d5,
+        s0,
+        s1,
+        s2,
+        s3,
+        s4,
+        s5,
+        type_high,
+        type_low,
+    ] = *header;
+    let destination = MacAddress([d0, d1, d2, d3, d4, d5]);
+    let source = MacAddress([s0, s1, s2, s3, s4, s5]);
+    if link.last_source != Some(source) && !learn(context, source, from) {
+        return;
+    }
+    let ether_type = u16::from_be_bytes([type_high, type_low]);
+    let place = Place {
+        mac: source,
+        link: from,
+    };
+    let payload = &frame[ETHERNET..];
+    if ether_type == ETHER_ARP {
+        if !address_resolution(context, place, payload) {
+            return;
+        }
+    } else if ether_type == ETHER_IPV4 && speaks_for_us(context, payload) {
+        spoofed(context, from);
+        return;
+    }
+    match context.switch.destination(destination, from) {
+        Destination::Gateway => {}
+        Destination::Everyone => context.flood(Some(from), frame, offload),
+        Destination::Link(to) => return context.send(to, frame, offload),
+        Destination::Unknown => return context.flood(Some(from), frame, offload),
+        Destination::Nobody => return,
+    }
+    if ether_type == ETHER_IPV4 {
+        ipv4(context, tables, place, payload, offload);
+    }
+}
+
+const ETHER_IPV4: u16 = 0x0800;
+const ETHER_ARP: u16 = 0x0806;
+
+fn spoofed(context: &mut Context, from: LinkId) {
+    if let Some(link) = context.link(from) {
+        link.counters.spoofed += 1;
+    }
+}
+
+fn malformed(context: &mut Context, from: LinkId) {
+    if let Some(link) = context.link(from) {
+        link.counters.malformed += 1;
+    }
+}
+
+/// False: drop the frame.
+fn learn(context: &mut Context, source: MacAddress, from: LinkId) -> bool {
+    match context.switch.learn(source, from, context.now) {
+        Learned::Spoofed => {
+            spoofed(context, from);
+            return false;
+        }
+        Learned::New => {
+            for link in context.links.iter_mut().flatten() {
+                if link.last_source == Some(source) {
+                    link.last_source = None;
+                }
+            }
+            let guest = context.guest_on(from).cloned();
+            context.notify(Notice::MacLearned {
+                mac: source,
+                link: from,
+                guest,
+            });
+        }
+        Learned::Known => {}
+    }
+    if let Some(link) = context.link(from) {
+        link.last_source = Some(source);
+    }
+    true
+}
+
+/// False: the frame goes no further.
+fn address_resolution(context: &mut Context, place: Place, payload: &[u8]) -> bool {
+    match arp::receive(&context.settings, payload, place.mac) {
+        Arp::Malformed => {
+            malformed(context, place.link);
+            false
+        }
+        Arp::Spoofed => {
+            spoofed(context, place.link);
+            false
+        }
+        Arp::Seen { claim, answer } => {
+            if let Some((address, _mac)) = claim
+                && !context.source_allowed(address, place)
+            {
+                return false;
+            }
+            match answer {
+                Some(answer) => {
+                    context.send(place.link, &answer, &Offload::default());
+                    false
+                }
+                None => true,
+            }
+        }
+    }
+}
+
+/// An IPv4 source address that is ours.
+fn speaks_for_us(context: &Context, payload: &[u8]) -> bool {
+    let Some([a, b, c, d]) = payload.get(12..16) else {
+        return false;
+    };
+    let source = Ipv4Addr::new(*a, *b, *c, *d);
+    source == context.settings.gateway || source == context.settings.host_internal
+}
+
+fn ipv4(
+    context: &mut Context,
+    tables: &mut Tables,
+    place: Place,
+    payload: &[u8],
+    offload: &Offload,
+) {
+    let Ok(packet) = Ipv4Packet::new_checked(payload) else {
+        context.counters.ip_malformed += 1;
+        return;
+    };
+    let header = usize::from(packet.header_len());
+    if packet.version() != 4 || checksum(&payload[..header]) != 0 {
+        context.counters.ip_malformed += 1;
+        return;
+    }
+    let (source, destination) = (packet.src_addr(), packet.dst_addr());
+    // A flooded frame for another guest or group is none of ours.
+    if destination.is_multicast() {
+        return;
+    }
+    let body = packet.payload();
+    let protocol: u8 = packet.next_header().into();
+    if packet.more_frags() || packet.frag_offset() > 0 {
+        let datagram = fragment::Datagram {
+            source,
+            destination,
+            protocol,
+            identification: packet.ident(),
+        };
+        let offset = usize::from(packet.frag_offset());
+        match tables
+            .fragments
+            .receive(datagram, offset, packet.more_frags(), body, context.now)
+        {
+            Outcome::Waiting => {}
+            Outcome::Dropped => context.counters.fragments_dropped += 1,
+            Outcome::Complete(whole) => {
+                context.counters.reassembled += 1;
+                transport(
+                    context,
+                    tables,
+                    place,
+                    (source, destination),
+                    protocol,
+                    &whole,
+                    &Offload::default(),
+                );
+            }
+        }
+        return;
+    }
+    transport(
+        context,
+        tables,
+        place,
+        (source, destination),
+        protocol,
+        body,
+        offload,
+    );
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the packet's parts, once, on the hot path"
+)]
+fn transport(
+    context: &mut Context,
+    tables: &mut Tables,
+    place: Place,
+    ends: (Ipv4Addr, Ipv4Addr),
+    protocol: u8,
+    body: &[u8],
+    offload: &Offload,
+) {
+    let length = u16::try_from(body.len()).unwrap_or(u16::MAX);
+    let intact = |number| {
+        let mut sum = Sum::pseudo_header(ends.0, ends.1, number, length);
+        sum.add(body);
+        sum.finish() == 0
+    };
+    match IpProtocol::from(protocol) {
+        IpProtocol::Tcp => {
+            let Ok(packet) = TcpPacket::new_checked(body) else {
+                return malformed(context, place.link);
+            };
+            if !offload.trusted() && !intact(PROTOCOL_TCP) {
+                return malformed(context, place.link);
+            }
+            tables.flows.segment(context, place, ends, &packet);
+        }
+        IpProtocol::Udp => {
+            let Ok(packet) = UdpPacket::new_checked(body) else {
+                return malformed(context, place.link);
+            };
+            let unsummed = packet.checksum() == 0;
+            if !offload.trusted() && !unsummed && !intact(PROTOCOL_UDP) {
+                return malformed(context, place.link);
+            }
+            let segment = match offload.segmentation {
+                Segmentation::Udp => usize::from(offload.segment_size),
+                Segmentation::None | Segmentation::Tcp4 | Segmentation::Tcp6 => 0,
+            };
+            let datagram = Datagram {
+                source: (ends.0, packet.src_port()),
+                destination: (ends.1, packet.dst_port()),
+                payload: packet.payload(),
+                segment,
+            };
+            udp(context, tables, place, &datagram);
+        }
+        IpProtocol::Icmp => icmp(context, tables, place, ends, body),
+        _other => context.counters.ip_unsupported += 1,
+    }
+}
+
+fn udp(context: &mut Context, tables: &mut Tables, place: Place, datagram: &Datagram<'_>) {
+    let (to, port) = datagram.destination;
+    let gateway = to == context.settings.gateway;
+    if port == 67 && (gateway || to.is_broadcast()) {
+        return tables
+            .gateway
+            .dhcp(context, place, datagram.source.0, datagram.payload);
+    }
+    if port == 53 && gateway {
+        return tables
+            .gateway
+            .dns(context, place, datagram.source, datagram.payload);
+    }
+    if to.is_broadcast() || to == context.settings.subnet.broadcast() {
+        return;
+    }
+    let published = &tables.published;
+    tables
+        .datagrams
+        .from_guest(context, place, datagram, |index| {
+            published.descriptor(index)
+        });
+}
+
+fn icmp(
+    context: &mut Context,
+    tables: &mut Tables,
+    place: Place,
+    ends: (Ipv4Addr, Ipv4Addr),
+    body: &[u8],
+) {
+    let Ok(packet) = Icmpv4Packet::new_checked(body) else {
+        return malformed(context, place.link);
+    };
+    if checksum(body) != 0 {
+        return malformed(context, place.link);
+    }
+    // Errors that a guest sends belong to flows whose host socket cannot be told; TCP and UDP find out by themselves.
+    if packet.msg_type() != Icmpv4Message::EchoRequest {
+        return;
+    }
+    let (source, destination) = ends;
+    if destination == context.settings.gateway || destination == context.settings.host_internal {
+        if context.source_allowed(source, place) {
+            let path = context.path(destination, source, place);
+            context.send_built(place.link, |frame| icmp::echo_reply(frame, &path, body));
+        }
+    } else {
+        tables.echoes.from_guest(context, place, ends, body);
+    }
+}

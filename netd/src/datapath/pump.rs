@@ -1,0 +1,357 @@
+//! One TCP flow at work: bytes from a guest's frame straight into the host's socket, bytes from the host's socket
+//! into one frame for the guest. The machine says what is allowed, this file makes the calls.
+//! It neither opens nor closes flows (`flows` does).
+
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+
+use super::context::{Context, Place};
+use crate::engine::tcp::segment::Segment;
+use crate::engine::tcp::{Intake, Machine, Phase};
+use crate::io::link::TcpFrame;
+use crate::io::pool::{Chunks, LARGE, Pool, SMALL};
+
+/// Frames to the guest in one turn of one flow.
+const TURN: usize = 32;
+/// Slices of one frame.
+const SLICES: usize = 16;
+
+/// The two ends of a flow as the guest sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) guest: (std::net::Ipv4Addr, u16),
+    pub(super) remote: (std::net::Ipv4Addr, u16),
+}
+
+/// One flow.
+#[derive(Debug)]
+pub(super) struct Flow {
+    pub(super) machine: Machine,
+    pub(super) key: Key,
+    /// Where the guest sits; unknown until ARP answers for a published port.
+    pub(super) place: Option<Place>,
+    pub(super) host: OwnedFd,
+    pub(super) outbound: bool,
+    /// The socket may have something to read (edge-triggered: true until it says otherwise).
+    pub(super) readable: bool,
+    /// The socket may take something.
+    pub(super) writable: bool,
+    /// The host's peer has closed or failed: read until the end.
+    pub(super) hangup: bool,
+    /// An error waits in the socket.
+    pub(super) failed: bool,
+    write_shut: bool,
+    /// In the ready list.
+    pub(super) queued: bool,
+    /// In its link's list of waiters.
+    pub(super) waiting: bool,
+    /// In the list of those that found no buffer.
+    pub(super) starved: bool,
+    /// The earliest timer entry there is.
+    pub(super) armed: Option<std::time::Instant>,
+    pub(super) since: std::time::Instant,
+    to_guest: Chunks,
+    to_host: Chunks,
+    pub(super) bytes_out: u64,
+    pub(super) bytes_in: u64,
+}
+
+/// What is to become of the flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Goes on.
+    Keep,
+    /// Goes on, and has more to do at once.
+    Again,
+    /// Waits for its link.
+    LinkFull,
+    /// Waits for a buffer.
+    NoBuffer,
+    /// Both sides closed in order.
+    Finished,
+    /// The host's side failed: reset the guest.
+    HostFailed,
+    /// The guest's link is gone: reset the host.
+    GuestGone,
+}
+
+enum Fetched {
+    Some,
+    Nothing,
+    NoBuffer,
+    Failed,
+}
+
+impl Flow {
+    pub(super) fn new(machine: Machine, key: Key, host: OwnedFd, now: std::time::Instant) -> Self {
+        Self {
+            machine,
+            key,
+            place: None,
+            host,
+            outbound: true,
+            readable: false,
+            writable: false,
+            hangup: false,
+            failed: false,
+            write_shut: false,
+            queued: false,
+            waiting: false,
+            starved: false,
+            armed: None,
+            since: now,
+            to_guest: Chunks::default(),
+            to_host: Chunks::default(),
+            bytes_out: 0,
+            bytes_in: 0,
+        }
+    }
+
+    /// A segment of the guest; its payload goes to the host here and now.
+    pub(super) fn take(&mut self, context: &mut Context, segment: &Segment<'_>) -> Intake {
+        let Self {
+            machine,
+            host,
+            to_host,
+            to_guest,
+            writable,
+            failed,
+            bytes_out,
+            ..
+        } = self;
+        let mut stalled = false;
+        let (pool, counters) = (&mut context.pool, &mut context.counters);
+        let intake = machine.on_segment(segment, context.now, |bytes| {
+            let sent = if to_host.is_empty() && *writable {
+                match send(host, bytes) {
+                    Ok(sent) => sent,
+                    Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS) => 0,
+                    Err(_broken) => {
+                        *failed = true;
+                        bytes.len()
+                    }
+                }
+            } else {
+                0
+            };
+            let rest = &bytes[sent..];
+            let mut taken = sent;
+            if !rest.is_empty() {
+                *writable = false;
+                stalled = true;
+                let kept = to_host.copy_in(pool, rest);
+                counters.tcp_out_of_buffers += (rest.len() - kept) as u64;
+                taken += kept;
+            }
+            *bytes_out += taken as u64;
+            taken
+        });
+        if stalled {
+            machine.host_stalled();
+        }
+        if intake.acknowledged > 0 {
+            to_guest.advance(pool, intake.acknowledged as usize);
+        }
+        intake
+    }
+
+    /// Does what can be done now, both ways.
+    pub(super) fn pump(&mut self, context: &mut Context) -> Verdict {
+        if self.machine.phase() == Phase::Dialing {
+            return Verdict::Keep;
+        }
+        if self.failed || !self.push_to_host(&mut context.pool) {
+            return Verdict::HostFailed;
+        }
+        let verdict = self.serve_guest(context);
+        if self.machine.finished() && self.to_host.is_empty() {
+            return Verdict::Finished;
+        }
+        self.machine.settle(
+            self.readable && !self.machine.host_done() && !self.waiting,
+            context.now,
+        );
+        if self.to_guest.is_empty() {
+            self.to_guest.shrink();
+        }
+        verdict
+    }
+
+    /// What rests goes to the host; false if its socket failed.
+    fn push_to_host(&mut self, pool: &mut Pool) -> bool {
+        if self.writable && !self.to_host.is_empty() {
+            while !self.to_host.is_empty() {
+                let mut parts = [&[][..]; 1];
+                self.to_host.slices(0, LARGE, &mut parts);
+                match send(&self.host, parts[0]) {
+                    Ok(sent) => self.to_host.advance(pool, sent),
+                    Err(Errno::INTR) => {}
+                    Err(Errno::AGAIN | Errno::NOBUFS) => {
+                        self.writable = false;
+                        break;
+                    }
+                    Err(_broken) => return false,
+                }
+            }
+            if self.to_host.is_empty() {
+                self.to_host.shrink();
+            }
+        }
+        if self.to_host.is_empty() {
+            // Also where the pool was dry and nothing could be kept.
+            if self.writable {
+                self.machine.host_drained();
+            }
+            if self.machine.guest_finished() && !self.write_shut {
+                self.write_shut = true;
+                // A peer that is gone already is found by the next read.
+                rustix::net::shutdown(&self.host, Shutdown::Write).ok();
+            }
+        }
+        true
+    }
+
+    fn serve_guest(&mut self, context: &mut Context) -> Verdict {
+        let mut turns = TURN;
+        loop {
+            match self.transmit(context) {
+                Verdict::Keep => {}
+                stop => return stop,
+            }
+            if !self.readable || self.machine.host_done() {
+                return Verdict::Keep;
+            }
+            let wanted = self.machine.wanted();
+            if wanted == 0 {
+                return Verdict::Keep;
+            }
+            if turns == 0 {
+                return Verdict::Again;
+            }
+            turns -= 1;
+            // When memory is short each flow makes do with one frame on its way.
+            if context.pool.is_tight() && !self.to_guest.is_empty() {
+                return Verdict::Keep;
+            }
+            match self.fetch(&mut context.pool, wanted) {
+                Fetched::Some => {}
+                Fetched::Nothing => return Verdict::Keep,
+                Fetched::NoBuffer => return Verdict::NoBuffer,
+                Fetched::Failed => return Verdict::HostFailed,
+            }
+        }
+    }
+
+    /// Sends all that the machine allows; `Keep` = done.
+    fn transmit(&mut self, context: &mut Context) -> Verdict {
+        while let Some(outgoing) = self.machine.next_transmit() {
+            let Some(place) = self.place.or_else(|| self.find_place(context)) else {
+                // Nobody knows the guest yet: as lost on the wire, the timer asks again.
+                context.ask_arp(self.key.guest.0);
+                self.machine.sent(&outgoing, 0, context.now);
+                continue;
+            };
+            let mut parts = [&[][..]; SLICES];
+            let (count, length) = if outgoing.length > 0 {
+                self.to_guest.slices(
+                    self.machine.offset_of(&outgoing),
+                    outgoing.length,
+                    &mut parts,
+                )
+            } else {
+                (0, 0)
+            };
+            let path = context.path(self.key.remote.0, self.key.guest.0, place);
+            let mut header = outgoing;
+            header.fin &= length == outgoing.length;
+            let frame = TcpFrame {
+                path,
+                ports: (self.key.remote.1, self.key.guest.1),
+                header,
+                payload: &parts[..count],
+                mss: self.machine.mss(),
+            };
+            let now = context.now;
+            let Some(link) = context.link(place.link) else {
+                return Verdict::GuestGone;
+            };
+            let sent = link.send_tcp(&frame);
+            let full = link.full;
+            if length == 0 {
+                context.look_at(place.link);
+            }
+            match sent {
+                None => return Verdict::LinkFull,
+                Some(count) => self.machine.sent(&outgoing, count, now),
+            }
+            if full {
+                return Verdict::LinkFull;
+            }
+        }
+        Verdict::Keep
+    }
+
+    fn find_place(&mut self, context: &Context) -> Option<Place> {
+        let (mac, link) = context.neighbours.get(self.key.guest.0)?;
+        self.place = Some(Place { mac, link });
+        self.place
+    }
+
+    /// Reads up to `wanted` bytes from the host.
+    fn fetch(&mut self, pool: &mut Pool, wanted: usize) -> Fetched {
+        let asked = wanted.min(LARGE);
+        let Some(mut buffer) = pool.take(asked) else {
+            return Fetched::NoBuffer;
+        };
+        let received = rustix::net::recv(
+            &self.host,
+            &mut buffer.bytes_mut()[..asked],
+            RecvFlags::DONTWAIT,
+        );
+        let count = match received {
+            Ok((_, count)) if count > 0 => count,
+            other => {
+                pool.give(buffer);
+                return match other {
+                    Ok(_end) => {
+                        self.machine.host_finished();
+                        // Once more through `transmit`, for the FIN.
+                        Fetched::Some
+                    }
+                    Err(Errno::INTR) => Fetched::Some,
+                    Err(Errno::AGAIN) => {
+                        self.readable = false;
+                        Fetched::Nothing
+                    }
+                    Err(_broken) => Fetched::Failed,
+                };
+            }
+        };
+        // A stream socket that gave less than was asked is empty until the next edge (epoll(7)).
+        self.readable = count == asked || self.hangup;
+        if count <= SMALL && asked > SMALL {
+            // A large buffer must not be held for a few bytes; if no small one is to be had, it is all the same.
+            if self.to_guest.copy_whole(pool, &buffer.bytes_mut()[..count]) {
+                pool.give(buffer);
+            } else {
+                self.to_guest.push(buffer, count);
+            }
+        } else {
+            self.to_guest.push(buffer, count);
+        }
+        self.machine.host_sent(count);
+        self.bytes_in += count as u64;
+        Fetched::Some
+    }
+
+    /// Gives all buffers back.
+    pub(super) fn release(&mut self, pool: &mut Pool) {
+        self.to_guest.clear(pool);
+        self.to_host.clear(pool);
+    }
+}
+
+fn send(socket: &OwnedFd, bytes: &[u8]) -> rustix::io::Result<usize> {
+    rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+}

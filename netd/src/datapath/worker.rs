@@ -1,0 +1,502 @@
+//! The packet thread: one loop that owns the clock, waits on epoll and hands each event to the part it is for.
+//! Every wake-up has a name ([`Source`] or a deadline); with nothing to do it sleeps without a time-out.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, EventFlags};
+use rustix::fd::OwnedFd;
+use rustix::time::Timespec;
+
+use super::context::{Context, Source};
+use super::datagrams::Datagrams;
+use super::echo::Echoes;
+use super::flows::Flows;
+use super::gateway::Gateway;
+use super::input;
+use super::messages::{Command, LinkEnd, LinkSnapshot, NewLink, Notice, Snapshot};
+use super::published::Published;
+use crate::engine::fragment::Reassembly;
+use crate::engine::services::LinkId;
+use crate::engine::settings::NetworkSettings;
+use crate::io::link::{Link, Port};
+use crate::io::stream::{Filled, Parsed, Stream};
+use crate::io::tap::{READ_BUFFER, Read, Tap};
+
+/// Events taken at once.
+const EVENTS: usize = 256;
+/// Frames read from one tap before others have their turn.
+const TAP_TURN: usize = 64;
+/// Reads of one stream before others have their turn.
+const STREAM_TURN: usize = 4;
+/// Flows in a snapshot.
+const SNAPSHOT_FLOWS: usize = 10_000;
+/// How often spare buffers are looked at while there are any.
+const TRIM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The tables of one network, apart from what they all share.
+#[derive(Default)]
+pub(super) struct Tables {
+    pub(super) flows: Flows,
+    pub(super) datagrams: Datagrams,
+    pub(super) echoes: Echoes,
+    pub(super) gateway: Gateway,
+    pub(super) published: Published,
+    pub(super) fragments: Reassembly,
+}
+
+pub(super) struct Worker {
+    context: Context,
+    tables: Tables,
+    inbox: Receiver<Command>,
+    wake: Arc<OwnedFd>,
+    tap_buffer: Vec<u8>,
+    trim_at: Option<Instant>,
+    ended: bool,
+}
+
+/// Whether a link goes on.
+type LinkState = Result<(), LinkEnd>;
+
+impl Worker {
+    pub(super) fn new(
+        context: Context,
+        inbox: Receiver<Command>,
+        wake: Arc<OwnedFd>,
+    ) -> std::io::Result<Self> {
+        context.watch(&*wake, Source::Wake, EventFlags::IN)?;
+        Ok(Self {
+            context,
+            tables: Tables::default(),
+            inbox,
+            wake,
+            tap_buffer: Vec::new(),
+            trim_at: None,
+            ended: false,
+        })
+    }
+
+    /// Runs until it is told to end.
+    pub(super) fn run(mut self) {
+        let mut events = Vec::with_capacity(EVENTS);
+        while !self.ended {
+            let timeout = self.timeout();
+            events.clear();
+            let waited = epoll::wait(
+                &self.context.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                timeout.as_ref(),
+            );
+            self.context.now = clock();
+            if let Err(error) = waited
+                && error != rustix::io::Errno::INTR
+            {
+                tracing::error!(%error, "the packet thread cannot wait for events");
+                break;
+            }
+            for event in &events {
+                let (flags, data) = (event.flags, event.data);
+                self.dispatch(Source::from_token(data.u64()), flags);
+            }
+            self.tables.flows.run_ready(&mut self.context);
+            self.timeouts();
+            self.flush();
+        }
+        self.end();
+    }
+
+    fn flush(&mut self) {
+        let mut gone = Vec::new();
+        self.context.flush(&mut gone);
+        for id in gone {
+            self.detach(id, LinkEnd::Closed);
+        }
+    }
+
+    fn dispatch(&mut self, source: Source, flags: EventFlags) {
+        let Self {
+            context, tables, ..
+        } = self;
+        match source {
+            Source::Wake => self.commands(),
+            Source::Link(id) => self.link_event(id, flags),
+            Source::Tcp(slot, generation) => tables.flows.event(context, slot, generation, flags),
+            Source::Udp(slot) => tables.datagrams.event(context, slot, flags),
+            Source::Echo(slot) => tables.echoes.event(context, slot),
+            Source::Publish(index) => {
+                tables
+                    .published
+                    .event(context, &mut tables.flows, &mut tables.datagrams, index);
+            }
+        }
+    }
+
+    /// How long to sleep: not at all with work left, for ever with none in sight.
+    fn timeout(&self) -> Option<Timespec> {
+        if self.tables.flows.has_ready() {
+            return Some(Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            });
+        }
+        let wait = self.deadline()?.saturating_duration_since(self.context.now);
+        // A little later rather than a little too early, which would mean to wake up twice.
+        let wait = wait + Duration::from_millis(1);
+        Timespec::try_from(wait).ok()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let Self {
+            context, tables, ..
+        } = self;
+        [
+            tables.flows.deadline(),
+            tables.datagrams.deadline(context),
+            tables.echoes.deadline(),
+            tables.fragments.deadline(),
+            context.services.poll_timeout(),
+            self.trim_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn timeouts(&mut self) {
+        let now = self.context.now;
+        let Self {
+            context, tables, ..
+        } = self;
+        if tables.flows.deadline().is_some_and(|at| at <= now) {
+            tables.flows.handle_timeout(context);
+            tables.flows.run_ready(context);
+        }
+        if tables
+            .datagrams
+            .deadline(context)
+            .is_some_and(|at| at <= now)
+        {
+            tables.datagrams.handle_timeout(context);
+        }
+        if tables.echoes.deadline().is_some_and(|at| at <= now) {
+            tables.echoes.handle_timeout(now);
+        }
+        if tables.fragments.deadline().is_some_and(|at| at <= now) {
+            context.counters.fragments_dropped += tables.fragments.expire(now) as u64;
+        }
+        if context.services.poll_timeout().is_some_and(|at| at <= now) {
+            context.services.handle_timeout(now);
+            context.pass_lease_events();
+        }
+        match self.trim_at {
+            Some(at) if at <= now => {
+                context.pool.trim();
+                self.trim_at = (context.pool.spare() > 0).then(|| now + TRIM_INTERVAL);
+            }
+            None if context.pool.spare() > 0 => self.trim_at = Some(now + TRIM_INTERVAL),
+            Some(_) | None => {}
+        }
+    }
+
+    fn commands(&mut self) {
+        let mut counter = [0; 8];
+        // Level-triggered: what is not read now wakes us again.
+        rustix::io::read(&*self.wake, &mut counter).ok();
+        loop {
+            match self.inbox.try_recv() {
+                Ok(command) => self.command(command),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    self.ended = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        let Self {
+            context, tables, ..
+        } = self;
+        match command {
+            Command::AttachLink { link, reply } => {
+                let id = self.attach(link);
+                // Whoever asked may have gone; the link stands all the same.
+                reply.send(id).ok();
+            }
+            Command::DetachLink(id) => self.detach(id, LinkEnd::Detached),
+            Command::Publish { publish, reply } => {
+                let id = tables.published.add(context, publish);
+                if reply.send(id).is_err() {
+                    // Nobody would ever take it back.
+                    tables.published.remove(&mut tables.datagrams, id);
+                }
+            }
+            Command::Retarget { id, address } => tables.published.retarget(id, address),
+            Command::Unpublish(id) => tables.published.remove(&mut tables.datagrams, id),
+            Command::Reconfigure(settings) => self.reconfigure(settings),
+            Command::DnsAnswer { token, payload } => {
+                tables.gateway.answer(context, token, &payload)
+            }
+            Command::Snapshot(reply) => {
+                reply.send(self.snapshot()).ok();
+            }
+            Command::Services(call) => {
+                (call.0)(&mut *context.services);
+                context.pass_lease_events();
+            }
+            Command::Shutdown => self.ended = true,
+        }
+    }
+
+    fn attach(&mut self, new: NewLink) -> Option<LinkId> {
+        let NewLink {
+            transport,
+            guest,
+            mac,
+        } = new;
+        let context = &mut self.context;
+        let id = LinkId(u32::try_from(context.links.len()).ok()?);
+        let link = match Link::new(transport, guest.clone(), mac) {
+            Ok(link) => link,
+            Err(error) => {
+                tracing::warn!(%error, "a link's descriptor is of no use");
+                return None;
+            }
+        };
+        let flags = EventFlags::IN | EventFlags::RDHUP;
+        if let Err(error) = context.watch(link.descriptor(), Source::Link(id), flags) {
+            tracing::warn!(%error, "cannot watch a link's descriptor");
+            return None;
+        }
+        if let Some(mac) = mac {
+            context.switch.pin(mac, id, context.now);
+        }
+        tracing::info!(link = id.0, kind = link.kind(), "link up");
+        context.links.push(Some(Box::new(link)));
+        context.notify(Notice::LinkUp { link: id, guest });
+        Some(id)
+    }
+
+    fn detach(&mut self, id: LinkId, end: LinkEnd) {
+        let Self {
+            context, tables, ..
+        } = self;
+        let Some(Some(link)) = context.links.get_mut(id.0 as usize).map(Option::take) else {
+            return;
+        };
+        tracing::info!(link = id.0, ?end, "link down");
+        tables.flows.link_gone(context, id);
+        tables.datagrams.link_gone(id);
+        tables.echoes.link_gone(id);
+        context.switch.forget(id);
+        context.neighbours.forget(id);
+        context.notify(Notice::LinkDown {
+            link: id,
+            guest: link.guest,
+            end,
+        });
+        // A guest with two links whose pinned address went with this one keeps the other's.
+        for index in 0..u32::try_from(context.links.len()).unwrap_or(0) {
+            let now = context.now;
+            if let Some(mac) = context.link(LinkId(index)).and_then(|link| link.mac) {
+                context.switch.pin(mac, LinkId(index), now);
+            }
+        }
+    }
+
+    fn reconfigure(&mut self, settings: NetworkSettings) {
+        let Self {
+            context, tables, ..
+        } = self;
+        let old = &context.settings;
+        let moved = (old.subnet, old.gateway, old.gateway_mac, old.host_internal)
+            != (
+                settings.subnet,
+                settings.gateway,
+                settings.gateway_mac,
+                settings.host_internal,
+            );
+        if moved {
+            tables.flows.close_all(context);
+            tables.datagrams.clear();
+            tables.echoes.clear();
+            tables.gateway.clear();
+            context.neighbours = crate::engine::neighbour::Neighbours::default();
+            context.switch.set_gateway(settings.gateway_mac);
+        }
+        context.pool.set_limit(settings.limits.buffer_bytes);
+        context.settings = settings;
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let Self {
+            context, tables, ..
+        } = self;
+        let links = context
+            .links
+            .iter()
+            .enumerate()
+            .filter_map(|(index, link)| {
+                let (link, id) = (link.as_deref()?, LinkId(u32::try_from(index).ok()?));
+                Some(LinkSnapshot {
+                    link: id,
+                    guest: link.guest.clone(),
+                    kind: link.kind(),
+                    macs: context.switch.macs(id),
+                    counters: link.counters,
+                })
+            });
+        let mut flows = tables.flows.snapshot(SNAPSHOT_FLOWS, context.now);
+        let rest = tables
+            .datagrams
+            .snapshot(context.now)
+            .chain(tables.echoes.snapshot(context.now));
+        flows.extend(rest.take(SNAPSHOT_FLOWS.saturating_sub(flows.len())));
+        Snapshot {
+            counters: context.counters,
+            links: links.collect(),
+            flows,
+            tcp_flows: tables.flows.len(),
+            udp_mappings: tables.datagrams.len(),
+            buffered_bytes: context.pool.in_use(),
+            neighbours: context.neighbours.list(),
+        }
+    }
+
+    fn link_event(&mut self, id: LinkId, flags: EventFlags) {
+        let Some(link) = self.context.link(id) else {
+            return;
+        };
+        if flags.contains(EventFlags::OUT) && link.full {
+            let room = link.writable();
+            self.context.look_at(id);
+            if room {
+                self.tables.flows.link_ready(&mut self.context, id);
+            }
+        }
+        let state = match self.context.link(id) {
+            Some(Link {
+                port: Port::Tap(_), ..
+            }) => self.read_tap(id),
+            Some(Link {
+                port: Port::Stream(_),
+                ..
+            }) => self.read_stream(id),
+            None => Ok(()),
+        };
+        if let Err(end) = state {
+            self.detach(id, end);
+        }
+    }
+
+    fn tap(&mut self, id: LinkId) -> Option<&mut Tap> {
+        match &mut self.context.link(id)?.port {
+            Port::Tap(tap) => Some(tap),
+            Port::Stream(_) => None,
+        }
+    }
+
+    fn stream(&mut self, id: LinkId) -> Option<&mut Stream> {
+        match &mut self.context.link(id)?.port {
+            Port::Stream(stream) => Some(stream),
+            Port::Tap(_) => None,
+        }
+    }
+
+    fn read_tap(&mut self, id: LinkId) -> LinkState {
+        let mut buffer = std::mem::take(&mut self.tap_buffer);
+        buffer.resize(READ_BUFFER, 0);
+        let mut state = Ok(());
+        for _turn in 0..TAP_TURN {
+            let Some(tap) = self.tap(id) else { break };
+            match tap.read(&mut buffer) {
+                Read::Empty => break,
+                Read::Frame(at, offload) => {
+                    input::frame(
+                        &mut self.context,
+                        &mut self.tables,
+                        id,
+                        &buffer[at],
+                        &offload,
+                    );
+                }
+                Read::Malformed => {
+                    if let Some(link) = self.context.link(id) {
+                        link.counters.malformed += 1;
+                    }
+                }
+                Read::Gone(error) => {
+                    state = Err(LinkEnd::Failed(error.to_string()));
+                    break;
+                }
+            }
+        }
+        self.tap_buffer = buffer;
+        state
+    }
+
+    fn read_stream(&mut self, id: LinkId) -> LinkState {
+        for _turn in 0..STREAM_TURN {
+            let Some(stream) = self.stream(id) else {
+                return Ok(());
+            };
+            let drained = match stream.fill() {
+                Filled::Empty => return Ok(()),
+                Filled::Some { drained } => drained,
+                Filled::Closed => return Err(LinkEnd::Closed),
+                Filled::Failed(error) => return Err(LinkEnd::Failed(error.to_string())),
+            };
+            let input = stream.take_input();
+            let state = self.parse_stream(id, &input);
+            if let Some(stream) = self.stream(id) {
+                stream.put_input(input);
+            }
+            state?;
+            if drained {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn parse_stream(&mut self, id: LinkId, bytes: &[u8]) -> LinkState {
+        loop {
+            let Some(stream) = self.stream(id) else {
+                return Ok(());
+            };
+            match stream.parse(bytes) {
+                Parsed::Incomplete => return Ok(()),
+                Parsed::Frame(at) => {
+                    let plain = crate::engine::offload::Offload::default();
+                    input::frame(&mut self.context, &mut self.tables, id, &bytes[at], &plain);
+                }
+                Parsed::Short => {
+                    if let Some(link) = self.context.link(id) {
+                        link.counters.malformed += 1;
+                    }
+                }
+                Parsed::Garbage(length) => {
+                    return Err(LinkEnd::Garbage(format!(
+                        "a frame of {length} bytes was announced"
+                    )));
+                }
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.tables.flows.close_all(&mut self.context);
+        self.flush();
+        for index in 0..u32::try_from(self.context.links.len()).unwrap_or(0) {
+            self.detach(LinkId(index), LinkEnd::Detached);
+        }
+    }
+}
+
+/// The clock of the packet path is read here and nowhere else.
+#[expect(clippy::disallowed_methods, reason = "this loop owns the clock")]
+pub(super) fn clock() -> Instant {
+    Instant::now()
+}

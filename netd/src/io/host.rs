@@ -1,0 +1,107 @@
+//! Sockets of the host on a guest's behalf: made non-blocking, never waited for.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+
+use crate::engine::icmp::Unreachable;
+
+/// Why a guest's connection cannot be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DialError {
+    /// The far side said no.
+    Refused,
+    /// It cannot be reached.
+    Unreachable(Unreachable),
+    /// The host has no descriptor, port or memory left.
+    Exhausted(Errno),
+}
+
+/// The guest's share of the truth in an errno.
+pub fn dial_error(error: Errno) -> DialError {
+    match error {
+        Errno::CONNREFUSED | Errno::CONNRESET | Errno::PIPE => DialError::Refused,
+        Errno::NETUNREACH | Errno::NETDOWN => DialError::Unreachable(Unreachable::Network),
+        Errno::HOSTUNREACH | Errno::HOSTDOWN | Errno::TIMEDOUT => {
+            DialError::Unreachable(Unreachable::Host)
+        }
+        Errno::ACCESS | Errno::PERM | Errno::INVAL => {
+            DialError::Unreachable(Unreachable::Prohibited)
+        }
+        other => DialError::Exhausted(other),
+    }
+}
+
+/// Begins a connection; true = it stands already.
+pub fn dial(to: SocketAddrV4) -> Result<(OwnedFd, bool), DialError> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
+        .map_err(DialError::Exhausted)?;
+    prepare_stream(&socket);
+    match rustix::net::connect(&socket, &to) {
+        Ok(()) => Ok((socket, true)),
+        Err(Errno::INPROGRESS) => Ok((socket, false)),
+        Err(error) => Err(dial_error(error)),
+    }
+}
+
+/// What every TCP socket towards the host gets: the guest has its own Nagle, and urgent bytes are bytes.
+pub fn prepare_stream(socket: &OwnedFd) {
+    sockopt::set_tcp_nodelay(socket, true).ok();
+    sockopt::set_socket_oobinline(socket, true).ok();
+}
+
+/// A pair for a service of the daemon: the flow's end and the service's.
+pub fn service_pair() -> Result<(OwnedFd, UnixStream), DialError> {
+    let (ours, theirs) = UnixStream::pair().map_err(|error| exhausted(&error))?;
+    for end in [&ours, &theirs] {
+        end.set_nonblocking(true)
+            .map_err(|error| exhausted(&error))?;
+    }
+    Ok((ours.into(), theirs))
+}
+
+fn exhausted(error: &std::io::Error) -> DialError {
+    DialError::Exhausted(Errno::from_io_error(error).unwrap_or(Errno::NOMEM))
+}
+
+/// The far side will see a reset when the socket is dropped.
+pub fn reset_on_close(socket: &OwnedFd) {
+    sockopt::set_socket_linger(socket, Some(Duration::ZERO)).ok();
+}
+
+/// Finds dead peers of a connection that was silent for long.
+pub fn keep_alive(socket: &OwnedFd) {
+    sockopt::set_socket_keepalive(socket, true).ok();
+}
+
+/// A UDP socket on any port, with ICMP errors told.
+pub fn datagram() -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+    rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?;
+    crate::sys::receive_errors(socket.as_fd()).ok();
+    sockopt::set_socket_recv_buffer_size(&socket, DATAGRAM_BUFFER).ok();
+    sockopt::set_socket_send_buffer_size(&socket, DATAGRAM_BUFFER).ok();
+    Ok(socket)
+}
+
+/// A burst of small datagrams must survive one turn of the loop.
+pub const DATAGRAM_BUFFER: usize = 1 << 20;
+
+/// A socket for ICMP echo, where net.ipv4.ping_group_range allows it.
+pub fn echo() -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        flags,
+        Some(ipproto::ICMP),
+    )?;
+    crate::sys::receive_errors(socket.as_fd()).ok();
+    Ok(socket)
+}
