@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{command, place};
 
@@ -33,21 +33,35 @@ pub const ALL: [(&str, &str); 4] = [
 /// # Errors
 /// When one does not build.
 pub fn folder() -> Result<PathBuf> {
-    prepare(profile())
+    prepared(profile(), Cargo::Quiet)
 }
 
-/// The same, built with a profile of the caller's choice if nothing is staged yet.
+/// Whether cargo's own progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cargo {
+    /// On standard error, as cargo does it.
+    Shown,
+    /// Only when it fails.
+    Quiet,
+}
+
+/// As [`folder`], for a command that a person waits for: with a profile of its choice, if nothing is
+/// staged yet, and cargo's progress shown.
 ///
 /// # Errors
 /// When one does not build.
 pub fn prepare(profile: &str) -> Result<PathBuf> {
+    prepared(profile, Cargo::Shown)
+}
+
+fn prepared(profile: &str, cargo: Cargo) -> Result<PathBuf> {
     static READY: Mutex<bool> = Mutex::new(false);
     let staged = place::staging()?.join("bin");
     let mut ready = READY.lock().unwrap_or_else(PoisonError::into_inner);
     if !*ready {
         let from = match std::env::var_os(VARIABLE) {
             Some(folder) => folder.into(),
-            None => build(profile)?,
+            None => build(profile, cargo)?,
         };
         stage(&from, &staged)?;
         *ready = true;
@@ -68,17 +82,23 @@ fn stage(from: &Path, into: &Path) -> Result<()> {
 ///
 /// # Errors
 /// When one does not build.
-pub fn build(profile: &str) -> Result<PathBuf> {
+pub fn build(profile: &str, shown: Cargo) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut line = Command::new(cargo);
     line.current_dir(place::workspace())
-        .args(["build", "--quiet", "--locked", "--profile", profile])
+        .args(["build", "--locked", "--profile", profile])
         .arg("--target-dir")
         .arg(place::target());
     for (_, package) in ALL {
         line.args(["--package", package]);
     }
-    command::run(&mut line, BUILD_LIMIT).context("build the programs")?;
+    if shown == Cargo::Shown {
+        let mut child = line.spawn().context("start cargo")?;
+        let status = command::wait(&mut child, BUILD_LIMIT)?.context("the build takes too long")?;
+        ensure!(status.success(), "the programs do not build: {status}");
+    } else {
+        command::run(line.arg("--quiet"), BUILD_LIMIT).context("build the programs")?;
+    }
     let folder = if profile == "dev" { "debug" } else { profile };
     Ok(place::target().join(folder))
 }

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 pub use daemon::{Daemon, Kind};
@@ -230,10 +230,9 @@ impl World {
             let answer = http::over_unix(&socket, "GET", "/v1/status", None, ANSWER_LIMIT);
             Ok(answer.ok().filter(|answer| answer.status == 200))
         });
-        ready.with_context(|| {
-            let log = blackbox::tail(&daemon.log());
-            format!("start {}:\n{log}", kind.name())
-        })?;
+        ready
+            .map_err(|error| anyhow!("{error:#}\n{}", blackbox::tail(&daemon.log())))
+            .with_context(|| format!("start {}", kind.name()))?;
         self.daemons.push(daemon);
         self.daemon(kind)
     }

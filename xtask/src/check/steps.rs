@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::{Signal, kill_process_group};
-use tests::{command, packages, place, programs, skip};
+use tests::programs::{self, Cargo};
+use tests::{command, packages, place, skip};
 
 use super::count::Count;
 use crate::{tidy, ui};
@@ -122,7 +123,7 @@ impl Step {
                 let ourselves = std::env::current_exe().context("find this program")?;
                 let mut line = Command::new(ourselves);
                 line.args(["demo", "--once"])
-                    .env(programs::VARIABLE, programs::build("dev")?);
+                    .env(programs::VARIABLE, programs::build("dev", Cargo::Quiet)?);
                 self.check(line)
             }
             Self::Unit => self.tests(&["--workspace", "--exclude", "tests"], name, skips),
@@ -141,7 +142,7 @@ impl Step {
         line.args(name).env(skip::SKIPS_VARIABLE, skips);
         if self == Self::System {
             // Once for all test programs, each of which would ask cargo again.
-            line.env(programs::VARIABLE, programs::build("dev")?);
+            line.env(programs::VARIABLE, programs::build("dev", Cargo::Quiet)?);
         }
         line.stdout(Stdio::piped());
         self.finish(line)

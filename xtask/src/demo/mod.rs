@@ -61,8 +61,11 @@ fn prepare() -> Result<()> {
         ui::line(&format!("Installing {} ...", missing.join(", ")));
         packages::install(&missing)?;
     }
-    ui::line("Building the programs (release) ...");
     let begun = limit::now();
+    match std::env::var(programs::VARIABLE) {
+        Ok(folder) => ui::line(&format!("Taking the programs of {folder} ...")),
+        Err(_) => ui::line("Building the programs (release) ..."),
+    }
     programs::prepare("release")?;
     ui::line(&format!("  done in {}", ui::time(begun.elapsed())));
     ui::line("Getting a kernel for the guest (unpacked into target/, not installed) ...");

@@ -13,7 +13,7 @@ use crate::ui::{self, Style};
 /// One shown step.
 struct Shown {
     title: &'static str,
-    result: Result<String, String>,
+    result: Result<Found, String>,
     time: Duration,
 }
 
@@ -23,15 +23,34 @@ pub(super) struct Show {
     steps: Vec<Shown>,
 }
 
-/// What a step found, and how long the thing itself took where that is not the whole step.
+/// What a step found.
 pub(super) struct Found {
-    pub(super) text: String,
-    pub(super) time: Option<Duration>,
+    text: String,
+    time: Option<Duration>,
+    note: Option<String>,
+}
+
+impl Found {
+    /// How long the thing itself took, where that is not the whole step.
+    pub(super) fn in_time(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.time = time.into();
+        self
+    }
+
+    /// How it came about; left out of the table.
+    pub(super) fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
+    }
 }
 
 impl From<String> for Found {
     fn from(text: String) -> Self {
-        Self { text, time: None }
+        Self {
+            text,
+            time: None,
+            note: None,
+        }
     }
 }
 
@@ -46,12 +65,10 @@ impl Show {
             ui::raw(&ui::paint(Style::Faint, &format!("  … {title}")));
         }
         let begun = limit::now();
-        let result = step().map(Into::into).map_err(|error| format!("{error:#}"));
-        let whole = begun.elapsed();
-        let (time, result) = match result {
-            Ok(found) => (found.time.unwrap_or(whole), Ok(found.text)),
-            Err(error) => (whole, Err(error)),
-        };
+        let result: Result<Found, String> =
+            step().map(Into::into).map_err(|error| format!("{error:#}"));
+        let measured = result.as_ref().ok().and_then(|found| found.time);
+        let time = measured.unwrap_or_else(|| begun.elapsed());
         if ui::is_terminal() {
             // To the line's start, and clear it.
             ui::raw("\r\x1b[2K");
@@ -74,7 +91,7 @@ impl Show {
             .iter()
             .map(|step| {
                 let (mark, text) = match &step.result {
-                    Ok(text) => (ui::paint(Style::Good, "✓"), text.as_str()),
+                    Ok(found) => (ui::paint(Style::Good, "✓"), found.text.as_str()),
                     Err(_) => (ui::paint(Style::Bad, "✗"), "failed, see above"),
                 };
                 vec![
@@ -115,12 +132,18 @@ impl Show {
 impl Shown {
     fn line(&self) -> String {
         match &self.result {
-            Ok(text) => format!(
-                "  {} {:<34} {text}  {}",
-                ui::paint(Style::Good, "✓"),
-                self.title,
-                ui::paint(Style::Faint, &ui::time(self.time))
-            ),
+            Ok(found) => {
+                let note = found.note.as_ref().map_or_else(String::new, |note| {
+                    format!("\n      {}", ui::paint(Style::Faint, note))
+                });
+                format!(
+                    "  {} {:<31} {}  {}{note}",
+                    ui::paint(Style::Good, "✓"),
+                    self.title,
+                    found.text,
+                    ui::paint(Style::Faint, &ui::time(self.time))
+                )
+            }
             Err(error) => format!(
                 "  {} {}\n      {}",
                 ui::paint(Style::Bad, "✗"),

@@ -46,10 +46,11 @@ fn boot(scene: &mut Scene) -> Result<Found> {
     let time = guest.age();
     let kernel = guest.ok("uname -r")?;
     scene.set_guest(guest);
-    Ok(Found {
-        text: format!("sharectl guest run {GUEST} -- qemu-system-x86_64 ..., Linux {kernel}"),
-        time: Some(time),
-    })
+    Ok(Found::from(format!("Linux {kernel}"))
+        .in_time(time)
+        .note(format!(
+            "by: sharectl guest run {GUEST} -- qemu-system-x86_64 ..."
+        )))
 }
 
 fn address(scene: &Scene) -> Result<Found> {
@@ -65,10 +66,7 @@ fn address(scene: &Scene) -> Result<Found> {
     let time = second(" address ")
         .zip(second(" modules loaded"))
         .and_then(|(end, start)| Duration::try_from_secs_f64(end - start).ok());
-    Ok(Found {
-        text: format!("{address} from {gateway}"),
-        time,
-    })
+    Ok(Found::from(format!("{address} from {gateway}")).in_time(time))
 }
 
 fn name(scene: &Scene) -> Result<Found> {
@@ -84,21 +82,20 @@ fn name(scene: &Scene) -> Result<Found> {
         .filter_map(|line| line.strip_prefix("Address: "))
         .next_back()
         .with_context(|| format!("no address for host.internal: {host}"))?;
-    Ok(Found {
-        text: format!("{NAME} is {own}, host.internal is {host}"),
-        time: Some(time),
-    })
+    Ok(Found::from(format!("{NAME} is {own}"))
+        .in_time(time)
+        .note(format!("and host.internal is {host}")))
 }
 
-fn fetch_from_host(scene: &Scene) -> Result<String> {
+fn fetch_from_host(scene: &Scene) -> Result<Found> {
     let url = scene.server_in_guest();
     let guest = scene.with_guest()?;
     let page = guest.ok(&format!("wget -q -T 10 -O - {url}"))?;
     ensure!(page == HOST_PAGE.trim(), "the page is {page:?}");
-    Ok(format!("{url} is \"{page}\""))
+    Ok(Found::from(url).note(format!("which is \"{page}\"")))
 }
 
-fn hosts_line(scene: &Scene) -> Result<String> {
+fn hosts_line(scene: &Scene) -> Result<Found> {
     if scene.system_hosts {
         let output = scene.world.sharectl_as_ourselves(&["host", "sync"])?;
         output.success().context("sharectl host sync")?;
@@ -111,19 +108,16 @@ fn hosts_line(scene: &Scene) -> Result<String> {
             "the user's lines have changed: {text}"
         );
     }
-    Ok(format!(
-        "{NAME} is {address} in {}",
-        scene.hosts_file().display()
-    ))
+    let file = scene.hosts_file();
+    Ok(Found::from(format!("{NAME} is {address}")).note(format!("in {}", file.display())))
 }
 
-fn fetch_from_guest(scene: &Scene) -> Result<String> {
+fn fetch_from_guest(scene: &Scene) -> Result<Found> {
     let (page, how) = scene.fetch_by_name()?;
     let expected = format!("Hello from {GUEST}");
     ensure!(page.trim() == expected, "the page is {page:?}");
-    Ok(format!(
-        "http://{NAME}:{PORT}/ is \"{expected}\" (by {how})"
-    ))
+    let url = format!("http://{NAME}:{PORT}/");
+    Ok(Found::from(url).note(format!("which is \"{expected}\", by {how}")))
 }
 
 fn host_to_guest(scene: &Scene) -> Result<String> {
@@ -146,7 +140,7 @@ fn guest_to_host(scene: &Scene) -> Result<String> {
     Ok(format!("\"{text}\", owned by the daemons' user"))
 }
 
-fn same_path(scene: &Scene) -> Result<String> {
+fn same_path(scene: &Scene) -> Result<Found> {
     let src = scene.src();
     let path = src.display();
     let guest = scene.with_guest()?;
@@ -160,7 +154,8 @@ fn same_path(scene: &Scene) -> Result<String> {
         here == 50 && there == "50",
         "{here} files here, {there} there"
     );
-    Ok(format!(
-        "{path}: 50 files made there, moved here, seen there"
-    ))
+    Ok(
+        Found::from("50 files made there, moved here, seen there".to_owned())
+            .note(path.to_string()),
+    )
 }
