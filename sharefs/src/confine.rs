@@ -1,0 +1,37 @@
+//! What the process gives up before it hears the first guest. The sandbox proper comes with stages of
+//! its own (namespaces, landlock, seccomp); these are the steps that need nothing and cost nothing.
+
+use rustix::io;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs,
+};
+
+/// What a daemon that runs as root keeps: acting on files, and acting as a guest's users.
+const KEPT: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::SETFCAP);
+
+/// No program started from here can gain rights, and rights that no share needs are gone.
+///
+/// To be called while the process has one thread: the later ones inherit it.
+///
+/// # Errors
+/// When the kernel refuses, which it has no reason to.
+pub fn confine() -> io::Result<()> {
+    set_no_new_privs(true)?;
+    let held = capabilities(None)?;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: held.effective.intersection(KEPT),
+            permitted: held.permitted.intersection(KEPT),
+            inheritable: CapabilitySet::empty(),
+        },
+    )
+}

@@ -1,0 +1,203 @@
+//! Locks that a guest's programs hold, and those they wait for.
+//!
+//! Range locks (fcntl) belong to an owner the guest names; each owner of a file has an open file
+//! description of its own on the host, so that the host's kernel decides between the owners of one guest,
+//! other guests and the host's programs. Whole-file locks (flock) belong to the guest's open file, which
+//! is an open file of ours. A wait is never the thread's: the request is put aside and asked again.
+//!
+//! A guest's kernel cannot interrupt a wait over virtiofs (it sends no INTERRUPT), so a program that waits
+//! for a lock cannot be killed until it gets it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+
+use super::request::LockRequest;
+use crate::sys::{LockKind, LockRange};
+use crate::tree::{Identity, Result, Tree, WholeLock};
+
+/// Requests that may wait at once in one session; more are answered ENOLCK.
+const MOST_WAITS: usize = 1024;
+
+/// All locks of one session.
+pub(crate) struct Locks<T: Tree> {
+    state: Mutex<State<T>>,
+}
+
+struct State<T: Tree> {
+    owners: HashMap<(Identity, u64), Owner<T>>,
+    waits: BTreeMap<u64, Wait<T>>,
+}
+
+struct Owner<T: Tree> {
+    locks: Arc<T::Locks>,
+    /// The open file it first locked through: gone, the owner is too.
+    handle: u64,
+}
+
+/// A lock that cannot be had yet.
+struct Wait<T: Tree> {
+    wanted: Wanted<T>,
+    interrupted: bool,
+}
+
+/// What a lock is asked of.
+pub(crate) enum Wanted<T: Tree> {
+    Range(Arc<T::Locks>, LockRange),
+    Whole(Arc<T::File>, WholeLock),
+}
+
+impl<T: Tree> Clone for Wanted<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Range(locks, range) => Self::Range(Arc::clone(locks), *range),
+            Self::Whole(file, lock) => Self::Whole(Arc::clone(file), *lock),
+        }
+    }
+}
+
+impl<T: Tree> Default for Locks<T> {
+    fn default() -> Self {
+        Self {
+            state: Mutex::new(State {
+                owners: HashMap::new(),
+                waits: BTreeMap::new(),
+            }),
+        }
+    }
+}
+
+impl<T: Tree> Locks<T> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The holder of this owner's locks on the file, made by `open` at the first.
+    pub(crate) fn owner(
+        &self,
+        file: Identity,
+        request: &LockRequest,
+        open: impl FnOnce() -> Result<T::Locks>,
+    ) -> Result<Arc<T::Locks>> {
+        let mut state = self.state();
+        if let Some(owner) = state.owners.get(&(file, request.owner)) {
+            return Ok(Arc::clone(&owner.locks));
+        }
+        let locks = Arc::new(open()?);
+        let owner = Owner {
+            locks: Arc::clone(&locks),
+            handle: request.handle,
+        };
+        state.owners.insert((file, request.owner), owner);
+        Ok(locks)
+    }
+
+    /// The holder, if this owner has locked anything.
+    pub(crate) fn known_owner(&self, file: Identity, owner: u64) -> Option<Arc<T::Locks>> {
+        self.state()
+            .owners
+            .get(&(file, owner))
+            .map(|owner| Arc::clone(&owner.locks))
+    }
+
+    /// The owner closes the file, or unlocks all of it: all its locks on it end.
+    pub(crate) fn end_owner(&self, file: Identity, owner: u64) {
+        let ended = self.state().owners.remove(&(file, owner));
+        drop(ended);
+    }
+
+    /// Nobody has the handle open any more. Locks of an open file description (F_OFD_SETLK) are never
+    /// flushed by the guest's kernel, they end here.
+    pub(crate) fn end_handle(&self, handle: u64) {
+        let mut state = self.state();
+        if state.owners.is_empty() {
+            return;
+        }
+        let ended: Vec<_> = state
+            .owners
+            .extract_if(|_, owner| owner.handle == handle)
+            .collect();
+        drop(state);
+        drop(ended);
+    }
+
+    /// Puts a request aside. ENOLCK when too many wait.
+    pub(crate) fn wait(&self, unique: u64, wanted: Wanted<T>) -> Result<()> {
+        let mut state = self.state();
+        if state.waits.len() >= MOST_WAITS {
+            return Err(Errno::NOLCK);
+        }
+        state.waits.insert(
+            unique,
+            Wait {
+                wanted,
+                interrupted: false,
+            },
+        );
+        Ok(())
+    }
+
+    /// The guest no longer wants the answer: its next `retry` is EINTR.
+    pub(crate) fn interrupt(&self, unique: u64) {
+        if let Some(wait) = self.state().waits.get_mut(&unique) {
+            wait.interrupted = true;
+        }
+    }
+
+    /// None: wait on. A request that is not known any more (the session began anew) ends as EINTR.
+    pub(crate) fn retry(&self, tree: &T, unique: u64) -> Option<Result<()>> {
+        let wanted = match self.state().waits.get(&unique) {
+            Some(wait) if !wait.interrupted => wait.wanted.clone(),
+            Some(_) | None => {
+                self.forget(unique);
+                return Some(Err(Errno::INTR));
+            }
+        };
+        match attempt(tree, &wanted) {
+            Err(Errno::AGAIN) => None,
+            answer => {
+                self.forget(unique);
+                Some(answer)
+            }
+        }
+    }
+
+    /// Nobody will ask again.
+    pub(crate) fn abandon(&self, unique: u64) {
+        self.forget(unique);
+    }
+
+    fn forget(&self, unique: u64) {
+        let wait = self.state().waits.remove(&unique);
+        drop(wait);
+    }
+
+    pub(crate) fn clear(&self) {
+        let (owners, waits) = {
+            let mut state = self.state();
+            (
+                std::mem::take(&mut state.owners),
+                std::mem::take(&mut state.waits),
+            )
+        };
+        drop((owners, waits));
+    }
+}
+
+/// Asks once; Errno::AGAIN when somebody else is in the way.
+pub(crate) fn attempt<T: Tree>(tree: &T, wanted: &Wanted<T>) -> Result<()> {
+    match wanted {
+        Wanted::Range(locks, range) => tree.lock(locks, *range),
+        Wanted::Whole(file, lock) => tree.lock_whole(file, *lock),
+    }
+}
+
+/// flock(2)'s word for what the guest sent as a range.
+pub(crate) fn whole(kind: LockKind) -> WholeLock {
+    match kind {
+        LockKind::Shared => WholeLock::Shared,
+        LockKind::Exclusive => WholeLock::Exclusive,
+        LockKind::Unlock => WholeLock::Unlock,
+    }
+}

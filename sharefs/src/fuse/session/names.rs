@@ -1,0 +1,116 @@
+//! Names and attributes: LOOKUP, FORGET, GETATTR, SETATTR, LINK, and the answer all makers share.
+
+use rustix::io::Errno;
+
+use super::{Answer, Session, State, Turn, file, node};
+use crate::fuse::nodes::Told;
+use crate::fuse::reply;
+use crate::fuse::wire::{self, Output, ability};
+use crate::tree::{Attributes, Changes, Found, Kind, Name, Result, Tree};
+
+impl<T: Tree> Session<T> {
+    pub(super) fn lookup(
+        &self,
+        state: &State<T>,
+        turn: &mut Turn<'_, '_>,
+        name: Name<'_>,
+    ) -> Result<Answer> {
+        let parent = node(state, turn.header.node)?;
+        match self.tree.child(&parent, name) {
+            Ok(found) => Ok(self.entry(state, turn, &parent, found)),
+            Err(Errno::NOENT) if self.cache.remembers_missing() => {
+                reply::no_entry(&mut Output::new(turn.reply), self.cache.validity());
+                Ok(Answer::Built)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells the guest of a node it gets to know, or knows better.
+    pub(super) fn entry(
+        &self,
+        state: &State<T>,
+        turn: &mut Turn<'_, '_>,
+        parent: &T::Node,
+        found: Found<T::Node>,
+    ) -> Answer {
+        self.entry_into(state, &mut Output::new(turn.reply), parent, found);
+        Answer::Built
+    }
+
+    pub(super) fn entry_into(
+        &self,
+        state: &State<T>,
+        output: &mut Output<'_>,
+        parent: &T::Node,
+        found: Found<T::Node>,
+    ) {
+        let Found { node, attributes } = found;
+        let Told { number, unneeded } = state.nodes.told(node, attributes.identity);
+        drop(unneeded);
+        let flags = self.attribute_flags(&attributes, self.tree.identity(parent).mount);
+        reply::entry(output, number, &attributes, self.cache.validity(), flags);
+    }
+
+    /// A directory that is mounted on its parent becomes a mount in the guest too, so that the two
+    /// file systems' inode numbers cannot be taken for one another.
+    fn attribute_flags(&self, attributes: &Attributes, mount_above: u64) -> u32 {
+        let mounted_here =
+            attributes.kind == Kind::Directory && attributes.identity.mount != mount_above;
+        if mounted_here && self.agreed(ability::SUBMOUNTS) {
+            wire::ATTR_SUBMOUNT
+        } else {
+            0
+        }
+    }
+
+    pub(super) fn forget(&self, state: &State<T>, number: u64, lookups: u64) {
+        if !state.nodes.forget(number, lookups) {
+            self.counters.malformed.one();
+        }
+    }
+
+    pub(super) fn attributes(&self, state: &State<T>, turn: &mut Turn<'_, '_>) -> Result<Answer> {
+        let attributes = self.tree.attributes(&*node(state, turn.header.node)?)?;
+        reply::attributes_out(
+            &mut Output::new(turn.reply),
+            &attributes,
+            self.cache.validity(),
+            0,
+        );
+        Ok(Answer::Built)
+    }
+
+    pub(super) fn change(
+        &self,
+        state: &State<T>,
+        turn: &mut Turn<'_, '_>,
+        handle: Option<u64>,
+        changes: &Changes,
+    ) -> Result<Answer> {
+        let changed = node(state, turn.header.node)?;
+        let open = handle.map(|handle| file(state, handle)).transpose()?;
+        let attributes = self.tree.change(&changed, open.as_deref(), changes)?;
+        reply::attributes_out(
+            &mut Output::new(turn.reply),
+            &attributes,
+            self.cache.validity(),
+            0,
+        );
+        Ok(Answer::Built)
+    }
+
+    pub(super) fn link(
+        &self,
+        state: &State<T>,
+        turn: &mut Turn<'_, '_>,
+        linked: u64,
+        name: Name<'_>,
+    ) -> Result<Answer> {
+        let (linked, parent) = (node(state, linked)?, node(state, turn.header.node)?);
+        self.tree.link(&linked, &parent, name)?;
+        // Looked up by its new name, so that the answer counts as one more LOOKUP of the same node.
+        let found = self.tree.child(&parent, name)?;
+        Ok(self.entry(state, turn, &parent, found))
+    }
+}

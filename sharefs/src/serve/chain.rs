@@ -1,0 +1,100 @@
+//! A descriptor chain as the two lists that a request consists of: what the guest says, and its room for
+//! the answer. Nothing is copied; the lists' memory is used again for the next chain.
+//!
+//! Read first: virtio 1.2, 2.7.4 (message framing) and 2.7.13.
+
+use virtio_queue::DescriptorChain;
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+
+use crate::sys::{Sink, Source};
+
+/// Ranges of one chain, in either direction: a request of 1 MiB in single pages has 258.
+const MOST_RANGES: usize = 1024;
+
+/// The two lists of one chain.
+pub(super) struct Lists<'g> {
+    pub(super) request: Vec<Source<'g>>,
+    pub(super) answer: Vec<Sink<'g>>,
+    /// Where the answer's header goes, for an answer that comes later.
+    pub(super) answer_at: Option<GuestAddress>,
+}
+
+/// A chain that cannot be a request: it names memory the guest does not have, or has no end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BadChain;
+
+impl Lists<'static> {
+    pub(super) fn new() -> Self {
+        Self {
+            request: Vec::with_capacity(MOST_RANGES),
+            answer: Vec::with_capacity(MOST_RANGES),
+            answer_at: None,
+        }
+    }
+
+    /// The same lists, empty, for memory that lives as long as `'g`.
+    pub(super) fn empty<'g>(&mut self) -> Lists<'g> {
+        Lists {
+            request: reuse(std::mem::take(&mut self.request)),
+            answer: reuse(std::mem::take(&mut self.answer)),
+            answer_at: None,
+        }
+    }
+
+    pub(super) fn give_back(&mut self, lists: Lists<'_>) {
+        self.request = reuse(lists.request);
+        self.answer = reuse(lists.answer);
+    }
+}
+
+impl<'g> Lists<'g> {
+    /// Fills the lists, which are empty, from the chain.
+    pub(super) fn fill(
+        &mut self,
+        memory: &'g GuestMemoryMmap,
+        chain: DescriptorChain<&GuestMemoryMmap>,
+    ) -> Result<(), BadChain> {
+        for descriptor in chain {
+            let length = usize::try_from(descriptor.len()).map_err(|_| BadChain)?;
+            for slice in GuestMemoryBackend::get_slices(memory, descriptor.addr(), length) {
+                let slice = slice.map_err(|_| BadChain)?;
+                if self.request.len() + self.answer.len() == MOST_RANGES {
+                    return Err(BadChain);
+                }
+                if descriptor.is_write_only() {
+                    self.answer.push(Sink::from(slice));
+                } else {
+                    self.request.push(Source::from(slice));
+                }
+            }
+            if descriptor.is_write_only() && self.answer_at.is_none() {
+                self.answer_at = Some(descriptor.addr());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The vector's memory for another lifetime: collecting an emptied vector into one of the same layout
+/// keeps its allocation.
+fn reuse<A, B>(mut old: Vec<A>) -> Vec<B> {
+    old.clear();
+    old.into_iter().filter_map(|_| None).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_keep_their_memory() {
+        let mut lists = Lists::new();
+        let before = lists.request.as_ptr();
+        let byte = [1];
+        let mut borrowed = lists.empty();
+        borrowed.request.push(Source::from(&byte[..]));
+        lists.give_back(borrowed);
+        assert_eq!(lists.request.as_ptr(), before);
+        assert!(lists.request.is_empty() && lists.request.capacity() >= MOST_RANGES);
+    }
+}

@@ -1,0 +1,8 @@
+//! How guests reach a session: today virtiofs over vhost-user.
+//!
+//! `door` is a socket that a VMM connects to, again and again; `virtiofs` the device behind one
+//! connection; `chain` the descriptor chains of its queues.
+
+mod chain;
+pub(crate) mod door;
+mod virtiofs;

@@ -1,0 +1,376 @@
+//! The virtiofs device of one connection: virtqueues on one side, a session on the other.
+//!
+//! One thread serves the queue for urgent requests (FORGET) and the first request queue, one thread each
+//! further request queue; each request is done by the thread that takes it from its queue. While it
+//! works, the guest need not notify us; before it sleeps it asks once more. Answers are told to the
+//! guest for a batch at once, large data at once by itself.
+//! Read first: virtio 1.2, 5.11 (file system device) and 2.7; vhost-user in QEMU's docs.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost_user_backend::{VhostUserBackend, VringMutex, VringState, VringT};
+use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::bindings::virtio_ring::{
+    VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
+};
+use virtio_queue::QueueT;
+use vm_memory::{
+    Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend, GuestMemoryMmap,
+    GuestMemoryRegion,
+};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::event::{
+    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
+};
+
+use super::chain::{BadChain, Lists};
+use crate::fuse::session::{Outcome, Scratch, Serve};
+use crate::sys::bus_guard::{self, Guarded};
+
+/// Queues a VMM may use for requests; Linux before 6.11 uses one, whatever it is offered.
+const REQUEST_QUEUES: usize = 4;
+/// With the queue for urgent requests, which is the first.
+pub(super) const QUEUES: usize = 1 + REQUEST_QUEUES;
+const LONGEST_QUEUE: usize = 1024;
+/// Answers that the guest is told of at once.
+const BATCH: usize = 16;
+/// An answer or request from this many bytes is told of at once: the next may take as long.
+const LARGE: usize = 64 * 1024;
+/// How soon a lock that is waited for is asked for again, at first and at last. Only a lock held by
+/// somebody outside this queue is found so; an unlock that comes through it is seen at once.
+const FIRST_RETRY: Duration = Duration::from_millis(1);
+const LAST_RETRY: Duration = Duration::from_millis(50);
+/// The event that the timer of waiting locks is for a thread; below are its queues and the exit.
+pub(super) const TIMER_EVENT: u64 = QUEUES as u64 + 1;
+
+pub(super) type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
+
+/// See the module's head.
+pub(super) struct Device {
+    session: Arc<dyn Serve>,
+    memory: Memory,
+    workers: Vec<Mutex<Worker>>,
+    guarded: Mutex<Vec<Guarded>>,
+    /// Exit events that the library will not close.
+    exits: Mutex<Vec<RawFd>>,
+}
+
+/// What one thread keeps between requests.
+struct Worker {
+    scratch: Scratch,
+    lists: Lists<'static>,
+    waits: Vec<Wait>,
+    timer: OwnedFd,
+    next_retry: Duration,
+}
+
+/// A request whose answer comes later.
+#[derive(Clone, Copy)]
+struct Wait {
+    /// Among the thread's own queues.
+    queue: usize,
+    head: u16,
+    unique: u64,
+    answer_at: GuestAddress,
+}
+
+impl Device {
+    pub(super) fn new(session: Arc<dyn Serve>, memory: Memory) -> io::Result<Self> {
+        let mut workers = Vec::new();
+        for _ in 0..REQUEST_QUEUES {
+            let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+            workers.push(Mutex::new(Worker {
+                scratch: Scratch::default(),
+                lists: Lists::new(),
+                waits: Vec::new(),
+                timer: rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?,
+                next_retry: FIRST_RETRY,
+            }));
+        }
+        Ok(Self {
+            session,
+            memory,
+            workers,
+            guarded: Mutex::new(Vec::new()),
+            exits: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// The descriptors of the threads' timers, in their order.
+    pub(super) fn timers(&self) -> impl Iterator<Item = RawFd> {
+        self.workers
+            .iter()
+            .map(|worker| unpoisoned(worker).timer.as_raw_fd())
+    }
+
+    /// Exit events to be closed when the library's threads are gone.
+    pub(super) fn take_exits(&self) -> Vec<RawFd> {
+        std::mem::take(&mut unpoisoned(&self.exits))
+    }
+
+    fn serve_queue(&self, worker: &mut Worker, queue: usize, vring: &VringMutex) {
+        let memory = self.memory.memory();
+        let mut vring = vring.get_mut();
+        loop {
+            if vring.disable_notification().is_err() {
+                return;
+            }
+            self.drain(worker, queue, &mut vring, &memory);
+            // True: something came between the last look and the wish to be told.
+            if !matches!(vring.enable_notification(), Ok(true)) {
+                break;
+            }
+        }
+        self.retry_waits(worker, queue, &mut vring, &memory);
+        drop(vring);
+        worker.arm();
+    }
+
+    /// Takes and serves all that is in the queue.
+    fn drain(
+        &self,
+        worker: &mut Worker,
+        queue: usize,
+        vring: &mut VringState,
+        memory: &GuestMemoryMmap,
+    ) {
+        let mut untold = 0;
+        while let Some(chain) = vring.get_queue_mut().pop_descriptor_chain(memory) {
+            let head = chain.head_index();
+            let mut lists = worker.lists.empty();
+            let outcome = match lists.fill(memory, chain) {
+                Ok(()) => {
+                    self.session
+                        .handle(&mut worker.scratch, &mut lists.request, &mut lists.answer)
+                }
+                // Nobody can be told what was wrong: there may be no room to say it in.
+                Err(BadChain) => {
+                    self.session.lost();
+                    Outcome::Done(0)
+                }
+            };
+            let large = crate::sys::total(&lists.request) >= LARGE;
+            let answer_at = lists.answer_at;
+            worker.lists.give_back(lists);
+            let length = match (outcome, answer_at) {
+                (Outcome::Done(length), _) => length,
+                (Outcome::Waits(unique), Some(answer_at)) => {
+                    worker.waits.push(Wait {
+                        queue,
+                        head,
+                        unique,
+                        answer_at,
+                    });
+                    continue;
+                }
+                (Outcome::Waits(unique), None) => {
+                    self.session.abandon(unique);
+                    0
+                }
+            };
+            // An index outside the queue is the guest's own loss.
+            vring
+                .add_used(head, u32::try_from(length).unwrap_or(u32::MAX))
+                .ok();
+            untold += 1;
+            if untold == BATCH || large || length >= LARGE {
+                tell(vring);
+                untold = 0;
+            }
+        }
+        if untold > 0 {
+            tell(vring);
+        }
+    }
+
+    /// Asks again for the locks that requests of this queue wait for.
+    fn retry_waits(
+        &self,
+        worker: &mut Worker,
+        queue: usize,
+        vring: &mut VringState,
+        memory: &GuestMemoryMmap,
+    ) {
+        let before = worker.waits.len();
+        worker.waits.retain(|wait| {
+            if wait.queue != queue {
+                return true;
+            }
+            let Some(answer) = self.session.retry(wait.unique) else {
+                return true;
+            };
+            let written = memory
+                .write_slice(&answer, wait.answer_at)
+                .map_or(0, |()| answer.len());
+            vring
+                .add_used(wait.head, u32::try_from(written).unwrap_or_default())
+                .ok();
+            false
+        });
+        if worker.waits.len() < before {
+            worker.next_retry = FIRST_RETRY;
+            tell(vring);
+        }
+    }
+
+    fn forget_waits(&self, of: impl Fn(usize, &Wait) -> bool) {
+        for (thread, worker) in self.workers.iter().enumerate() {
+            unpoisoned(worker).waits.retain(|wait| {
+                let gone = of(thread, wait);
+                if gone {
+                    self.session.abandon(wait.unique);
+                }
+                !gone
+            });
+        }
+    }
+}
+
+impl Worker {
+    /// Wakes this thread again while anything waits, less and less often.
+    fn arm(&mut self) {
+        if self.waits.is_empty() {
+            self.next_retry = FIRST_RETRY;
+            return;
+        }
+        let zero = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let wait = Timespec {
+            tv_sec: 0,
+            tv_nsec: self.next_retry.subsec_nanos().into(),
+        };
+        let once = Itimerspec {
+            it_interval: zero,
+            it_value: wait,
+        };
+        let armed = rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once);
+        debug_assert!(armed.is_ok());
+        self.next_retry = (self.next_retry * 2).min(LAST_RETRY);
+    }
+}
+
+/// Tells the guest of answers, if it wants to be told.
+fn tell(vring: &mut VringState) {
+    if !matches!(vring.needs_notification(), Ok(false)) {
+        // A VMM that gave us a bad descriptor to tell it by does not hear.
+        vring.signal_used_queue().ok();
+    }
+}
+
+fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The queue's place among the queues of its thread, and that thread.
+fn place(queue: usize) -> (usize, usize) {
+    if queue <= 1 {
+        (0, queue)
+    } else {
+        (queue - 1, 0)
+    }
+}
+
+impl VhostUserBackend for Device {
+    type Bitmap = ();
+    type Vring = VringMutex;
+
+    fn num_queues(&self) -> usize {
+        QUEUES
+    }
+
+    fn max_queue_size(&self) -> usize {
+        LONGEST_QUEUE
+    }
+
+    fn features(&self) -> u64 {
+        1 << VIRTIO_F_VERSION_1
+            | 1 << VIRTIO_RING_F_INDIRECT_DESC
+            | 1 << VIRTIO_RING_F_EVENT_IDX
+            | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | VhostUserProtocolFeatures::RESET_DEVICE
+    }
+
+    fn reset_device(&self) {
+        self.forget_waits(|_, _| true);
+    }
+
+    /// The queues know it themselves.
+    fn set_event_idx(&self, _: bool) {}
+
+    fn update_memory(&self, memory: Memory) -> io::Result<()> {
+        let regions = memory.memory();
+        let mut guarded = Vec::new();
+        for region in regions.iter() {
+            let length = usize::try_from(region.len()).map_err(io::Error::other)?;
+            let guard = bus_guard::guard(region.as_ptr(), length);
+            guarded.push(guard.ok_or_else(|| io::Error::other("too many memory regions"))?);
+        }
+        *unpoisoned(&self.guarded) = guarded;
+        Ok(())
+    }
+
+    fn queues_per_thread(&self) -> Vec<u64> {
+        let mut threads = vec![0; REQUEST_QUEUES];
+        for queue in 0..QUEUES {
+            threads[place(queue).0] |= 1 << queue;
+        }
+        threads
+    }
+
+    fn exit_event(&self, _: usize) -> Option<(EventConsumer, EventNotifier)> {
+        let flags = EventFlag::NONBLOCK | EventFlag::CLOEXEC;
+        let pair = new_event_consumer_and_notifier(flags).ok()?;
+        unpoisoned(&self.exits).push(pair.0.as_raw_fd());
+        Some(pair)
+    }
+
+    fn stop_vring(&self, queue: u32) -> io::Result<()> {
+        let stopped = usize::try_from(queue)
+            .map(place)
+            .map_err(io::Error::other)?;
+        self.forget_waits(|thread, wait| (thread, wait.queue) == stopped);
+        Ok(())
+    }
+
+    /// Never an error: the library would end the thread.
+    fn handle_event(
+        &self,
+        event: u16,
+        _: EventSet,
+        vrings: &[VringMutex],
+        thread: usize,
+    ) -> io::Result<()> {
+        let Some(worker) = self.workers.get(thread) else {
+            return Ok(());
+        };
+        let mut worker = unpoisoned(worker);
+        if u64::from(event) == TIMER_EVENT {
+            let mut fired = [0; 8];
+            // WouldBlock: it was armed again meanwhile.
+            rustix::io::read(&worker.timer, &mut fired).ok();
+            for (queue, vring) in vrings.iter().enumerate() {
+                if worker.waits.iter().any(|wait| wait.queue == queue) {
+                    let memory = self.memory.memory();
+                    self.retry_waits(&mut worker, queue, &mut vring.get_mut(), &memory);
+                }
+            }
+            worker.arm();
+        } else if let Some(vring) = vrings.get(usize::from(event)) {
+            self.serve_queue(&mut worker, usize::from(event), vring);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,92 @@
+//! Reading a folder. The places between entries are the host file system's own cookies, which it keeps
+//! valid while names come and go; nothing is remembered here that a change could make wrong.
+
+use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{FileType, OFlags, RawDir, SeekFrom};
+use rustix::io::Errno;
+
+use super::descriptors::Descriptor;
+use super::{HostNode, HostTree, kind};
+use crate::tree::{Entry, Kind, Result};
+
+/// An open folder.
+#[derive(Debug)]
+pub(crate) struct HostDirectory {
+    open: Descriptor,
+    /// For the share's own folder its inode: its `..` is itself, and what lies above stays unknown.
+    root_inode: Option<u64>,
+    /// Where the descriptor stands, when that is known; held while it is moved and read.
+    position: Mutex<Option<u64>>,
+}
+
+/// Bytes that one getdents64(2) is given at most and at least (one entry has up to 280).
+const MOST: usize = 64 * 1024;
+const LEAST: usize = 1024;
+
+thread_local! {
+    static ROOM: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(MOST));
+}
+
+impl HostTree {
+    pub(super) fn open_folder(&self, node: &HostNode) -> Result<HostDirectory> {
+        if node.kind != Kind::Directory {
+            return Err(Errno::NOTDIR);
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let open = self.descriptors.hold(|| self.reopen(&node.place, flags))?;
+        let root_inode = node.is_root.then_some(node.identity.inode);
+        Ok(HostDirectory {
+            open,
+            root_inode,
+            position: Mutex::new(Some(0)),
+        })
+    }
+}
+
+impl HostDirectory {
+    pub(super) fn entries(
+        &self,
+        from: u64,
+        about: usize,
+        each: &mut dyn FnMut(&Entry<'_>) -> bool,
+    ) -> Result<()> {
+        let mut position = self.position.lock().unwrap_or_else(PoisonError::into_inner);
+        if *position != Some(from) {
+            *position = None;
+            rustix::fs::seek(&self.open, SeekFrom::Start(from))?;
+        }
+        ROOM.with_borrow_mut(|room| {
+            let about = about.clamp(LEAST, MOST).min(room.capacity());
+            let mut listing = RawDir::new(&self.open, &mut room.spare_capacity_mut()[..about]);
+            let mut at = from;
+            while let Some(entry) = listing.next() {
+                let entry = entry?;
+                let next = entry.next_entry_cookie();
+                let inode = match self.root_inode {
+                    Some(inode) if entry.file_name() == c".." => inode,
+                    _ => entry.ino(),
+                };
+                let of = entry.file_type();
+                let kind = (of != FileType::Unknown).then(|| kind(of));
+                if !each(&Entry {
+                    name: entry.file_name(),
+                    inode,
+                    kind,
+                    next,
+                }) {
+                    *position = None;
+                    return Ok(());
+                }
+                at = next;
+            }
+            *position = Some(at);
+            Ok(())
+        })
+    }
+
+    pub(super) fn sync(&self, data_only: bool) -> Result<()> {
+        super::file::sync(&self.open, data_only)
+    }
+}

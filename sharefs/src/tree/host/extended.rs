@@ -1,0 +1,78 @@
+//! Extended attributes. O_PATH descriptors have no f*xattr calls; the magic link of the descriptor names
+//! the file itself, a symbolic link too, so nothing is opened and nothing is followed.
+
+use std::ffi::CStr;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use super::HostNode;
+use super::credentials::Rights;
+use crate::tree::{ExtendedHow, Result};
+
+pub(super) fn get(node: &HostNode, name: &CStr, into: &mut [u8]) -> Result<usize> {
+    let path = MagicLink::of(node);
+    match into {
+        [] => rustix::fs::getxattr_query(path.as_c_str(), name),
+        room => rustix::fs::getxattr(path.as_c_str(), name, room),
+    }
+}
+
+pub(super) fn set(
+    node: &HostNode,
+    name: &CStr,
+    value: &[u8],
+    how: ExtendedHow,
+    rights: Rights,
+) -> Result<()> {
+    may_change(name, rights)?;
+    let flags = match how {
+        ExtendedHow::Either => XattrFlags::empty(),
+        ExtendedHow::Create => XattrFlags::CREATE,
+        ExtendedHow::Replace => XattrFlags::REPLACE,
+    };
+    rustix::fs::setxattr(MagicLink::of(node).as_c_str(), name, value, flags)
+}
+
+pub(super) fn list(node: &HostNode, into: &mut [u8]) -> Result<usize> {
+    let path = MagicLink::of(node);
+    match into {
+        [] => rustix::fs::listxattr_query(path.as_c_str()),
+        room => rustix::fs::listxattr(path.as_c_str(), room),
+    }
+}
+
+pub(super) fn remove(node: &HostNode, name: &CStr, rights: Rights) -> Result<()> {
+    may_change(name, rights)?;
+    rustix::fs::removexattr(MagicLink::of(node).as_c_str(), name)
+}
+
+fn may_change(name: &CStr, rights: Rights) -> Result<()> {
+    if rights.may_set_all_extended() || name.to_bytes().starts_with(b"user.") {
+        return Ok(());
+    }
+    Err(Errno::PERM)
+}
+
+/// `/proc/self/fd/N`, without an allocation.
+struct MagicLink([u8; 32]);
+
+impl MagicLink {
+    fn of(node: &HostNode) -> Self {
+        let mut path = [0; 32];
+        // 14 bytes and at most 10 digits: there is always room, and a NUL behind.
+        let written = write!(
+            &mut path[..31],
+            "/proc/self/fd/{}",
+            node.place.as_fd().as_raw_fd()
+        );
+        debug_assert!(written.is_ok());
+        Self(path)
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
+    }
+}
