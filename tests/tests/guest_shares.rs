@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use tests::daemons::{Kind, World};
+use tests::limit::wait_for;
 use tests::{Result, ensure, whole_system};
 
 const CONFIG: &str = r#"
@@ -24,6 +26,7 @@ at = "/mnt/frozen"
 read-only = true
 "#;
 
+const SOON: Duration = Duration::from_secs(20);
 const SHARES: &[(&str, &str)] = &[("d", "/mnt/d"), ("frozen", "/mnt/frozen")];
 
 fn world() -> Result<World> {
@@ -58,7 +61,7 @@ fn files_cross_both_ways_and_read_only_is_read_only() {
         guest.ok("dd if=/dev/urandom of=/mnt/d/big bs=64k count=64 2> /dev/null")?;
         let there = guest.ok("sha256sum < /mnt/d/big | cut -d ' ' -f 1")?;
         let mut sum = std::process::Command::new("sha256sum");
-        let here = tests::command::run(sum.arg(d.join("big")), std::time::Duration::from_secs(20))?;
+        let here = tests::command::run(sum.arg(d.join("big")), SOON)?;
         ensure!(here.starts_with(&there), "{here} here, {there} there");
         guest.ok("rm -r /mnt/d/a /mnt/d/big")?;
         ensure!(!d.join("a").exists() && !d.join("big").exists());
@@ -98,6 +101,35 @@ fn a_link_out_of_the_share_leads_to_the_guests_own_files() {
             ensure!(answer.status != 0, "{link} was read: {answer:?}");
         }
         guest.ok("ls /mnt/d/.. | grep -q frozen")?;
+        Ok(())
+    });
+}
+
+#[test]
+fn sharefs_killed_costs_a_running_guest_its_mount_and_nothing_else() {
+    whole_system(|| {
+        let mut world = world()?;
+        let d = world.share_folder("d")?;
+        let mut guest = world.machine("dev", SHARES)?.boot()?;
+        guest.ok("echo before > /mnt/d/before && sync")?;
+        world.crash(Kind::Sharefs)?;
+        // QEMU's vhost-user-fs cannot take up a new connection, so this guest's mount is lost until
+        // its QEMU starts again; the guest itself, its network and every file live on.
+        ensure!(fs::read_to_string(d.join("before"))? == "before\n");
+        guest.ok("wget -q -T 5 -O - http://127.0.0.1/")?;
+        guest.ok("ping -c 1 -W 5 192.168.130.1")?;
+        guest.kill();
+        wait_for("netd to see the guest go", SOON, || {
+            let status = world.get(Kind::Netd, "/v1/guests/dev")?;
+            Ok(status["links"]
+                .as_array()
+                .is_none_or(Vec::is_empty)
+                .then_some(()))
+        })?;
+        let guest = world.machine("dev", SHARES)?.boot()?;
+        ensure!(guest.ok("cat /mnt/d/before")? == "before");
+        guest.ok("echo after > /mnt/d/after")?;
+        ensure!(fs::read_to_string(d.join("after"))? == "after\n");
         Ok(())
     });
 }
