@@ -2,9 +2,9 @@
 //!
 //! One update is: find the file behind its symlinks; lock it; finish or undo what
 //! an earlier run left half done; read; ask `edit`; write only if something changes;
-//! by a new file in the same folder that takes the old one's place ([`replace`]), or,
+//! by a new file in the same folder that takes the old one's place (`replace.rs`), or,
 //! where that would lose a link, an owner or an attribute or is impossible, in place
-//! with a journal ([`in_place`]). At every moment the file is whole, old or new; only
+//! with a journal (`in_place.rs`). At every moment the file is whole, old or new; only
 //! in place it can be half written, and then the next update mends it.
 //!
 //! **The lock** is `flock(2)` on the hosts file itself. A lock file in a state folder
