@@ -43,8 +43,11 @@ impl Outside {
             ("in0", &format!("{SERVER}/24")),
         )?;
         host.run(&format!("ip route add unreachable {UNREACHABLE}"))?;
-        host.run("ip link add name void0 type dummy && ip link set dev void0 up")?;
-        host.run(&format!("ip route add {SILENT} dev void0"))?;
+        // A neighbour that is nobody's: what goes there is thrown away at the other end.
+        host.run(&format!(
+            "ip route add {SILENT} dev out0 && \
+             ip neighbour add {SILENT} lladdr 02:00:00:00:00:99 dev out0 nud permanent"
+        ))?;
         Ok(Self { host, server })
     }
 
