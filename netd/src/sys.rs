@@ -14,6 +14,8 @@ use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
+use tokio::io::unix::AsyncFd;
+
 const TUN_F_CSUM: c_int = 1;
 const TUN_F_TSO4: c_int = 2;
 const TUN_F_TSO6: c_int = 4;
@@ -237,6 +239,16 @@ impl Drop for Pages {
         // a mapping that exists, and there is nothing to do if it did.
         unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.length) }.ok();
     }
+}
+
+/// Registers a descriptor with tokio's reactor, which must be running.
+///
+/// # Errors
+/// When epoll does not take it (a regular file, or no memory).
+pub fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the `AsyncFd` owns the descriptor, and nobody can replace or close what is inside an
+    // `OwnedFd` while it lives. There is no safe way to register a descriptor that is no socket of tokio's.
+    unsafe { Ok(AsyncFd::register(descriptor)?) }
 }
 
 #[cfg(test)]

@@ -106,6 +106,18 @@ impl Zone {
         true
     }
 
+    /// Whether a lease's name stands for this address.
+    #[must_use]
+    pub fn holds_lease(&self, label: &HostName, address: Ipv4Addr) -> bool {
+        let name = self.leased_reverse.get(&address);
+        let label = encode_name(label);
+        name.is_some_and(|name| {
+            label
+                .split_last()
+                .is_some_and(|(_, label)| name.starts_with(label))
+        })
+    }
+
     /// The lease of an address ended, or has no name any more.
     pub fn remove_lease(&mut self, address: Ipv4Addr) {
         if let Some(wire) = self.leased_reverse.remove(&address) {

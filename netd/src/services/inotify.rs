@@ -22,7 +22,7 @@ impl FolderWatch {
     pub fn new() -> io::Result<Self> {
         let descriptor = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         Ok(Self {
-            descriptor: AsyncFd::new(descriptor)?,
+            descriptor: crate::sys::watched(descriptor)?,
         })
     }
 

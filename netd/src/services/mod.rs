@@ -2,10 +2,17 @@
 //! being dialled and listened for, published ports, the control API. All of it runs in one tokio thread;
 //! nothing here is per packet.
 
+pub mod api;
 pub mod dns_tcp;
 pub mod gateway;
+mod gvproxy;
+pub mod handover;
 pub mod inotify;
 pub mod journal;
+pub mod links;
+pub mod metrics;
 pub mod network;
+pub mod ports;
 pub mod resolv_conf;
 pub mod resolver;
+pub mod state;

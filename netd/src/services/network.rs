@@ -174,6 +174,12 @@ impl RunningNetwork {
         lock(&self.problems).clone()
     }
 
+    /// Whether DNS answers a client's own name with this address.
+    #[must_use]
+    pub fn holds_name(&self, label: &HostName, address: Ipv4Addr) -> bool {
+        self.zone.read().holds_lease(label, address)
+    }
+
     /// The links in use.
     #[must_use]
     pub fn links(&self) -> BTreeMap<LinkId, LinkRecord> {

@@ -1,0 +1,279 @@
+//! The control API: which request does what. See control::server for the protocol and its limits.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use control::api::{
+    Changes, DaemonStatus, FlowStatus, GuestStatus, LinkStatus, NetworkStatus, PortRequest,
+    PortStatus,
+};
+use control::config::Config;
+use control::events::timestamp;
+use control::failure::Failure;
+use control::names::{GuestName, NetworkName};
+use control::server::{Api, Params};
+
+use crate::datapath::{LinkSnapshot, Snapshot};
+use crate::engine::services::LinkId;
+use crate::services::gvproxy;
+use crate::services::journal::ClockPair;
+use crate::services::metrics;
+use crate::services::network::{LinkRecord, RunningNetwork, ServicesView};
+use crate::services::state::State;
+
+type Shared = Arc<State>;
+
+/// All routes of netd.
+#[must_use]
+pub fn api(state: Shared) -> Api<Shared> {
+    let events = state.events.clone();
+    let api = Api::new("sharectl-netd", state)
+        .get(
+            "/v1/status",
+            "The daemon and its problems",
+            async |state: Shared, _| Ok(status(&state).await),
+        )
+        .get(
+            "/v1/networks",
+            "Networks with their counters",
+            async |state: Shared, _| networks(&state).await,
+        )
+        .get(
+            "/v1/guests",
+            "Guests: configured, plugged in, or both",
+            async |state: Shared, _| guests(&state).await,
+        )
+        .get(
+            "/v1/guests/{name}",
+            "One configured guest",
+            async |state: Shared, params: Params| {
+                let name: GuestName = params.required("name")?;
+                state.guest(&name)?;
+                let all = guests(&state).await?;
+                let found = all
+                    .into_iter()
+                    .find(|guest| guest.name.as_ref() == Some(&name));
+                found.ok_or_else(|| {
+                    Failure::not_found(format!("the network of guest {name} does not run"))
+                })
+            },
+        )
+        .delete(
+            "/v1/guests/{name}/link",
+            "Unplug a guest",
+            async |state: Shared, params: Params, (): ()| {
+                let name: GuestName = params.required("name")?;
+                state.detach(&name)
+            },
+        )
+        .get("/v1/ports", "Published ports", async |state: Shared, _| {
+            Ok::<Vec<PortStatus>, Failure>(state.port_list().await)
+        })
+        .post(
+            "/v1/ports",
+            "Publish a port until netd ends",
+            async |state: Shared, _, request: PortRequest| {
+                state.publish(&request.guest, &request.spec).await
+            },
+        )
+        .delete(
+            "/v1/ports",
+            "Take a published port back",
+            async |state: Shared, _, request: PortRequest| {
+                state.unpublish(&request.guest, &request.spec).await
+            },
+        )
+        .get(
+            "/v1/flows",
+            "Connections and mappings, of one network with ?network=",
+            async |state: Shared, params: Params| flows(&state, params.optional("network")?).await,
+        )
+        .post(
+            "/v1/reload",
+            "Read the configuration again",
+            async |state: Shared, _, (): ()| {
+                let changes: Result<Changes, Failure> = state.reload().await;
+                changes
+            },
+        )
+        .text(
+            "/metrics",
+            "Counters as Prometheus text",
+            async |state: Shared| Ok(metrics::page(&state).await),
+        )
+        .events(events);
+    gvproxy::add_routes(api)
+}
+
+async fn status(state: &State) -> DaemonStatus {
+    DaemonStatus {
+        daemon: "netd".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started: state.started.clone(),
+        config: state.paths.config.clone(),
+        newest_event: state.events.newest(),
+        problems: state.problems().await,
+    }
+}
+
+async fn networks(state: &State) -> Result<Vec<NetworkStatus>, Failure> {
+    let mut found = Vec::new();
+    for running in state.networks() {
+        let network = running.config();
+        let snapshot = running.snapshot().await?;
+        found.push(NetworkStatus {
+            kind: network.kind,
+            dhcp: true,
+            subnet: network.subnet.to_string(),
+            gateway: network.gateway,
+            host_internal: network.host_internal,
+            domain: network.domain.clone(),
+            guests: snapshot.links.len(),
+            socket: state.paths.network_socket(&network.name),
+            listen: network.listen,
+            resolvers: running.resolver().upstreams(),
+            counters: metrics::counters(&running).await,
+            name: network.name,
+        });
+    }
+    Ok(found)
+}
+
+async fn guests(state: &State) -> Result<Vec<GuestStatus>, Failure> {
+    let config = state.config();
+    let mut found = Vec::new();
+    for network in state.networks() {
+        let view = network.services().await?;
+        let snapshot = network.snapshot().await?;
+        found.extend(configured_guests(&config, &network, &view, &snapshot));
+        found.extend(other_guests(&network, &view, &snapshot));
+    }
+    Ok(found)
+}
+
+fn configured_guests(
+    config: &Config,
+    network: &RunningNetwork,
+    view: &ServicesView,
+    snapshot: &Snapshot,
+) -> Vec<GuestStatus> {
+    let records = network.links();
+    let clock = ClockPair::read();
+    config
+        .guests_on(network.name())
+        .map(|guest| {
+            let lease = view
+                .leases
+                .iter()
+                .find(|lease| lease.guest.as_ref() == Some(&guest.name));
+            let links = snapshot
+                .links
+                .iter()
+                .filter(|link| link.guest.as_ref() == Some(&guest.name));
+            GuestStatus {
+                name: Some(guest.name.clone()),
+                network: network.name().clone(),
+                mac: lease.map_or(guest.mac, |lease| lease.mac),
+                address: view.guests.get(&guest.name).copied(),
+                host_address: Some(guest.host_address),
+                names: config.names_of(guest).unwrap_or_default(),
+                lease_until: lease.map(|lease| timestamp(clock.wall_of(lease.until))),
+                links: links.map(|link| link_status(link, &records)).collect(),
+            }
+        })
+        .collect()
+}
+
+/// Stations that the configuration does not name: by lease, else by what they were seen to send.
+fn other_guests(
+    network: &RunningNetwork,
+    view: &ServicesView,
+    snapshot: &Snapshot,
+) -> Vec<GuestStatus> {
+    let records = network.links();
+    let clock = ClockPair::read();
+    let domain = network.config().domain;
+    let mut found = BTreeMap::new();
+    for link in snapshot.links.iter().filter(|link| link.guest.is_none()) {
+        for mac in &link.macs {
+            let seen = snapshot
+                .neighbours
+                .iter()
+                .find(|(_, neighbour, _)| neighbour == mac);
+            found.insert(*mac, (seen.map(|(address, _, _)| *address), None));
+        }
+    }
+    for lease in view.leases.iter().filter(|lease| lease.guest.is_none()) {
+        found.insert(lease.mac, (Some(lease.address), Some(lease)));
+    }
+    found
+        .into_iter()
+        .map(|(mac, (address, lease))| {
+            let name = lease.and_then(|lease| {
+                lease
+                    .host_name
+                    .as_ref()
+                    .filter(|name| network.holds_name(name, lease.address))
+            });
+            let links = snapshot
+                .links
+                .iter()
+                .filter(|link| link.guest.is_none() && link.macs.contains(&mac));
+            GuestStatus {
+                name: None,
+                network: network.name().clone(),
+                mac,
+                address,
+                host_address: None,
+                names: name
+                    .and_then(|name| name.under(&domain).ok())
+                    .into_iter()
+                    .collect(),
+                lease_until: lease.map(|lease| timestamp(clock.wall_of(lease.until))),
+                links: links.map(|link| link_status(link, &records)).collect(),
+            }
+        })
+        .collect()
+}
+
+fn link_status(link: &LinkSnapshot, records: &BTreeMap<LinkId, LinkRecord>) -> LinkStatus {
+    let counters = &link.counters;
+    LinkStatus {
+        id: link.link.0,
+        transport: records
+            .get(&link.link)
+            .map_or(link.kind, |record| record.transport)
+            .to_owned(),
+        received_frames: counters.received_frames,
+        received_bytes: counters.received_bytes,
+        sent_frames: counters.sent_frames,
+        sent_bytes: counters.sent_bytes,
+        dropped_frames: counters.dropped + counters.malformed + counters.spoofed,
+    }
+}
+
+async fn flows(state: &State, only: Option<NetworkName>) -> Result<Vec<FlowStatus>, Failure> {
+    let networks = match only {
+        Some(name) => vec![state.network(&name)?],
+        None => state.networks(),
+    };
+    let at = |(address, port): (Ipv4Addr, u16)| SocketAddr::new(IpAddr::V4(address), port);
+    let mut found = Vec::new();
+    for network in networks {
+        for flow in network.snapshot().await?.flows {
+            found.push(FlowStatus {
+                network: network.name().clone(),
+                protocol: flow.protocol.to_owned(),
+                guest: at(flow.guest),
+                remote: at(flow.remote),
+                outbound: flow.outbound,
+                state: flow.state.to_owned(),
+                bytes_from_guest: flow.bytes_out,
+                bytes_to_guest: flow.bytes_in,
+            });
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,676 @@
+//! The daemon's state as control requests see it, and the one place that makes it follow the configuration:
+//! [`State::apply`] compares what should run with what runs and touches only the difference, so that starting,
+//! reloading and healing are the same code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use control::api::{Changes, LinkAnswer, LinkHandover, LinkPlugged, PortStatus};
+use control::config::{Config, Guest, LARGEST_MTU};
+use control::events::{EventBody, EventLog, timestamp_now};
+use control::failure::Failure;
+use control::mac::MacAddress;
+use control::names::{GuestName, NetworkName};
+use control::paths::Paths;
+use control::port::PortSpec;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::datapath::LinkTransport;
+use crate::services::links;
+use crate::services::network::{Moved, RunningNetwork, lock};
+use crate::services::ports::{Origin, PortTable};
+
+/// Address changes of guests that wait for the published ports to follow.
+const MOVED_QUEUE: usize = 256;
+
+/// A way in for links, with all that it depends on: when one of these differs it is another way in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Door {
+    Dial {
+        network: NetworkName,
+        run: u64,
+        guest: GuestName,
+        mac: MacAddress,
+    },
+    Guest {
+        network: NetworkName,
+        run: u64,
+        guest: GuestName,
+        mac: MacAddress,
+    },
+    Network {
+        network: NetworkName,
+        run: u64,
+    },
+    Tcp {
+        network: NetworkName,
+        run: u64,
+        address: SocketAddr,
+    },
+}
+
+/// A task that ends with its owner.
+#[derive(Debug)]
+struct Task(JoinHandle<()>);
+
+impl Task {
+    fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(work))
+    }
+
+    /// Ends it and waits until it has let go of everything.
+    async fn stop(self) {
+        self.0.abort();
+        self.0.await.ok();
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    network: Arc<RunningNetwork>,
+    /// Which start of this network: doors of an earlier one are closed.
+    run: u64,
+    upstreams: watch::Sender<Vec<SocketAddr>>,
+    /// Ends when the packet thread ends.
+    news: JoinHandle<()>,
+}
+
+/// What only [`State::apply`] and the end of the daemon change.
+#[derive(Debug, Default)]
+struct Running {
+    doors: BTreeMap<Door, Task>,
+    runs: u64,
+}
+
+/// The daemon.
+#[derive(Debug)]
+pub struct State {
+    /// Its places.
+    pub paths: Paths,
+    /// Its events.
+    pub events: EventLog,
+    /// When it started, RFC 3339.
+    pub started: String,
+    config: Mutex<Arc<Config>>,
+    networks: Mutex<BTreeMap<NetworkName, Slot>>,
+    running: tokio::sync::Mutex<Running>,
+    ports: tokio::sync::Mutex<PortTable>,
+    /// What the last apply could not do, and what the last reload refused.
+    problems: Mutex<Vec<String>>,
+    host_resolvers: watch::Receiver<Vec<SocketAddr>>,
+    folders: watch::Sender<Vec<PathBuf>>,
+    folder_changes: watch::Receiver<u64>,
+    moved: mpsc::Sender<Moved>,
+}
+
+/// Ends of channels that the daemon's own tasks hold.
+#[derive(Debug)]
+pub struct Ends {
+    /// Folders to watch.
+    pub folders: watch::Receiver<Vec<PathBuf>>,
+    /// Told when one of them changes.
+    pub folder_changes: watch::Sender<u64>,
+    /// Guests with a new address.
+    pub moved: mpsc::Receiver<Moved>,
+}
+
+impl State {
+    /// Nothing runs yet.
+    #[must_use]
+    pub fn new(
+        paths: Paths,
+        config: &Config,
+        host_resolvers: watch::Receiver<Vec<SocketAddr>>,
+    ) -> (Arc<Self>, Ends) {
+        let (folders, folders_end) = watch::channel(Vec::new());
+        let (changes_end, folder_changes) = watch::channel(0);
+        let (moved, moved_end) = mpsc::channel(MOVED_QUEUE);
+        let events = EventLog::new();
+        let state = Self {
+            paths,
+            ports: tokio::sync::Mutex::new(PortTable::new(events.clone())),
+            events,
+            started: timestamp_now(),
+            config: Mutex::new(Arc::new(config.clone())),
+            networks: Mutex::default(),
+            running: tokio::sync::Mutex::default(),
+            problems: Mutex::default(),
+            host_resolvers,
+            folders,
+            folder_changes,
+            moved,
+        };
+        let ends = Ends {
+            folders: folders_end,
+            folder_changes: changes_end,
+            moved: moved_end,
+        };
+        (Arc::new(state), ends)
+    }
+
+    /// The configuration that runs.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&lock(&self.config))
+    }
+
+    /// The networks that run, by name.
+    #[must_use]
+    pub fn networks(&self) -> Vec<Arc<RunningNetwork>> {
+        lock(&self.networks)
+            .values()
+            .map(|slot| Arc::clone(&slot.network))
+            .collect()
+    }
+
+    /// One network that runs.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn network(&self, name: &NetworkName) -> Result<Arc<RunningNetwork>, Failure> {
+        let networks = lock(&self.networks);
+        let found = networks.get(name).map(|slot| Arc::clone(&slot.network));
+        found.ok_or_else(|| Failure::not_found(format!("no network {name} runs here")))
+    }
+
+    /// A guest of the configuration.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn guest(&self, name: &GuestName) -> Result<Guest, Failure> {
+        self.config().guests.get(name).cloned().ok_or_else(|| {
+            Failure::not_found(format!("the configuration names no guest {name}"))
+                .with_hint(format!("sharectl guest add {name}"))
+        })
+    }
+
+    /// What a person should know.
+    pub async fn problems(&self) -> Vec<String> {
+        let mut problems = lock(&self.problems).clone();
+        problems.extend(self.ports.lock().await.problems());
+        for network in self.networks() {
+            problems.extend(network.problems());
+        }
+        problems
+    }
+
+    /// All published ports.
+    pub async fn port_list(&self) -> Vec<PortStatus> {
+        self.ports.lock().await.list()
+    }
+
+    /// Publishes a port of a configured guest until netd ends, or for good where the file names it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn publish(&self, guest: &GuestName, spec: &PortSpec) -> Result<PortStatus, Failure> {
+        let guest = self.guest(guest)?;
+        let network = self.network(&guest.network)?;
+        let address = network.services().await?.guests.get(&guest.name).copied();
+        let mut ports = self.ports.lock().await;
+        ports
+            .publish(&network, &guest, spec, address, Origin::Request)
+            .await
+    }
+
+    /// Takes a published port back.
+    ///
+    /// # Errors
+    /// When it is not published.
+    pub async fn unpublish(&self, guest: &GuestName, spec: &PortSpec) -> Result<Changes, Failure> {
+        if self.ports.lock().await.remove(guest, spec) {
+            let sentence = format!("port {spec} of {guest} is no longer published");
+            return Ok(Changes {
+                changes: vec![sentence],
+                problems: Vec::new(),
+            });
+        }
+        Err(
+            Failure::not_found(format!("guest {guest} does not publish {spec}"))
+                .with_hint("see all: sharectl port ls"),
+        )
+    }
+
+    /// Unplugs a guest.
+    ///
+    /// # Errors
+    /// When there is no such guest.
+    pub fn detach(&self, guest: &GuestName) -> Result<Changes, Failure> {
+        let guest = self.guest(guest)?;
+        let count = self.network(&guest.network)?.detach_guest(&guest.name)?;
+        let changes = match count {
+            0 => Vec::new(),
+            1 => vec![format!("guest {} unplugged", guest.name)],
+            more => vec![format!("guest {} unplugged, {more} links", guest.name)],
+        };
+        Ok(Changes {
+            changes,
+            problems: Vec::new(),
+        })
+    }
+
+    /// A descriptor that somebody handed over.
+    pub async fn plug(&self, handover: LinkHandover, transport: LinkTransport) -> LinkAnswer {
+        match self.try_plug(handover, transport).await {
+            Ok(plugged) => LinkAnswer::Ok(plugged),
+            Err(failure) => LinkAnswer::Error(failure),
+        }
+    }
+
+    async fn try_plug(
+        &self,
+        handover: LinkHandover,
+        transport: LinkTransport,
+    ) -> Result<LinkPlugged, Failure> {
+        let guest = self.guest(&handover.guest)?;
+        let running = self.network(&guest.network)?;
+        let kind = match &transport {
+            LinkTransport::Tap { .. } => "tap",
+            LinkTransport::Stream(_) => "stream",
+        };
+        let owner = Some((guest.name.clone(), guest.mac));
+        let (link, _) = running.attach(transport, kind, owner).await?;
+        let network = running.config();
+        Ok(LinkPlugged {
+            link: link.0,
+            network: guest.network.clone(),
+            mac: guest.mac,
+            mtu: network.mtu.unwrap_or(LARGEST_MTU),
+            address: running.services().await?.guests.get(&guest.name).copied(),
+            gateway: network.gateway,
+            prefix: network.subnet.prefix_len(),
+        })
+    }
+
+    /// Reads the file again and applies it; what runs goes on when the file is wrong.
+    ///
+    /// # Errors
+    /// Every problem of the file.
+    pub async fn reload(&self) -> Result<Changes, Failure> {
+        match Config::load(&self.paths.config) {
+            Ok(config) => {
+                let changes = self.apply(config).await;
+                tracing::info!(
+                    changes = changes.changes.len(),
+                    problems = changes.problems.len(),
+                    "configuration read again"
+                );
+                self.events.publish(EventBody::ConfigReloaded {
+                    changes: changes.changes.clone(),
+                });
+                Ok(changes)
+            }
+            Err(errors) => {
+                let message = errors.to_string();
+                tracing::warn!("the configuration was refused, what runs goes on: {message}");
+                self.events.publish(EventBody::ConfigRefused {
+                    message: message.clone(),
+                });
+                Err(Failure::invalid(message)
+                    .with_hint("sharectl config check; what ran before goes on"))
+            }
+        }
+    }
+
+    /// Makes what runs follow `config`.
+    pub async fn apply(&self, config: Config) -> Changes {
+        // One at a time, and no port request between.
+        let mut running = self.running.lock().await;
+        let mut changes = Changes::default();
+        let old = self.config();
+        let config = Arc::new(config);
+        *lock(&self.config) = Arc::clone(&config);
+        self.stop_networks(&config, &mut running, &mut changes)
+            .await;
+        self.start_networks(&config, &old, &mut running, &mut changes)
+            .await;
+        self.feed_resolvers();
+        self.unplug_strangers(&config, &old, &mut changes);
+        let folders = config
+            .guests
+            .keys()
+            .map(|guest| self.paths.guest(guest))
+            .collect();
+        self.folders.send_if_modified(|known| {
+            let changed = *known != folders;
+            *known = folders;
+            changed
+        });
+        self.open_doors(&config, &mut running, &mut changes).await;
+        self.publish_all(&config, &mut changes).await;
+        lock(&self.problems).clone_from(&changes.problems);
+        changes
+    }
+
+    async fn stop_networks(&self, config: &Config, running: &mut Running, changes: &mut Changes) {
+        let stays = |slot: &Slot| {
+            let had = slot.network.config();
+            let wanted = config.networks.get(slot.network.name());
+            // The packet thread would have to end every flow anyway.
+            wanted
+                .is_some_and(|wanted| wanted.subnet == had.subnet && wanted.gateway == had.gateway)
+        };
+        let gone: Vec<Slot> = {
+            let mut networks = lock(&self.networks);
+            let names: Vec<_> = networks
+                .iter()
+                .filter(|(_, slot)| !stays(slot))
+                .map(|(name, _)| name.clone())
+                .collect();
+            names
+                .iter()
+                .filter_map(|name| networks.remove(name))
+                .collect()
+        };
+        for slot in gone {
+            let name = slot.network.name().clone();
+            let closed: Vec<Door> = running
+                .doors
+                .keys()
+                .filter(|door| door.run() == slot.run)
+                .cloned()
+                .collect();
+            for door in closed {
+                if let Some(task) = running.doors.remove(&door) {
+                    task.stop().await;
+                }
+            }
+            let runs = self.networks();
+            let ended = self.ports.lock().await.retain(
+                |_, _| true,
+                |of| runs.iter().any(|network| Arc::ptr_eq(network, of)),
+            );
+            changes.changes.extend(ended);
+            slot.network.stop().await;
+            slot.news.await.ok();
+            changes.changes.push(format!("network {name} stopped"));
+        }
+    }
+
+    async fn start_networks(
+        &self,
+        config: &Config,
+        old: &Config,
+        running: &mut Running,
+        changes: &mut Changes,
+    ) {
+        for network in config.networks.values() {
+            if let Ok(runs) = self.network(&network.name) {
+                let same_guests = config
+                    .guests_on(&network.name)
+                    .eq(old.guests_on(&network.name));
+                if runs.config() != *network || !same_guests {
+                    match runs.reconfigure(config, network).await {
+                        Ok(()) => changes
+                            .changes
+                            .push(format!("network {} has new settings", network.name)),
+                        Err(failure) => changes.problems.push(failure.message),
+                    }
+                }
+                continue;
+            }
+            let (upstreams, receiver) = watch::channel(Vec::new());
+            match RunningNetwork::start(config, network, &self.paths, receiver) {
+                Ok((started, inbox)) => {
+                    let news =
+                        Arc::clone(&started).run(inbox, self.events.clone(), self.moved.clone());
+                    running.runs += 1;
+                    let slot = Slot {
+                        network: started,
+                        run: running.runs,
+                        upstreams,
+                        news: tokio::spawn(news),
+                    };
+                    lock(&self.networks).insert(network.name.clone(), slot);
+                    changes.changes.push(format!(
+                        "network {} started, {}",
+                        network.name, network.subnet
+                    ));
+                }
+                Err(failure) => changes.problems.push(failure.message),
+            }
+        }
+    }
+
+    /// Tells every network whom to ask: the configuration's resolvers, else the host's of now.
+    pub fn feed_resolvers(&self) {
+        let host = self.host_resolvers.borrow().clone();
+        for slot in lock(&self.networks).values() {
+            let configured = self
+                .config()
+                .networks
+                .get(slot.network.name())
+                .map(|network| network.dns.clone());
+            let wanted = configured
+                .filter(|dns| !dns.is_empty())
+                .unwrap_or_else(|| host.clone());
+            slot.upstreams.send_if_modified(|known| {
+                let changed = *known != wanted;
+                *known = wanted;
+                changed
+            });
+        }
+    }
+
+    /// A guest that is gone, or is somebody else now, must not keep its wire.
+    fn unplug_strangers(&self, config: &Config, old: &Config, changes: &mut Changes) {
+        for guest in old.guests.values() {
+            let same = config
+                .guests
+                .get(&guest.name)
+                .is_some_and(|now| now.network == guest.network && now.mac == guest.mac);
+            if same {
+                continue;
+            }
+            if let Ok(network) = self.network(&guest.network)
+                && let Ok(1..) = network.detach_guest(&guest.name)
+            {
+                changes
+                    .changes
+                    .push(format!("guest {} unplugged", guest.name));
+            }
+        }
+    }
+
+    async fn open_doors(&self, config: &Config, running: &mut Running, changes: &mut Changes) {
+        let mut wanted = BTreeSet::new();
+        for (name, slot) in lock(&self.networks).iter() {
+            let (network, run) = (name.clone(), slot.run);
+            wanted.insert(Door::Network {
+                network: network.clone(),
+                run,
+            });
+            if let Some(address) = config.networks.get(name).and_then(|network| network.listen) {
+                wanted.insert(Door::Tcp {
+                    network: network.clone(),
+                    run,
+                    address,
+                });
+            }
+            for guest in config.guests_on(name) {
+                let (guest, mac) = (guest.name.clone(), guest.mac);
+                wanted.insert(Door::Dial {
+                    network: network.clone(),
+                    run,
+                    guest: guest.clone(),
+                    mac,
+                });
+                wanted.insert(Door::Guest {
+                    network: network.clone(),
+                    run,
+                    guest,
+                    mac,
+                });
+            }
+        }
+        let closed: Vec<Door> = running
+            .doors
+            .iter()
+            .filter(|(door, task)| !wanted.contains(door) || task.0.is_finished())
+            .map(|(door, _)| door.clone())
+            .collect();
+        for door in closed {
+            if let Some(task) = running.doors.remove(&door) {
+                task.stop().await;
+            }
+        }
+        for door in wanted {
+            if running.doors.contains_key(&door) {
+                continue;
+            }
+            match self.open(&door).await {
+                Ok(task) => {
+                    running.doors.insert(door, task);
+                }
+                Err(problem) => {
+                    tracing::warn!("{problem}");
+                    changes.problems.push(problem);
+                }
+            }
+        }
+    }
+
+    async fn open(&self, door: &Door) -> Result<Task, String> {
+        let network = self
+            .network(door.network())
+            .map_err(|failure| failure.message)?;
+        let listen = |guest, path: PathBuf| {
+            links::listen_unix(Arc::clone(&network), guest, &path)
+                .map(Task::spawn)
+                .map_err(|error| format!("cannot listen on {}: {error}", path.display()))
+        };
+        match door {
+            Door::Dial { guest, mac, .. } => {
+                let path = self.paths.guest_net_socket(guest);
+                let owner = (guest.clone(), *mac);
+                Ok(Task::spawn(links::dial(
+                    network,
+                    owner,
+                    path,
+                    self.folder_changes.clone(),
+                )))
+            }
+            Door::Guest { guest, mac, .. } => listen(
+                Some((guest.clone(), *mac)),
+                self.paths.guest_link_socket(guest),
+            ),
+            Door::Network { network: name, .. } => listen(None, self.paths.network_socket(name)),
+            Door::Tcp { address, .. } => {
+                match links::listen_tcp(Arc::clone(&network), *address).await {
+                    Ok(work) => Ok(Task::spawn(work)),
+                    Err(error) => Err(format!(
+                        "network {} cannot listen on {address}: {error}",
+                        network.name()
+                    )),
+                }
+            }
+        }
+    }
+
+    async fn publish_all(&self, config: &Config, changes: &mut Changes) {
+        let mut ports = self.ports.lock().await;
+        let runs = self.networks();
+        let wanted = |guest: &GuestName, spec: &PortSpec| {
+            config
+                .guests
+                .get(guest)
+                .is_some_and(|guest| guest.publish.contains(spec))
+        };
+        changes.changes.extend(ports.retain(wanted, |of| {
+            runs.iter().any(|network| Arc::ptr_eq(network, of))
+        }));
+        for network in &runs {
+            let Ok(view) = network.services().await else {
+                continue;
+            };
+            for guest in config.guests_on(network.name()) {
+                let address = view.guests.get(&guest.name).copied();
+                if let Some(address) = address {
+                    ports.retarget(&guest.name, address);
+                }
+                for spec in &guest.publish {
+                    let was = ports.is_published(&guest.name, spec);
+                    match ports
+                        .publish(network, guest, spec, address, Origin::Configuration)
+                        .await
+                    {
+                        Ok(_) if was => {}
+                        Ok(_) => changes
+                            .changes
+                            .push(format!("port {spec} of {} is published", guest.name)),
+                        // The table keeps the reason for the status.
+                        Err(failure) => {
+                            tracing::warn!(guest = %guest.name, %spec, %failure, "port not published")
+                        }
+                    }
+                }
+            }
+        }
+        // Told once here; afterwards the table itself is asked.
+        let failed = ports.problems();
+        drop(ports);
+        if !failed.is_empty() {
+            tracing::info!(
+                count = failed.len(),
+                "ports of the configuration are not published"
+            );
+        }
+    }
+
+    /// Follows guests to their addresses until the daemon ends.
+    pub async fn follow_moves(self: Arc<Self>, mut moved: mpsc::Receiver<Moved>) {
+        while let Some(Moved { guest, address }) = moved.recv().await {
+            self.ports.lock().await.retarget(&guest, address);
+        }
+    }
+
+    /// Follows the host's resolvers until the daemon ends.
+    pub async fn follow_resolvers(self: Arc<Self>) {
+        let mut resolvers = self.host_resolvers.clone();
+        while resolvers.changed().await.is_ok() {
+            let now: Vec<String> = resolvers
+                .borrow_and_update()
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            self.feed_resolvers();
+            self.events
+                .publish(EventBody::ResolversChanged { resolvers: now });
+        }
+    }
+
+    /// Ends everything: doors first, so that nobody comes in, then the networks.
+    pub async fn stop(&self) {
+        let mut running = self.running.lock().await;
+        for (_, task) in std::mem::take(&mut running.doors) {
+            task.stop().await;
+        }
+        let slots = std::mem::take(&mut *lock(&self.networks));
+        for slot in slots.into_values() {
+            slot.network.stop().await;
+        }
+    }
+}
+
+impl Door {
+    fn run(&self) -> u64 {
+        match self {
+            Self::Dial { run, .. }
+            | Self::Guest { run, .. }
+            | Self::Network { run, .. }
+            | Self::Tcp { run, .. } => *run,
+        }
+    }
+
+    fn network(&self) -> &NetworkName {
+        match self {
+            Self::Dial { network, .. }
+            | Self::Guest { network, .. }
+            | Self::Network { network, .. }
+            | Self::Tcp { network, .. } => network,
+        }
+    }
+}
