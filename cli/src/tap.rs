@@ -103,8 +103,9 @@ pub(crate) fn open<'n>(namespace: &Namespace, name: &'n str, mac: MacAddress) ->
             None | Some(Errno::INVAL) => {
                 "a tap's name has 1 to 15 bytes and no slash, and no interface of another kind has it"
             }
+            Some(Errno::ACCESS) => "sudo chmod 666 /dev/net/tun, or run the command as root",
             Some(_) => {
-                "the right to make a tap is needed in the namespace, and /dev/net/tun open to this user"
+                "the right to make a tap is needed in the namespace: run the command as its owner or as root"
             }
         };
         CliError::failure(
