@@ -116,7 +116,7 @@ fn sharefs_killed_costs_a_running_guest_its_mount_and_nothing_else() {
         // QEMU's vhost-user-fs cannot take up a new connection, so this guest's mount is lost until
         // its QEMU starts again; the guest itself, its network and every file live on.
         ensure!(fs::read_to_string(d.join("before"))? == "before\n");
-        guest.ok("wget -q -T 5 -O - http://127.0.0.1/")?;
+        guest.ok("wget -q -O - http://127.0.0.1/")?;
         guest.ok("ping -c 1 -W 5 192.168.130.1")?;
         guest.kill();
         wait_for("netd to see the guest go", SOON, || {

@@ -63,7 +63,9 @@ pub(crate) fn complain(text: &str) {
 /// A time as a person reads it: 3 digits at most, the unit with it.
 pub(crate) fn time(time: Duration) -> String {
     let seconds = time.as_secs_f64();
-    if seconds < 0.0995 {
+    if seconds < 0.0005 {
+        "<1 ms".to_owned()
+    } else if seconds < 0.0995 {
         format!("{:.0} ms", seconds * 1000.0)
     } else if seconds < 59.95 {
         format!("{seconds:.1} s")
@@ -125,6 +127,7 @@ mod tests {
 
     #[test]
     fn times_have_a_unit_and_no_more_digits_than_needed() {
+        assert_eq!(time(Duration::from_micros(7)), "<1 ms");
         assert_eq!(time(Duration::from_millis(7)), "7 ms");
         assert_eq!(time(Duration::from_millis(4321)), "4.3 s");
         assert_eq!(time(Duration::from_secs(185)), "3 min 05 s");
