@@ -78,7 +78,7 @@ impl Datagrams {
     }
 
     /// A datagram to somewhere beyond the gateway.
-    pub(super) fn from_guest<'p>(
+    pub(super) fn outbound<'p>(
         &mut self,
         context: &mut Context,
         place: Place,

@@ -32,7 +32,7 @@ pub(super) struct Echoes {
 
 impl Echoes {
     /// An echo request (its ICMP bytes, checksum verified) to somewhere beyond the gateway.
-    pub(super) fn from_guest(
+    pub(super) fn outbound(
         &mut self,
         context: &mut Context,
         place: Place,

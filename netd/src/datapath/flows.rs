@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use control::port::Protocol;
 use rustix::event::epoll::EventFlags;
 use rustix::fd::OwnedFd;
-use smoltcp::wire::TcpPacket;
 
 use super::context::{Context, Place, Source};
 use super::messages::{FlowSnapshot, Notice};
@@ -74,32 +73,28 @@ impl Flows {
         !self.ready.is_empty()
     }
 
-    /// A TCP segment of a guest to us. `packet` was length-checked, its checksum verified.
+    /// A TCP segment of a guest to us (or several gathered into one), checked; its payload in slices.
     pub(super) fn segment(
         &mut self,
         context: &mut Context,
         place: Place,
-        (source, destination): (Ipv4Addr, Ipv4Addr),
-        packet: &TcpPacket<&[u8]>,
+        key: Key,
+        segment: &Segment,
+        payload: &[&[u8]],
     ) {
-        let segment = Segment::parse(packet);
-        let key = Key {
-            guest: (source, packet.src_port()),
-            remote: (destination, packet.dst_port()),
-        };
         let Some(&slot) = self.index.get(&key) else {
-            self.unknown(context, place, key, &segment);
+            self.unknown(context, place, key, segment);
             return;
         };
         let Some(flow) = self.flow(slot) else { return };
         if flow.place != Some(place) {
             // The guest's NIC may come back elsewhere, but only for the address it owns.
-            if !context.source_allowed(source, place) {
+            if !context.source_allowed(key.guest.0, place) {
                 return;
             }
             flow.place = Some(place);
         }
-        let intake = flow.take(context, &segment);
+        let intake = flow.take(context, segment, payload);
         if let Some(reply) = intake.reply {
             send_alone(context, place, key, reply);
         }
@@ -113,7 +108,7 @@ impl Flows {
         }
     }
 
-    fn unknown(&mut self, context: &mut Context, place: Place, key: Key, segment: &Segment<'_>) {
+    fn unknown(&mut self, context: &mut Context, place: Place, key: Key, segment: &Segment) {
         if let Some(answer) = self.linger.answer(&key, segment, context.now) {
             send_alone(context, place, key, answer);
             return;
@@ -133,13 +128,7 @@ impl Flows {
         }
     }
 
-    fn open_outbound(
-        &mut self,
-        context: &mut Context,
-        place: Place,
-        key: Key,
-        segment: &Segment<'_>,
-    ) {
+    fn open_outbound(&mut self, context: &mut Context, place: Place, key: Key, segment: &Segment) {
         let destination = SocketAddrV4::new(key.remote.0, key.remote.1);
         let target = match nat::outbound(&context.settings, Protocol::Tcp, destination) {
             Ok(target) => target,
@@ -215,7 +204,7 @@ impl Flows {
         context: &mut Context,
         place: Place,
         key: Key,
-        segment: &Segment<'_>,
+        segment: &Segment,
         why: Refusal,
     ) {
         if why.looks_closed() {
@@ -691,7 +680,7 @@ fn tell_dial_error(context: &mut Context, place: Place, key: Key, syn: u32, erro
     }
 }
 
-fn answer_reset(context: &mut Context, place: Place, key: Key, segment: &Segment<'_>) {
+fn answer_reset(context: &mut Context, place: Place, key: Key, segment: &Segment) {
     if let Some(reset) = reset_stray(segment) {
         send_alone(context, place, key, reset);
     }

@@ -9,6 +9,7 @@ use smoltcp::wire::{Icmpv4Message, Icmpv4Packet, IpProtocol, Ipv4Packet, TcpPack
 use super::context::{Context, Place};
 use super::datagrams::Datagram;
 use super::messages::Notice;
+use super::pump::Key;
 use super::worker::Tables;
 use crate::engine::arp::{self, Arp};
 use crate::engine::checksum::{Sum, checksum};
@@ -18,6 +19,7 @@ use crate::engine::offload::{Offload, Segmentation};
 use crate::engine::packet::{ETHERNET, PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::engine::services::LinkId;
 use crate::engine::switch::{Destination, Learned};
+use crate::engine::tcp::segment::Segment;
 
 /// One frame from `from`.
 pub(super) fn frame(
@@ -253,7 +255,17 @@ fn transport(
             if !offload.trusted() && !intact(PROTOCOL_TCP) {
                 return malformed(context, place.link);
             }
-            tables.flows.segment(context, place, ends, &packet);
+            let key = Key {
+                guest: (ends.0, packet.src_port()),
+                remote: (ends.1, packet.dst_port()),
+            };
+            tables.flows.segment(
+                context,
+                place,
+                key,
+                &Segment::parse(&packet),
+                &[packet.payload()],
+            );
         }
         IpProtocol::Udp => {
             let Ok(packet) = UdpPacket::new_checked(body) else {
@@ -276,7 +288,16 @@ fn transport(
             udp(context, tables, place, &datagram);
         }
         IpProtocol::Icmp => icmp(context, tables, place, ends, body),
-        _other => context.counters.ip_unsupported += 1,
+        IpProtocol::HopByHop
+        | IpProtocol::Igmp
+        | IpProtocol::Ipv6Route
+        | IpProtocol::Ipv6Frag
+        | IpProtocol::IpSecEsp
+        | IpProtocol::IpSecAh
+        | IpProtocol::Icmpv6
+        | IpProtocol::Ipv6NoNxt
+        | IpProtocol::Ipv6Opts
+        | IpProtocol::Unknown(_) => context.counters.ip_unsupported += 1,
     }
 }
 
@@ -299,7 +320,7 @@ fn udp(context: &mut Context, tables: &mut Tables, place: Place, datagram: &Data
     let published = &tables.published;
     tables
         .datagrams
-        .from_guest(context, place, datagram, |index| {
+        .outbound(context, place, datagram, |index| {
             published.descriptor(index)
         });
 }
@@ -328,6 +349,6 @@ fn icmp(
             context.send_built(place.link, |frame| icmp::echo_reply(frame, &path, body));
         }
     } else {
-        tables.echoes.from_guest(context, place, ends, body);
+        tables.echoes.outbound(context, place, ends, body);
     }
 }

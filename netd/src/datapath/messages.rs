@@ -109,9 +109,10 @@ pub enum Command {
 
 /// A closure for [`Command::Services`]; it must take microseconds. It reaches the concrete services by
 /// `as_any_mut().downcast_mut()` and answers through a channel that it captured.
-pub struct ServicesCall(
-    pub Box<dyn FnOnce(&mut dyn crate::engine::services::GatewayServices) + Send>,
-);
+pub struct ServicesCall(pub Box<ServicesClosure>);
+
+/// What [`ServicesCall`] boxes.
+pub type ServicesClosure = dyn FnOnce(&mut dyn crate::engine::services::GatewayServices) + Send;
 
 impl std::fmt::Debug for ServicesCall {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -7,6 +7,7 @@ mod datagrams;
 mod echo;
 mod flows;
 mod gateway;
+mod gather;
 mod input;
 mod messages;
 mod published;
@@ -23,7 +24,7 @@ use rustix::fd::OwnedFd;
 
 pub use messages::{
     Command, DnsToken, FlowSnapshot, LinkEnd, LinkSnapshot, LinkTransport, NewLink, NewPublish,
-    Notice, PublishId, ServicesCall, Snapshot,
+    Notice, PublishId, ServicesCall, ServicesClosure, Snapshot,
 };
 
 use crate::engine::services::GatewayServices;

@@ -2,11 +2,15 @@
 //! into one frame for the guest. The machine says what is allowed, this file makes the calls.
 //! It neither opens nor closes flows (`flows` does).
 
+use std::io::IoSlice;
+use std::ops::Range;
+
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
 use super::context::{Context, Place};
+use super::gather::GATHER_PARTS;
 use crate::engine::tcp::segment::Segment;
 use crate::engine::tcp::{Intake, Machine, Phase};
 use crate::io::link::TcpFrame;
@@ -109,7 +113,12 @@ impl Flow {
     }
 
     /// A segment of the guest; its payload goes to the host here and now.
-    pub(super) fn take(&mut self, context: &mut Context, segment: &Segment<'_>) -> Intake {
+    pub(super) fn take(
+        &mut self,
+        context: &mut Context,
+        segment: &Segment,
+        payload: &[&[u8]],
+    ) -> Intake {
         let Self {
             machine,
             host,
@@ -122,27 +131,27 @@ impl Flow {
         } = self;
         let mut stalled = false;
         let (pool, counters) = (&mut context.pool, &mut context.counters);
-        let intake = machine.on_segment(segment, context.now, |bytes| {
-            let sent = if to_host.is_empty() && *writable {
-                match send(host, bytes) {
-                    Ok(sent) => sent,
-                    Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS) => 0,
+        let intake = machine.on_segment(segment, context.now, |part| {
+            let mut taken = 0;
+            if to_host.is_empty() && *writable {
+                match send_slices(host, payload, part.clone()) {
+                    Ok(sent) => taken = sent,
+                    Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS) => {}
                     Err(_broken) => {
                         *failed = true;
-                        bytes.len()
+                        taken = part.len();
                     }
                 }
-            } else {
-                0
-            };
-            let rest = &bytes[sent..];
-            let mut taken = sent;
-            if !rest.is_empty() {
+            }
+            if taken < part.len() {
                 *writable = false;
                 stalled = true;
-                let kept = to_host.copy_in(pool, rest);
-                counters.tcp_out_of_buffers += (rest.len() - kept) as u64;
-                taken += kept;
+                each_slice(payload, part.start + taken..part.end, |rest| {
+                    let kept = to_host.copy_in(pool, rest);
+                    counters.tcp_out_of_buffers += (rest.len() - kept) as u64;
+                    taken += kept;
+                    kept == rest.len()
+                });
             }
             *bytes_out += taken as u64;
             taken
@@ -217,7 +226,12 @@ impl Flow {
         loop {
             match self.transmit(context) {
                 Verdict::Keep => {}
-                stop => return stop,
+                stop @ (Verdict::Again
+                | Verdict::LinkFull
+                | Verdict::NoBuffer
+                | Verdict::Finished
+                | Verdict::HostFailed
+                | Verdict::GuestGone) => return stop,
             }
             if !self.readable || self.machine.host_done() {
                 return Verdict::Keep;
@@ -350,6 +364,50 @@ impl Flow {
         self.to_guest.clear(pool);
         self.to_host.clear(pool);
     }
+}
+
+/// Visits the slices that make up `range`, until told to stop.
+fn each_slice<'a>(
+    slices: &[&'a [u8]],
+    range: Range<usize>,
+    mut visit: impl FnMut(&'a [u8]) -> bool,
+) {
+    let mut at = 0;
+    for slice in slices {
+        let from = range.start.max(at) - at;
+        let to = range.end.min(at + slice.len()).saturating_sub(at);
+        if from < to && !visit(&slice[from..to]) {
+            return;
+        }
+        at += slice.len();
+    }
+}
+
+/// Sends part of a gathered payload by one call.
+fn send_slices(
+    socket: &OwnedFd,
+    payload: &[&[u8]],
+    part: Range<usize>,
+) -> rustix::io::Result<usize> {
+    if let [whole] = payload {
+        return send(socket, &whole[part]);
+    }
+    let mut parts = [IoSlice::new(&[]); GATHER_PARTS];
+    let mut count = 0;
+    each_slice(payload, part, |slice| {
+        if let Some(place) = parts.get_mut(count) {
+            *place = IoSlice::new(slice);
+            count += 1;
+        }
+        count < GATHER_PARTS
+    });
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    rustix::net::sendmsg(
+        socket,
+        &parts[..count],
+        &mut SendAncillaryBuffer::default(),
+        flags,
+    )
 }
 
 fn send(socket: &OwnedFd, bytes: &[u8]) -> rustix::io::Result<usize> {

@@ -1,6 +1,7 @@
 //! The packet thread: one loop that owns the clock, waits on epoll and hands each event to the part it is for.
 //! Every wake-up has a name ([`Source`] or a deadline); with nothing to do it sleeps without a time-out.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
@@ -14,10 +15,12 @@ use super::datagrams::Datagrams;
 use super::echo::Echoes;
 use super::flows::Flows;
 use super::gateway::Gateway;
+use super::gather::{Gather, Gathered};
 use super::input;
 use super::messages::{Command, LinkEnd, LinkSnapshot, NewLink, Notice, Snapshot};
 use super::published::Published;
 use crate::engine::fragment::Reassembly;
+use crate::engine::offload::Offload;
 use crate::engine::services::LinkId;
 use crate::engine::settings::NetworkSettings;
 use crate::io::link::{Link, Port};
@@ -28,6 +31,8 @@ use crate::io::tap::{READ_BUFFER, Read, Tap};
 const EVENTS: usize = 256;
 /// Frames read from one tap before others have their turn.
 const TAP_TURN: usize = 64;
+/// Room for small frames of one turn beside each other.
+const TAP_BUFFER: usize = 4 * READ_BUFFER;
 /// Reads of one stream before others have their turn.
 const STREAM_TURN: usize = 4;
 /// Flows in a snapshot.
@@ -52,6 +57,7 @@ pub(super) struct Worker {
     inbox: Receiver<Command>,
     wake: Arc<OwnedFd>,
     tap_buffer: Vec<u8>,
+    gather: Gather,
     trim_at: Option<Instant>,
     ended: bool,
 }
@@ -72,6 +78,7 @@ impl Worker {
             inbox,
             wake,
             tap_buffer: Vec::new(),
+            gather: Gather::default(),
             trim_at: None,
             ended: false,
         })
@@ -407,20 +414,26 @@ impl Worker {
 
     fn read_tap(&mut self, id: LinkId) -> LinkState {
         let mut buffer = std::mem::take(&mut self.tap_buffer);
-        buffer.resize(READ_BUFFER, 0);
+        buffer.resize(TAP_BUFFER, 0);
         let mut state = Ok(());
+        let mut start = 0;
         for _turn in 0..TAP_TURN {
             let Some(tap) = self.tap(id) else { break };
-            match tap.read(&mut buffer) {
+            match tap.read(&mut buffer[start..start + READ_BUFFER]) {
                 Read::Empty => break,
                 Read::Frame(at, offload) => {
-                    input::frame(
-                        &mut self.context,
-                        &mut self.tables,
-                        id,
-                        &buffer[at],
-                        &offload,
-                    );
+                    let (from, to) = (start + at.start, start + at.end);
+                    self.frame(id, &buffer, from..to, &offload);
+                    // Gathered frames stay where they are until they are handed on.
+                    start = if self.gather.is_empty() {
+                        0
+                    } else {
+                        to.next_multiple_of(64)
+                    };
+                    if start + READ_BUFFER > buffer.len() {
+                        self.hand_on(&buffer);
+                        start = 0;
+                    }
                 }
                 Read::Malformed => {
                     if let Some(link) = self.context.link(id) {
@@ -433,8 +446,31 @@ impl Worker {
                 }
             }
         }
+        self.hand_on(&buffer);
         self.tap_buffer = buffer;
         state
+    }
+
+    /// A frame at a place of a buffer: gathered with its neighbours if it continues their flow.
+    fn frame(&mut self, id: LinkId, buffer: &[u8], at: Range<usize>, offload: &Offload) {
+        let Self {
+            context,
+            tables,
+            gather,
+            ..
+        } = self;
+        if gather.take(context, id, buffer, at.clone(), offload) == Gathered::Taken {
+            return;
+        }
+        gather.hand_on(context, &mut tables.flows, buffer);
+        if gather.take(context, id, buffer, at.clone(), offload) == Gathered::Other {
+            input::frame(context, tables, id, &buffer[at], offload);
+        }
+    }
+
+    fn hand_on(&mut self, buffer: &[u8]) {
+        self.gather
+            .hand_on(&mut self.context, &mut self.tables.flows, buffer);
     }
 
     fn read_stream(&mut self, id: LinkId) -> LinkState {
@@ -450,6 +486,7 @@ impl Worker {
             };
             let input = stream.take_input();
             let state = self.parse_stream(id, &input);
+            self.hand_on(&input);
             if let Some(stream) = self.stream(id) {
                 stream.put_input(input);
             }
@@ -469,8 +506,7 @@ impl Worker {
             match stream.parse(bytes) {
                 Parsed::Incomplete => return Ok(()),
                 Parsed::Frame(at) => {
-                    let plain = crate::engine::offload::Offload::default();
-                    input::frame(&mut self.context, &mut self.tables, id, &bytes[at], &plain);
+                    self.frame(id, bytes, at, &Offload::default());
                 }
                 Parsed::Short => {
                     if let Some(link) = self.context.link(id) {

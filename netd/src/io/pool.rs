@@ -47,6 +47,10 @@ impl Buffer {
 /// The buffers of one network.
 #[derive(Debug)]
 pub struct Pool {
+    #[expect(
+        clippy::vec_box,
+        reason = "the boxes travel between this list and the flows; their bytes do not move"
+    )]
     small: Vec<Box<[u8; SMALL]>>,
     large: Vec<Pages>,
     in_use: usize,

@@ -51,7 +51,7 @@ impl<K: Copy + Eq + Hash> Linger<K> {
     }
 
     /// The answer to a segment of a flow that is gone, if it is one of ours and not a new connection.
-    pub fn answer(&mut self, key: &K, segment: &Segment<'_>, now: Instant) -> Option<Outgoing> {
+    pub fn answer(&mut self, key: &K, segment: &Segment, now: Instant) -> Option<Outgoing> {
         let (seq, ack, until) = *self.entries.get(key)?;
         if segment.syn || until <= now {
             self.entries.remove(key);

@@ -20,6 +20,7 @@ pub mod seq;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use receive::WINDOW_SHIFT;
@@ -107,7 +108,7 @@ pub struct Machine {
 
 impl Machine {
     /// A guest's SYN was accepted; the host is being dialled. `mtu` is the network's.
-    pub fn from_syn(segment: &Segment<'_>, first: Seq, mtu: u16, now: Instant) -> Self {
+    pub fn from_syn(segment: &Segment, first: Seq, mtu: u16, now: Instant) -> Self {
         let mut machine = Self::new(Phase::Dialing, first, mtu, now);
         machine.take_syn(segment);
         machine
@@ -141,7 +142,7 @@ impl Machine {
     }
 
     /// Options and numbers of the guest's SYN or SYN-ACK.
-    fn take_syn(&mut self, segment: &Segment<'_>) {
+    fn take_syn(&mut self, segment: &Segment) {
         let (ours, theirs) = match segment.window_scale {
             Some(shift) => (WINDOW_SHIFT, shift),
             None => (0, 0),
@@ -252,12 +253,13 @@ impl Machine {
         }
     }
 
-    /// A segment of this connection. `sink` takes payload that is next in order.
+    /// A segment of this connection. `sink` takes the part of its payload that is next in order and says how much
+    /// of it was taken.
     pub fn on_segment(
         &mut self,
-        segment: &Segment<'_>,
+        segment: &Segment,
         now: Instant,
-        sink: impl FnOnce(&[u8]) -> usize,
+        sink: impl FnOnce(Range<usize>) -> usize,
     ) -> Intake {
         match self.phase {
             Phase::Dialing => Intake {
@@ -298,7 +300,7 @@ impl Machine {
         self.last_heard = now;
     }
 
-    fn on_answer_to_syn(&mut self, segment: &Segment<'_>, now: Instant) -> Intake {
+    fn on_answer_to_syn(&mut self, segment: &Segment, now: Instant) -> Intake {
         let ours = segment.ack == Some(self.first.plus(1));
         if segment.rst {
             return Intake {
@@ -334,9 +336,9 @@ impl Machine {
 
     fn on_open_segment(
         &mut self,
-        segment: &Segment<'_>,
+        segment: &Segment,
         now: Instant,
-        sink: impl FnOnce(&[u8]) -> usize,
+        sink: impl FnOnce(Range<usize>) -> usize,
     ) -> Intake {
         let mut intake = Intake::default();
         if segment.rst {
@@ -570,7 +572,7 @@ impl Machine {
 const MINIMUM_MSS: u16 = 48;
 
 /// The reset that answers a segment of no connection (RFC 9293 §3.10.7.1); `None` for a reset.
-pub fn reset_stray(segment: &Segment<'_>) -> Option<Outgoing> {
+pub fn reset_stray(segment: &Segment) -> Option<Outgoing> {
     if segment.rst {
         return None;
     }

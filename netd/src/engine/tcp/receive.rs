@@ -2,6 +2,8 @@
 //! No byte rests here. Whatever lies inside the promised window is handed on at once; segments that
 //! come before their turn are left to the guest's retransmission, for a link of ours does not reorder.
 
+use std::ops::Range;
+
 use super::segment::Segment;
 use super::seq::Seq;
 
@@ -46,10 +48,10 @@ impl Receive {
         }
     }
 
-    /// Takes what is new of a segment: `sink` gets the bytes that are next in order and inside the window and
-    /// says how many it took.
-    pub(super) fn accept(&mut self, segment: &Segment<'_>, sink: impl FnOnce(&[u8]) -> usize) {
-        if segment.payload.is_empty() && !segment.fin {
+    /// Takes what is new of a segment: `sink` gets the part of the payload that is next in order and inside the
+    /// window, and says how many bytes of it it took.
+    pub(super) fn accept(&mut self, segment: &Segment, sink: impl FnOnce(Range<usize>) -> usize) {
+        if segment.payload == 0 && !segment.fin {
             // Keep-alives and window probes sit before `next` and want an answer.
             self.ack_due |= segment.seq.before(self.next);
             return;
@@ -59,18 +61,17 @@ impl Receive {
             return;
         }
         let old = self.next.since(segment.seq) as usize;
-        let Some(fresh) = segment.payload.get(old..) else {
+        let Some(fresh) = segment.payload.checked_sub(old) else {
             return;
         };
-        let room = self.edge.since(self.next) as usize;
-        let inside = fresh.get(..room).unwrap_or(fresh);
-        let taken = if inside.is_empty() {
+        let inside = fresh.min(self.edge.since(self.next) as usize);
+        let taken = if inside == 0 {
             0
         } else {
-            sink(inside).min(inside.len())
+            sink(old..old + inside).min(inside)
         };
         self.next = self.next.plus(u32::try_from(taken).unwrap_or(0));
-        if taken == fresh.len() && segment.fin {
+        if taken == fresh && segment.fin {
             self.next = self.next.plus(1);
             self.edge = self.edge.later(self.next);
             self.fin = true;

@@ -10,7 +10,7 @@ use crate::engine::packet::{PROTOCOL_TCP, Path};
 
 /// A segment as the guest sent it.
 #[derive(Clone, Copy, Debug)]
-pub struct Segment<'a> {
+pub struct Segment {
     /// Position of the first byte (or of SYN).
     pub seq: Seq,
     /// Acknowledged up to here, if the ACK bit is set.
@@ -27,13 +27,13 @@ pub struct Segment<'a> {
     pub mss: Option<u16>,
     /// Window scale option (SYN only).
     pub window_scale: Option<u8>,
-    /// The bytes.
-    pub payload: &'a [u8],
+    /// Payload bytes; they themselves stay with the caller.
+    pub payload: usize,
 }
 
-impl<'a> Segment<'a> {
+impl Segment {
     /// Reads a segment whose lengths were checked (`TcpPacket::new_checked`).
-    pub fn parse(packet: &TcpPacket<&'a [u8]>) -> Self {
+    pub fn parse(packet: &TcpPacket<&[u8]>) -> Self {
         let syn = packet.syn();
         let (mss, window_scale) = if syn {
             syn_options(packet.options())
@@ -49,13 +49,13 @@ impl<'a> Segment<'a> {
             rst: packet.rst(),
             mss,
             window_scale,
-            payload: packet.payload(),
+            payload: packet.payload().len(),
         }
     }
 
     /// Sequence numbers that the segment takes up.
     pub fn length(&self) -> u32 {
-        let payload = u32::try_from(self.payload.len()).unwrap_or(u32::MAX);
+        let payload = u32::try_from(self.payload).unwrap_or(u32::MAX);
         payload
             .wrapping_add(self.syn.into())
             .wrapping_add(self.fin.into())

@@ -69,7 +69,7 @@ impl Send {
     }
 
     /// The guest's SYN was seen: its window and options.
-    pub(super) fn open(&mut self, segment: &Segment<'_>, shift: u8, mss: u16) {
+    pub(super) fn open(&mut self, segment: &Segment, shift: u8, mss: u16) {
         self.window = segment.window.into(); // never scaled in a SYN
         self.widest = self.window;
         self.shift = shift;
@@ -140,7 +140,7 @@ impl Send {
     }
 
     /// Reads the acknowledgement and window of an acceptable segment; `ack` is not beyond `max`.
-    pub(super) fn acknowledge(&mut self, segment: &Segment<'_>, ack: Seq) -> Progress {
+    pub(super) fn acknowledge(&mut self, segment: &Segment, ack: Seq) -> Progress {
         let mut progress = Progress::default();
         if self.una.before(ack) {
             progress = self.advance(ack);
@@ -195,9 +195,9 @@ impl Send {
         }
     }
 
-    fn count_duplicate(&mut self, segment: &Segment<'_>) {
+    fn count_duplicate(&mut self, segment: &Segment) {
         let same_window = u32::from(segment.window) << self.shift == self.window;
-        if !segment.payload.is_empty() || segment.fin || !same_window || self.in_flight() == 0 {
+        if segment.payload > 0 || segment.fin || !same_window || self.in_flight() == 0 {
             return;
         }
         self.duplicates = self.duplicates.saturating_add(1);
