@@ -151,6 +151,17 @@ fn joined(mut body: &str) -> String {
     whole
 }
 
+/// A TCP port that is free on every address of this host: `wished` if it is, else one of the kernel's
+/// choice.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port(wished: u16) -> Result<u16> {
+    let any = std::net::Ipv4Addr::UNSPECIFIED;
+    let listener = TcpListener::bind((any, wished)).or_else(|_| TcpListener::bind((any, 0)))?;
+    Ok(listener.local_addr()?.port())
+}
+
 /// A web server on the host with one page, until dropped.
 #[derive(Debug)]
 pub struct Server {

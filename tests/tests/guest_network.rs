@@ -17,7 +17,7 @@ subnet = "192.168.130.0/24"
 
 [guest.dev]
 names = ["local.test"]
-publish = ["0.0.0.0:18080:80", "8081:80"]
+publish = ["0.0.0.0:ANY:80", "OWN:80"]
 
 [guest.other]
 address = "192.168.130.7"
@@ -29,15 +29,26 @@ files = ["@hosts"]
 const SOON: Duration = Duration::from_secs(20);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 130, 1);
 
-fn world() -> Result<World> {
-    let mut world = World::new(CONFIG)?;
+/// The world with its two published ports: on any address, and on the guest's own.
+struct Stage {
+    world: World,
+    any: u16,
+    own: u16,
+}
+
+fn stage() -> Result<Stage> {
+    let (any, own) = (http::free_port(0)?, http::free_port(8080)?);
+    let config = CONFIG
+        .replace("ANY", &any.to_string())
+        .replace("OWN", &own.to_string());
+    let mut world = World::new(&config)?;
     world.write(&world.path("hosts"), "127.0.0.1 localhost\n")?;
     world.start(Kind::Netd)?;
-    Ok(world)
+    Ok(Stage { world, any, own })
 }
 
 /// Everything a user expects of a guest that is up.
-fn works(world: &World, guest: &Guest) -> Result<()> {
+fn works(stage: &Stage, guest: &Guest) -> Result<()> {
     let address = guest.address(SOON)?;
     ensure!(
         address.octets()[..3] == [192, 168, 130],
@@ -57,8 +68,8 @@ fn works(world: &World, guest: &Guest) -> Result<()> {
     let page = guest.ok(&format!("wget -q -O - http://host.internal:{port}/"))?;
     ensure!(page == "from the host", "{page}");
 
-    let listening = host_address(world, "dev")?;
-    for (host, port) in [(listening, 8081), (Ipv4Addr::LOCALHOST, 18080)] {
+    let listening = host_address(&stage.world, "dev")?;
+    for (host, port) in [(listening, stage.own), (Ipv4Addr::LOCALHOST, stage.any)] {
         let page = http::get((host, port).into(), "/", SOON)?;
         ensure!(page.body == "Hello from dev\n", "{host}:{port}: {page:?}");
     }
@@ -75,13 +86,14 @@ fn host_address(world: &World, name: &str) -> Result<Ipv4Addr> {
 #[test]
 fn a_guest_reaches_the_host_and_is_reached_through_reboot_and_crash() {
     whole_system(|| {
-        let world = world()?;
+        let stage = stage()?;
+        let world = &stage.world;
         let (mut guest, _) = world.boot("dev", &[])?;
-        works(&world, &guest)?;
+        works(&stage, &guest)?;
         let address = guest.address(SOON)?;
 
         guest.reboot()?;
-        works(&world, &guest)?;
+        works(&stage, &guest)?;
         ensure!(
             guest.address(SOON)? == address,
             "another address after the reboot"
@@ -95,7 +107,7 @@ fn a_guest_reaches_the_host_and_is_reached_through_reboot_and_crash() {
         })?;
         drop(guest);
         let (guest, again) = world.boot("dev", &[])?;
-        works(&world, &guest)?;
+        works(&stage, &guest)?;
         ensure!(
             again == address,
             "{again} after the crash, {address} before"
@@ -107,7 +119,8 @@ fn a_guest_reaches_the_host_and_is_reached_through_reboot_and_crash() {
 #[test]
 fn the_printed_line_boots_by_hand_with_an_e1000() {
     whole_system(|| {
-        let world = world()?;
+        let stage = stage()?;
+        let world = &stage.world;
         let printed = world
             .sharectl(&["guest", "args", "dev", "--nic", "e1000", "--memory", "256M"])?
             .success()?;
@@ -120,14 +133,15 @@ fn the_printed_line_boots_by_hand_with_an_e1000() {
             .boot()?;
         let driver = guest.ok("readlink /sys/class/net/eth0/device/driver")?;
         ensure!(driver.ends_with("/e1000"), "{driver}");
-        works(&world, &guest)
+        works(&stage, &guest)
     });
 }
 
 #[test]
 fn two_guests_reach_each_other_by_name() {
     whole_system(|| {
-        let world = world()?;
+        let stage = stage()?;
+        let world = &stage.world;
         let (dev, dev_address) = world.boot("dev", &[])?;
         let (other, other_address) = world.boot("other", &[])?;
         ensure!(
@@ -150,13 +164,13 @@ fn two_guests_reach_each_other_by_name() {
 #[test]
 fn netd_killed_and_started_again_is_a_pause_for_the_guest() {
     whole_system(|| {
-        let mut world = world()?;
-        let (guest, address) = world.boot("dev", &[])?;
-        works(&world, &guest)?;
-        world.crash(Kind::Netd)?;
+        let mut stage = stage()?;
+        let (guest, address) = stage.world.boot("dev", &[])?;
+        works(&stage, &guest)?;
+        stage.world.crash(Kind::Netd)?;
         // Connections are lost, which lived in netd; link, lease, names and ports come back.
         retry("the guest's network is back", SOON, || {
-            works(&world, &guest)
+            works(&stage, &guest)
         })?;
         ensure!(guest.address(SOON)? == address, "another address");
         let renewed =
@@ -172,9 +186,10 @@ fn netd_killed_and_started_again_is_a_pause_for_the_guest() {
 #[test]
 fn a_name_is_in_the_hosts_file_and_ports_come_and_go_at_run_time() {
     whole_system(|| {
-        let mut world = world()?;
+        let mut stage = stage()?;
+        let world = &mut stage.world;
         world.start(Kind::Hostsync)?;
-        let own = host_address(&world, "dev")?;
+        let own = host_address(world, "dev")?;
         let line = wait_for("local.test in the hosts file", SOON, || {
             let text = std::fs::read_to_string(world.path("hosts"))?;
             Ok(text

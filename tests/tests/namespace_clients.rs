@@ -131,6 +131,7 @@ fn udhcpc_binds_renews_and_releases() {
             .args(["-i", "tap0", "-f", "-R", "-t", "5", "-T", "1", "-s"])
             .arg(script)
             .env("EVENTS", &events)
+            .stderr(std::process::Stdio::null())
             .spawn()?;
         let bound = wait_for("an address", SOON, || address(&guest))?;
         resolves(&guest, &bound)?;

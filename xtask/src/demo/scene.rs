@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tests::daemons::{Kind, World};
 use tests::guest::{Guest, Machine};
-use tests::http::Server;
+use tests::http::{self, Server};
 use tests::user::{self, User};
 use tests::{command, programs};
 
@@ -19,8 +19,8 @@ use crate::ui::{self, Style};
 pub(super) const GUEST: &str = "dev";
 /// A name of the user's choice for it.
 pub(super) const NAME: &str = "local.test";
-/// The published port on the host; the guest serves on 80.
-pub(super) const PORT: u16 = 8080;
+/// The published port on the host, where nobody has it; the guest serves on 80.
+const PORT: u16 = 8080;
 /// Where the guest mounts the share that stands for drive D.
 pub(super) const DRIVE: &str = "/mnt/d";
 
@@ -32,6 +32,8 @@ pub(super) struct Scene {
     pub(super) world: World,
     pub(super) server: Server,
     pub(super) system_hosts: bool,
+    /// The published port.
+    pub(super) port: u16,
     guest: Option<Guest>,
 }
 
@@ -46,6 +48,7 @@ impl Scene {
             server: Server::start(Ipv4Addr::LOCALHOST.into(), HOST_PAGE)?,
             world,
             system_hosts,
+            port: http::free_port(PORT)?,
             guest: None,
         };
         scene.world.share_folder("drive-d")?;
@@ -64,7 +67,7 @@ impl Scene {
              \n\
              [guest.{GUEST}]\n\
              names = [\"{NAME}\"]\n\
-             publish = [\"{PORT}:80\"]\n\
+             publish = [\"{}:80\"]\n\
              \n\
              [share.d]\n\
              path = \"@shared/drive-d\"\n\
@@ -74,7 +77,8 @@ impl Scene {
              path = \"@shared/src\"      # at the same path in the guest\n\
              \n\
              [hosts]\n\
-             files = [\"{hosts}\"]\n"
+             files = [\"{hosts}\"]\n",
+            self.port
         )
     }
 
@@ -154,7 +158,8 @@ impl Scene {
     /// Fetches the guest's page by its name, with the demo's hosts file in the place of /etc/hosts
     /// where this kernel lets us make a private mount namespace; else by `curl --resolve`.
     pub(super) fn fetch_by_name(&self) -> Result<(String, &'static str)> {
-        let url = format!("http://{NAME}:{PORT}/");
+        let port = self.port;
+        let url = format!("http://{NAME}:{port}/");
         let curl = "curl --silent --show-error --fail --noproxy '*' --max-time 10";
         if self.system_hosts {
             let page = self.shell(Command::new("sh"), &format!("{curl} {url}"))?;
@@ -178,7 +183,7 @@ impl Scene {
             .context("the name is not in the hosts file")?;
         let page = self.shell(
             Command::new("sh"),
-            &format!("{curl} --resolve {NAME}:{PORT}:{address} {url}"),
+            &format!("{curl} --resolve {NAME}:{port}:{address} {url}"),
         )?;
         Ok((page, "curl --resolve from the demo's hosts file"))
     }
@@ -202,6 +207,7 @@ impl Scene {
             self.world.runtime().display(),
             self.world.state().display()
         );
+        let port = self.port;
         let sharectl = programs::folder().unwrap_or_default().join("sharectl");
         let address = self
             .lookup(NAME)
@@ -211,7 +217,7 @@ impl Scene {
         format!(
             "The guest stays until it powers off. From another terminal of this host:\n  \
              {environment} {} status\n  \
-             curl --resolve {NAME}:{PORT}:{address} http://{NAME}:{PORT}/\n",
+             curl --resolve {NAME}:{port}:{address} http://{NAME}:{port}/\n",
             sharectl.display()
         )
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tests::limit::{self, wait_for};
 
-use super::scene::{DRIVE, GUEST, HOST_PAGE, HOSTS_BEFORE, NAME, PORT, Scene};
+use super::scene::{DRIVE, GUEST, HOST_PAGE, HOSTS_BEFORE, NAME, Scene};
 use super::show::{Found, Show};
 use crate::ui::{self, Style};
 
@@ -116,7 +116,7 @@ fn fetch_from_guest(scene: &Scene) -> Result<Found> {
     let (page, how) = scene.fetch_by_name()?;
     let expected = format!("Hello from {GUEST}");
     ensure!(page.trim() == expected, "the page is {page:?}");
-    let url = format!("http://{NAME}:{PORT}/");
+    let url = format!("http://{NAME}:{}/", scene.port);
     Ok(Found::from(url).note(format!("which is \"{expected}\", by {how}")))
 }
 
