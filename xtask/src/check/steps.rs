@@ -116,6 +116,8 @@ impl Step {
             }
             Self::Docs => {
                 let mut line = cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--locked"]);
+                // The readers are those who work here.
+                line.arg("--document-private-items");
                 line.env("RUSTDOCFLAGS", "-Dwarnings");
                 self.check(line)
             }
