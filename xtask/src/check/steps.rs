@@ -118,7 +118,10 @@ impl Step {
                 let mut line = cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--locked"]);
                 // The readers are those who work here.
                 line.arg("--document-private-items");
-                line.env("RUSTDOCFLAGS", "-Dwarnings");
+                line.env(
+                    "RUSTDOCFLAGS",
+                    "-Dwarnings -Arustdoc::private-intra-doc-links",
+                );
                 self.check(line)
             }
             Self::Demo => {

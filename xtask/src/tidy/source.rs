@@ -89,8 +89,9 @@ fn rust(file: &File, findings: &mut Vec<Finding>) {
         .path
         .split('/')
         .any(|part| part == "sys" || part == "sys.rs");
-    let is_pure =
-        PURE.iter().any(|prefix| file.path.starts_with(prefix)) && !file.path.ends_with("tests.rs");
+    let is_pure = PURE.iter().any(|prefix| file.path.starts_with(prefix))
+        && !file.path.ends_with("tests.rs")
+        && !file.path.contains("/tests/");
     let mut in_tests = false;
     for (number, line) in numbered(&file.text) {
         let code = code_of(line);
