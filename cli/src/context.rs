@@ -105,8 +105,9 @@ impl Context {
         self.ask(daemon, "/v1/status")
     }
 
-    /// Has the daemons that run read the changed file.
-    pub(crate) fn reload(&self) -> Outcome {
+    /// Has the daemons that run read the changed file; says which of the
+    /// `concerned` ones do not run.
+    pub(crate) fn reload(&self, concerned: &[Daemon]) -> Outcome {
         let mut absent = Vec::new();
         for daemon in Daemon::ALL {
             let client = self.client(daemon);
@@ -118,7 +119,9 @@ impl Context {
                     }
                 }
                 Err(failure) if failure.kind == FailureKind::NotRunning => {
-                    absent.push(daemon.name())
+                    if concerned.contains(&daemon) {
+                        absent.push(daemon.name());
+                    }
                 }
                 Err(failure) => self.out.warning(&format!("{daemon}: {failure}")),
             }

@@ -123,7 +123,25 @@ pub(crate) fn start(context: &Context, limit: Duration) -> Outcome<Vec<(DaemonSt
         };
         ready.push((wait_until_up(context, daemon, child.as_mut(), limit)?, how));
     }
+    for (daemon, (status, how)) in Daemon::ALL.into_iter().zip(&mut ready) {
+        settle(context, daemon, status, *how);
+    }
     Ok(ready)
+}
+
+/// A daemon that was started before the others may miss them for a moment.
+fn settle(context: &Context, daemon: Daemon, status: &mut DaemonStatus, how: Started) {
+    const LOOKS: usize = 50;
+    for _ in 0..LOOKS {
+        if status.problems.is_empty() || how == Started::Before {
+            return;
+        }
+        // Nothing else is to be done meanwhile.
+        context.wait(tokio::time::sleep(LOOK)).ok();
+        if let Ok(newer) = context.status(daemon) {
+            *status = newer;
+        }
+    }
 }
 
 fn spawn(context: &Context, daemon: Daemon) -> Outcome<Rising> {

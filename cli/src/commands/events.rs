@@ -1,5 +1,6 @@
 //! `sharectl events`: what happened, from all daemons in order of time.
 
+use control::api::DaemonStatus;
 use control::client::Events;
 use control::events::Event;
 use control::failure::{Failure, FailureKind};
@@ -82,16 +83,12 @@ async fn stream(context: &Context, daemons: &[Daemon], args: &Args) -> Outcome {
     };
     // What was, from all, in order of time; then what comes, as it comes.
     let mut past: Vec<(Daemon, Event)> = Vec::new();
-    let mut up = Vec::new();
+    let mut streams = Vec::new();
     for daemon in daemons {
-        match context.client(*daemon).events(first, false).await {
-            Ok(mut events) => {
-                let mut newest = first;
-                while let Some(event) = events.next().await? {
-                    newest = event.seq;
-                    past.push((*daemon, event));
-                }
-                up.push((*daemon, newest));
+        match begin(context, *daemon, first, args.follow).await {
+            Ok((events, stream)) => {
+                past.extend(events.into_iter().map(|event| (*daemon, event)));
+                streams.push((*daemon, stream));
             }
             Err(failure) if failure.kind == FailureKind::NotRunning && daemons.len() > 1 => {
                 context.out.warning(&format!("{daemon} is not running"));
@@ -99,7 +96,7 @@ async fn stream(context: &Context, daemons: &[Daemon], args: &Args) -> Outcome {
             Err(failure) => return Err(failure.into()),
         }
     }
-    if up.is_empty() {
+    if streams.is_empty() {
         return Err(CliError::not_running(
             "no daemon is running",
             "start them: sharectl up",
@@ -109,14 +106,7 @@ async fn stream(context: &Context, daemons: &[Daemon], args: &Args) -> Outcome {
     for (daemon, event) in &past {
         show(context, args, *daemon, event)?;
     }
-    if !args.follow {
-        return Ok(());
-    }
-    let mut streams = Vec::new();
-    for (daemon, newest) in up {
-        streams.push((daemon, context.client(daemon).events(newest, true).await?));
-    }
-    while !streams.is_empty() {
+    while args.follow && !streams.is_empty() {
         let (index, next) = any_next(&mut streams).await;
         let daemon = streams[index].0;
         match next {
@@ -128,6 +118,28 @@ async fn stream(context: &Context, daemons: &[Daemon], args: &Args) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// The events that there are, and the stream that goes on behind them.
+async fn begin(
+    context: &Context,
+    daemon: Daemon,
+    first: u64,
+    follow: bool,
+) -> Result<(Vec<Event>, Events), Failure> {
+    let client = context.client(daemon);
+    let status: DaemonStatus = client.get("/v1/status").await?;
+    let mut stream = client.events(first, follow).await?;
+    let mut past = Vec::new();
+    let mut seen = first;
+    while seen < status.newest_event {
+        let Some(event) = stream.next().await? else {
+            break;
+        };
+        seen = event.seq;
+        past.push(event);
+    }
+    Ok((past, stream))
 }
 
 async fn any_next(streams: &mut [(Daemon, Events)]) -> (usize, Result<Option<Event>, Failure>) {
@@ -181,6 +193,9 @@ fn as_text(daemon: Daemon, event: &Event) -> Outcome<String> {
             | serde_json::Value::Number(_)
             | serde_json::Value::Object(_) => value.to_string(),
         };
+        if text.is_empty() {
+            continue;
+        }
         if key == "kind" {
             kind = text;
         } else if text.contains(char::is_whitespace) {

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use control::mac::MacAddress;
 use control::names::{GuestName, HostName, NetworkName};
+use control::paths::Daemon;
 use control::port::PortSpec;
 use toml_edit::{Array, Value};
 
@@ -82,7 +83,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
             fields,
         )?)
     })?;
-    context.reload()?;
+    context.reload(&Daemon::ALL)?;
     let guest = context.guest(&config, &name)?;
     let names = config.names_of(guest).unwrap_or_default();
     let mut sentence = format!(

@@ -1,6 +1,7 @@
 //! `sharectl guest rm`: a guest leaves the configuration.
 
 use control::names::GuestName;
+use control::paths::Daemon;
 
 use crate::context::Context;
 use crate::edit::document;
@@ -43,7 +44,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         document::remove_entry(&mut draft.document, "guest", args.guest.as_str())?;
         Ok(())
     })?;
-    context.reload()?;
+    context.reload(&Daemon::ALL)?;
     context.out.done(
         &format!("guest {} removed", args.guest),
         &serde_json::json!({ "removed": args.guest }),

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use control::names::HostName;
+use control::paths::Daemon;
 
 use crate::context::Context;
 use crate::edit::document;
@@ -34,7 +35,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
             address,
         )?)
     })?;
-    context.reload()?;
+    context.reload(&[Daemon::Hostsync])?;
     context.out.done(
         &format!("{} added: {}", args.name, args.address),
         &serde_json::json!({ "name": args.name, "address": args.address }),

@@ -1,6 +1,7 @@
 //! `sharectl host rm`: a name leaves the hosts files.
 
 use control::names::HostName;
+use control::paths::Daemon;
 
 use crate::context::{Context, unknown};
 use crate::edit::document;
@@ -25,7 +26,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         document::remove_value(&mut draft.document, &["hosts", "static"], &written)?;
         Ok(())
     })?;
-    context.reload()?;
+    context.reload(&[Daemon::Hostsync])?;
     context.out.done(
         &format!("{name} removed"),
         &serde_json::json!({ "removed": name }),

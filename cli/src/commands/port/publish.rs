@@ -75,7 +75,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
             }
             return Err(error);
         }
-        context.reload()?;
+        context.reload(&[Daemon::Netd])?;
     }
     match published {
         Some(status) => {

@@ -79,7 +79,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         Err(failure) => return Err(failure.into()),
     }
     if in_file {
-        context.reload()?;
+        context.reload(&[Daemon::Netd])?;
     }
     context.out.done(
         &format!("{spec} of {name} unpublished"),

@@ -1,6 +1,7 @@
 //! `sharectl share add`: a folder for the configuration.
 
 use control::names::{GuestName, ShareName};
+use control::paths::Daemon;
 use toml_edit::{Array, Value};
 
 use crate::context::Context;
@@ -78,7 +79,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
             Some(_) | None => Ok(()),
         }
     })?;
-    context.reload()?;
+    context.reload(&[Daemon::Sharefs])?;
     let Some(share) = config.shares.get(&name) else {
         return Ok(());
     };

@@ -1,6 +1,7 @@
 //! `sharectl share rm`: a folder leaves the configuration.
 
 use control::names::ShareName;
+use control::paths::Daemon;
 
 use crate::context::{Context, unknown};
 use crate::edit::document;
@@ -31,7 +32,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
             "sharectl share add FOLDER",
         ))
     })?;
-    context.reload()?;
+    context.reload(&[Daemon::Sharefs])?;
     context.out.done(
         &format!("share {name} removed"),
         &serde_json::json!({ "removed": name }),

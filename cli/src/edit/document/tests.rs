@@ -1,3 +1,5 @@
+//! Changes as data: a file, a change, and the lines that differ afterwards.
+
 use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};

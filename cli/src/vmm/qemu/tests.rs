@@ -1,3 +1,5 @@
+//! Lines as data: what was typed in, what is added out.
+
 use std::path::PathBuf;
 
 use expect_test::{Expect, expect};

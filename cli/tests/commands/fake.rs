@@ -1,0 +1,275 @@
+//! Daemons that give canned answers over real control sockets, and note what
+//! they were asked.
+
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use control::api::{
+    Changes, DaemonStatus, GuestStatus, HostLine, HostsDiff, LinkStatus, NetworkStatus,
+    PortRequest, PortStatus, ShareDevice, ShareStatus,
+};
+use control::config::{CachePolicy, NetworkKind};
+use control::events::{EventBody, EventLog};
+use control::failure::Failure;
+use control::names::GuestName;
+use control::paths::Daemon;
+use control::server::{Api, bind, serve};
+
+use crate::place::Place;
+
+/// What a fake daemon knows; tests change it before they start it.
+#[derive(Clone, Default)]
+pub(crate) struct Script {
+    pub(crate) plugged: bool,
+    /// 4711 unless it is a process of its own.
+    pub(crate) pid: Option<u32>,
+    /// The answer to a request for a port.
+    pub(crate) port_refused: Option<Failure>,
+    pub(crate) problems: Vec<String>,
+    pub(crate) reload_problems: Vec<String>,
+    pub(crate) sync: Changes,
+}
+
+pub(crate) struct Fake {
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+#[derive(Clone)]
+struct State {
+    daemon: Daemon,
+    script: Script,
+    asked: Arc<Mutex<Vec<String>>>,
+    runtime: std::path::PathBuf,
+}
+
+impl State {
+    fn note(&self, what: &str) {
+        self.asked.lock().unwrap().push(what.to_owned());
+    }
+}
+
+impl Fake {
+    pub(crate) fn start(place: &Place, daemon: Daemon, script: Script) -> Self {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let state = State {
+            daemon,
+            script,
+            asked: Arc::clone(&asked),
+            runtime: place.path("run"),
+        };
+        let socket = place.socket(daemon);
+        std::fs::create_dir_all(place.path("run")).unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let listener = bind(&socket).unwrap();
+                ready.send(()).unwrap();
+                serve(listener, api(state), async {
+                    // Dropping the fake is as good as telling it.
+                    stopped.await.ok();
+                })
+                .await;
+            });
+            std::fs::remove_file(socket).unwrap();
+        });
+        is_ready.recv().unwrap();
+        Self {
+            stop: Some(stop),
+            thread: Some(thread),
+            asked,
+        }
+    }
+
+    /// The requests that change something, in order.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+fn api(state: State) -> Api<State> {
+    let events = EventLog::new();
+    events.publish(EventBody::Started {
+        version: "1".to_owned(),
+    });
+    events.publish(EventBody::PortRemoved {
+        guest: name("dev"),
+        spec: "9:9".to_owned(),
+    });
+    let newest = events.newest();
+    Api::new("fake", state)
+        .get("/v1/status", "", move |state: State, _| async move {
+            Ok(DaemonStatus {
+                daemon: state.daemon.name().to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: state.script.pid.unwrap_or(4711),
+                started: "2026-11-22T20:00:00.000Z".to_owned(),
+                config: "/c".into(),
+                newest_event: newest,
+                problems: state.script.problems,
+            })
+        })
+        .get("/v1/guests", "", |state: State, _| async move {
+            Ok(vec![guest(state.script.plugged)])
+        })
+        .get("/v1/networks", "", |state: State, _| async move {
+            Ok(vec![network(&state)])
+        })
+        .get("/v1/flows", "", |_, _| async move {
+            Ok(Vec::<control::api::FlowStatus>::new())
+        })
+        .get(
+            "/v1/ports",
+            "",
+            |_, _| async move { Ok(vec![port("8080:80")]) },
+        )
+        .get("/v1/shares", "", |state: State, _| async move {
+            Ok(vec![share(&state)])
+        })
+        .get("/v1/hosts", "", |_, _| async move { Ok(vec![host_line()]) })
+        .get("/v1/diff", "", |_, _| async move {
+            Ok(vec![HostsDiff {
+                file: "/etc/hosts".into(),
+                diff: "+127.64.0.1 local.test\n".to_owned(),
+                problem: None,
+            }])
+        })
+        .post(
+            "/v1/ports",
+            "",
+            |state: State, _, request: PortRequest| async move {
+                state.note(&format!("publish {} {}", request.guest, request.spec));
+                match state.script.port_refused {
+                    Some(failure) => Err(failure),
+                    None => Ok(port(&request.spec.to_string())),
+                }
+            },
+        )
+        .delete(
+            "/v1/ports",
+            "",
+            |state: State, _, request: PortRequest| async move {
+                state.note(&format!("unpublish {} {}", request.guest, request.spec));
+                Ok(())
+            },
+        )
+        .delete(
+            "/v1/guests/{name}/link",
+            "",
+            |state: State, params, (): ()| async move {
+                let name: GuestName = params.required("name")?;
+                state.note(&format!("detach {name}"));
+                Ok(())
+            },
+        )
+        .post("/v1/reload", "", |state: State, _, (): ()| async move {
+            state.note("reload");
+            Ok(Changes {
+                changes: Vec::new(),
+                problems: state.script.reload_problems,
+            })
+        })
+        .post("/v1/sync", "", |state: State, _, (): ()| async move {
+            Ok(state.script.sync)
+        })
+        .post("/v1/clear", "", |state: State, _, (): ()| async move {
+            state.note("clear");
+            Ok(Changes::default())
+        })
+        .events(events)
+}
+
+fn name(text: &str) -> GuestName {
+    GuestName::parse(text).unwrap()
+}
+
+fn guest(plugged: bool) -> GuestStatus {
+    let link = LinkStatus {
+        id: 3,
+        transport: "stream".to_owned(),
+        received_frames: 10,
+        received_bytes: 1000,
+        sent_frames: 20,
+        sent_bytes: 2000,
+        dropped_frames: 0,
+    };
+    GuestStatus {
+        name: Some(name("dev")),
+        network: "vmnet8".parse().unwrap(),
+        mac: "52:54:00:00:00:01".parse().unwrap(),
+        address: Some("192.168.130.5".parse().unwrap()),
+        host_address: Some("127.64.0.1".parse().unwrap()),
+        names: vec!["dev.test".parse().unwrap(), "local.test".parse().unwrap()],
+        lease_until: Some("2026-11-23T08:00:00.000Z".to_owned()),
+        links: if plugged { vec![link] } else { Vec::new() },
+    }
+}
+
+fn network(state: &State) -> NetworkStatus {
+    NetworkStatus {
+        name: "vmnet8".parse().unwrap(),
+        kind: NetworkKind::Nat,
+        dhcp: true,
+        subnet: "192.168.130.0/24".to_owned(),
+        gateway: "192.168.130.1".parse().unwrap(),
+        host_internal: "192.168.130.254".parse().unwrap(),
+        domain: "test".parse().unwrap(),
+        guests: usize::from(state.script.plugged),
+        socket: state.runtime.join("network/vmnet8.sock"),
+        listen: None,
+        resolvers: vec!["9.9.9.9:53".parse().unwrap()],
+        counters: [("tcp_flows".to_owned(), 0)].into(),
+    }
+}
+
+fn port(spec: &str) -> PortStatus {
+    PortStatus {
+        guest: name("dev"),
+        spec: spec.parse().unwrap(),
+        listening: vec!["127.64.0.1:8080".parse().unwrap()],
+        problems: Vec::new(),
+    }
+}
+
+fn share(state: &State) -> ShareStatus {
+    ShareStatus {
+        name: "src".parse().unwrap(),
+        path: "/home/ann/src".into(),
+        at: "/home/ann/src".into(),
+        read_only: false,
+        cache: CachePolicy::Auto,
+        problem: None,
+        devices: vec![ShareDevice {
+            guest: name("dev"),
+            socket: state.runtime.join("guest/dev/fs-src.sock"),
+            connected: true,
+            requests: 12,
+            malformed: 0,
+        }],
+    }
+}
+
+fn host_line() -> HostLine {
+    HostLine {
+        name: "local.test".parse().unwrap(),
+        address: "127.64.0.1".parse().unwrap(),
+        source: "guest dev on vmnet8".to_owned(),
+        written: vec!["/etc/hosts".into()],
+        left_out: Vec::new(),
+    }
+}

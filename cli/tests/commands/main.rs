@@ -1,0 +1,15 @@
+//! Each verb as a person meets it: standard output, standard error and exit
+//! code, in an environment of its own; daemons are played by [`fake`].
+#![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+
+mod config;
+mod daemons;
+mod fake;
+mod guest;
+mod help;
+mod host;
+mod network;
+mod place;
+mod port;
+mod share;
+mod watching;

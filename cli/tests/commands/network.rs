@@ -1,0 +1,179 @@
+//! network: ls, inspect; describe.
+
+use control::paths::Daemon;
+use expect_test::expect;
+
+use crate::fake::{Fake, Script};
+use crate::place::{CONFIG, Place};
+
+#[test]
+fn list_has_the_columns_that_were_agreed() {
+    let place = Place::with(&format!(
+        "{CONFIG}[network.vmnet1]\ntype = \"host-only\"\nsubnet = \"10.9.0.0/24\"\n"
+    ));
+    let config = place
+        .config()
+        .replace("[guest.dev]\n", "[guest.dev]\nnetwork = \"vmnet8\"\n");
+    std::fs::write(place.path("config.toml"), config).unwrap();
+    place.run("network ls").is(expect![[r#"
+        exit 0
+        out: NAME    TYPE       DHCP  SUBNET            GATEWAY        GUESTS
+        out: vmnet1  host-only  true  10.9.0.0/24       10.9.0.1       0
+        out: vmnet8  nat        true  192.168.130.0/24  192.168.130.1  0
+        err: warning: netd is not running; this is what the configuration says
+    "#]]);
+    let _netd = Fake::start(
+        &place,
+        Daemon::Netd,
+        Script {
+            plugged: true,
+            ..Script::default()
+        },
+    );
+    place.run("network ls").is(expect![[r#"
+        exit 0
+        out: NAME    TYPE  DHCP  SUBNET            GATEWAY        GUESTS
+        out: vmnet8  nat   true  192.168.130.0/24  192.168.130.1  1
+    "#]]);
+    assert_eq!(
+        place.run("network ls --format json").json()[0]["type"],
+        "nat"
+    );
+}
+
+#[test]
+fn inspection_joins_configuration_and_what_runs() {
+    let place = Place::with(CONFIG);
+    place
+        .run("network inspect vmnet9")
+        .exits(1)
+        .says("did you mean \"vmnet8\"?");
+    let down = place.run("network inspect vmnet8").exits(0).json();
+    assert_eq!(
+        (&down["running"], &down["guests"][0]["name"]),
+        (&false.into(), &"dev".into())
+    );
+    let _netd = Fake::start(
+        &place,
+        Daemon::Netd,
+        Script {
+            plugged: true,
+            ..Script::default()
+        },
+    );
+    let up = place.run("network inspect vmnet8").json();
+    assert_eq!(
+        (&up["running"], &up["network"]["guests"]),
+        (&true.into(), &1.into())
+    );
+}
+
+#[test]
+fn describe_knows_every_kind_of_name() {
+    let place = Place::with(&format!("{CONFIG}[share.src]\npath = \"/tmp\"\n"));
+    place.run("describe dev").is(expect![[r#"
+        exit 0
+        out: guest          dev
+        out: network        vmnet8
+        out: mac            52:54:00:00:00:01
+        out: address        192.168.130.5
+        out: lease until    -
+        out: names          dev.test,local.test
+        out: on the host    127.64.0.1
+        out: plugged in by  -
+        out: reserved       192.168.130.5
+        out: port           8080:80 at -
+        out: share          src at /tmp: not served
+        out: sockets        $T/run/guest/dev
+        err: warning: netd is not running; this is what the configuration says
+        err: warning: sharefs is not running; this is what the configuration says
+    "#]]);
+    place.run("describe src").is(expect![[r#"
+        exit 0
+        out: share          src
+        out: folder         /tmp
+        out: at             /tmp
+        out: mode           read and write
+        out: guests         all
+        out: state          not served
+        out: in the guest   mount -t virtiofs src /tmp
+        err: warning: sharefs is not running; this is what the configuration says
+    "#]]);
+    place.run("describe vmnet8").is(expect![[r#"
+        exit 0
+        out: network        vmnet8
+        out: type           nat
+        out: subnet         192.168.130.0/24
+        out: gateway        192.168.130.1
+        out: host.internal  192.168.130.254
+        out: dhcp pool      192.168.130.128 to 192.168.130.253
+        out: domain         test
+        out: mtu            auto
+        out: guests         dev
+        out: resolvers      -
+        out: socket         $T/run/network/vmnet8.sock
+        out: tcp links      -
+        err: warning: netd is not running; this is what the configuration says
+    "#]]);
+    place.run("describe nas.test").is(expect![[r#"
+        exit 0
+        out: name           nas.test
+        out: address        192.168.1.5
+        out: source         static
+        out: written to     -
+        out: left out of    -
+        err: warning: hostsync is not running; this is what the configuration says
+    "#]]);
+    place
+        .run("describe local.test -q")
+        .exits(0)
+        .says("guest          dev");
+    place.run("describe deb").is(expect![[r#"
+        exit 1
+        err: error: no guest, share, network or name "deb" in $T/config.toml
+        err: hint: did you mean "dev"?
+    "#]]);
+    let things = place.run("describe dev --format json").json();
+    assert_eq!(things[0]["kind"], "guest");
+}
+
+#[test]
+fn describe_shows_what_runs() {
+    let place = Place::with(&format!("{CONFIG}[share.src]\npath = \"/tmp\"\n"));
+    let _netd = Fake::start(
+        &place,
+        Daemon::Netd,
+        Script {
+            plugged: true,
+            ..Script::default()
+        },
+    );
+    let _sharefs = Fake::start(&place, Daemon::Sharefs, Script::default());
+    place.run("describe dev").is(expect![[r#"
+        exit 0
+        out: guest          dev
+        out: network        vmnet8
+        out: mac            52:54:00:00:00:01
+        out: address        192.168.130.5
+        out: lease until    2026-11-23T08:00:00.000Z
+        out: names          dev.test,local.test
+        out: on the host    127.64.0.1
+        out: plugged in by  stream
+        out: reserved       192.168.130.5
+        out: traffic        1000 bytes in 10 frames from it, 2000 bytes in 20 frames to it, 0 dropped
+        out: port           8080:80 at 127.64.0.1:8080
+        out: share          src at /home/ann/src: ok
+        out: sockets        $T/run/guest/dev
+    "#]]);
+    place.run("describe src").is(expect![[r#"
+        exit 0
+        out: share          src
+        out: folder         /tmp
+        out: at             /tmp
+        out: mode           read and write
+        out: guests         all
+        out: state          ok
+        out: in the guest   mount -t virtiofs src /tmp
+        out: device         dev: connected, 12 requests, 0 malformed, $T/run/guest/dev/fs-src.sock
+    "#]]);
+}

@@ -1,0 +1,117 @@
+//! share: add, rm, ls.
+
+use control::paths::Daemon;
+use expect_test::expect;
+
+use crate::fake::{Fake, Script};
+use crate::place::{CONFIG, Place};
+
+#[test]
+fn added_folder_stands_in_the_file() {
+    let place = Place::with(CONFIG);
+    std::fs::create_dir_all(place.path("My Work")).unwrap();
+    let sharefs = Fake::start(&place, Daemon::Sharefs, Script::default());
+    let mut command = place.sharectl();
+    place
+        .outcome(command.args([
+            "share",
+            "add",
+            "My Work",
+            "--at",
+            "/mnt/work",
+            "--read-only",
+            "--guest",
+            "dev",
+            "--cache",
+            "never",
+        ]))
+        .is(expect![[r#"
+            exit 0
+            out: share my-work added: $T/My Work at /mnt/work in dev, read-only
+            err: note: a VM sees it from its next start; in the guest: mkdir -p /mnt/work && mount -t virtiofs my-work /mnt/work
+        "#]]);
+    assert_eq!(sharefs.asked(), ["reload"]);
+    let config = place.config();
+    assert!(config.starts_with(CONFIG), "{config}");
+    expect![[r#"
+
+        [share.my-work]
+        path = "$T/My Work"
+        at = "/mnt/work"
+        read-only = true
+        guests = ["dev"]
+        cache = "never"
+    "#]]
+    .assert_eq(&place.normal(&config[CONFIG.len()..]));
+}
+
+#[test]
+fn folder_that_cannot_be_shared_changes_nothing() {
+    let place = Place::with(CONFIG);
+    place.run("share add /nonexistent/src").is(expect![[r#"
+        exit 1
+        err: error: /nonexistent/src is not a folder on this host
+        err: hint: make it first: mkdir -p /nonexistent/src
+    "#]]);
+    place.run("share add nowhere").is(expect![[r#"
+        exit 1
+        err: error: cannot find the folder nowhere: No such file or directory (os error 2)
+        err: hint: make it first: mkdir -p nowhere
+    "#]]);
+    place
+        .run("share add / --at relative")
+        .exits(2)
+        .says("--name");
+    place
+        .run("share add /tmp --at relative")
+        .exits(1)
+        .says("relative");
+    place
+        .run("share add /tmp --guest nobody")
+        .exits(1)
+        .says("nobody");
+    place.run("share add /tmp --owner mine").exits(2);
+    assert_eq!(place.config(), CONFIG);
+    place.run("share add /tmp").exits(0);
+    place.run("share add /tmp").is(expect![[r#"
+        exit 4
+        err: error: share "tmp" is in $T/config.toml already
+        err: hint: give this one another name: --name NAME
+    "#]]);
+}
+
+#[test]
+fn removed_share_leaves_the_rest_as_it_was() {
+    let place = Place::with(CONFIG);
+    place.run("share add /tmp").exits(0);
+    place
+        .run("share rm tpm")
+        .exits(1)
+        .says("did you mean \"tmp\"?");
+    place.run("share rm tmp").is(expect![[r#"
+        exit 0
+        out: share tmp removed
+        err: note: sharefs is not running; it takes effect at: sharectl up
+    "#]]);
+    assert_eq!(place.config(), CONFIG);
+}
+
+#[test]
+fn list_says_what_sharefs_says_or_that_it_is_down() {
+    let place = Place::with(&format!(
+        "{CONFIG}[share.src]\npath = \"/tmp\"\nguests = [\"dev\"]\n"
+    ));
+    place.run("share ls").is(expect![[r#"
+        exit 0
+        out: NAME  FOLDER  AT    MODE  GUESTS  IN USE BY  STATE
+        out: src   /tmp    /tmp  rw    dev     -          not served
+        err: warning: sharefs is not running; this is what the configuration says
+    "#]]);
+    let _sharefs = Fake::start(&place, Daemon::Sharefs, Script::default());
+    place.run("share ls").is(expect![[r#"
+        exit 0
+        out: NAME  FOLDER         AT             MODE  GUESTS  IN USE BY  STATE
+        out: src   /home/ann/src  /home/ann/src  rw    dev     dev        ok
+    "#]]);
+    assert_eq!(place.run("share ls -q").stdout, "src\n");
+}
