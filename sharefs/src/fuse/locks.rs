@@ -147,12 +147,14 @@ impl<T: Tree> Locks<T> {
 
     /// None: wait on. A request that is not known any more (the session began anew) ends as EINTR.
     pub(crate) fn retry(&self, tree: &T, unique: u64) -> Option<Result<()>> {
-        let wanted = match self.state().waits.get(&unique) {
-            Some(wait) if !wait.interrupted => wait.wanted.clone(),
-            Some(_) | None => {
-                self.forget(unique);
-                return Some(Err(Errno::INTR));
-            }
+        let wanted = {
+            let state = self.state();
+            let wait = state.waits.get(&unique).filter(|wait| !wait.interrupted);
+            wait.map(|wait| wait.wanted.clone())
+        };
+        let Some(wanted) = wanted else {
+            self.forget(unique);
+            return Some(Err(Errno::INTR));
         };
         match attempt(tree, &wanted) {
             Err(Errno::AGAIN) => None,

@@ -11,4 +11,6 @@ mod nodes;
 pub(crate) mod reply;
 pub(crate) mod request;
 pub(crate) mod session;
+#[cfg(test)]
+mod tests;
 pub(crate) mod wire;

@@ -1,0 +1,185 @@
+//! Locks between a guest's programs, and with the host's.
+
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+
+use super::client::{Client, Options, answer_body, u32_at, u64_at};
+use super::{O_RDWR, opcode};
+use crate::fuse::session::Outcome;
+use crate::sys::{self, LockKind, LockRange};
+
+const SHARED: u32 = 0;
+const EXCLUSIVE: u32 = 1;
+const UNLOCK: u32 = 2;
+const TO_THE_END: u64 = u64::MAX >> 1;
+const FLOCK: u32 = 1;
+
+/// fuse_lk_in.
+fn lock(handle: u64, owner: u64, range: (u64, u64), kind: u32, flags: u32) -> Vec<u8> {
+    let mut body = Vec::new();
+    for value in [handle, owner, range.0, range.1] {
+        body.extend(value.to_le_bytes());
+    }
+    for value in [kind, 0, flags, 0] {
+        body.extend(value.to_le_bytes());
+    }
+    body
+}
+
+fn set(client: &Client, node: u64, body: &[u8]) -> Result<(), Errno> {
+    client.ask(opcode::SETLK, node, &[body], 0).map(drop)
+}
+
+#[test]
+fn owners_exclude_each_other_by_range() {
+    let client = Client::new(Options::default());
+    let (node, handle) = client.create(1, c"a", O_RDWR, 0o600).unwrap();
+    let ask = |owner, range, kind| set(&client, node, &lock(handle, owner, range, kind, 0));
+    ask(1, (0, 9), EXCLUSIVE).unwrap();
+    ask(1, (0, 4), SHARED).expect("one's own lock can be changed");
+    assert_eq!(ask(2, (5, 5), SHARED), Err(Errno::AGAIN));
+    ask(2, (0, 4), SHARED).unwrap();
+    ask(2, (10, TO_THE_END), EXCLUSIVE).unwrap();
+    assert_eq!(ask(1, (99, 99), EXCLUSIVE), Err(Errno::AGAIN));
+    ask(2, (10, TO_THE_END), UNLOCK).unwrap();
+    ask(1, (99, 99), EXCLUSIVE).unwrap();
+    assert_eq!(ask(1, (5, 4), EXCLUSIVE), Err(Errno::INVAL));
+    assert_eq!(ask(1, (0, 4), 7), Err(Errno::INVAL));
+}
+
+#[test]
+fn getlk_names_what_is_in_the_way() {
+    let client = Client::new(Options::default());
+    let (node, handle) = client.create(1, c"a", O_RDWR, 0o600).unwrap();
+    set(&client, node, &lock(handle, 1, (5, 9), EXCLUSIVE, 0)).unwrap();
+    let ask = |owner| {
+        let body = lock(handle, owner, (0, TO_THE_END), EXCLUSIVE, 0);
+        let answer = client.ask(opcode::GETLK, node, &[&body], 24).unwrap();
+        (u64_at(&answer, 0), u64_at(&answer, 8), u32_at(&answer, 16))
+    };
+    assert_eq!(ask(2), (5, 9, EXCLUSIVE));
+    assert_eq!(ask(1).2, UNLOCK, "one's own lock is not in the way");
+}
+
+#[test]
+fn closing_a_file_ends_its_owners_locks() {
+    let client = Client::new(Options::default());
+    let (node, handle) = client.create(1, c"a", O_RDWR, 0o600).unwrap();
+    let body = |owner| lock(handle, owner, (0, TO_THE_END), EXCLUSIVE, 0);
+    set(&client, node, &body(1)).unwrap();
+    client.flush(node, handle, 3).unwrap();
+    assert_eq!(set(&client, node, &body(2)), Err(Errno::AGAIN));
+    client.flush(node, handle, 1).unwrap();
+    set(&client, node, &body(2)).unwrap();
+    let held = client.descriptors();
+    client.release(handle).unwrap();
+    assert_eq!(
+        client.descriptors(),
+        held - 2,
+        "the file and the owner's descriptor are gone"
+    );
+}
+
+#[test]
+fn the_hosts_programs_are_heeded_and_heed() {
+    let client = Client::new(Options::default());
+    let (node, handle) = client.create(1, c"a", O_RDWR, 0o600).unwrap();
+    let host = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(client.path("a"))
+        .unwrap();
+    let all = |kind| LockRange {
+        kind,
+        start: 0,
+        length: 0,
+    };
+    sys::lock(host.as_fd(), all(LockKind::Exclusive)).unwrap();
+    let wish = lock(handle, 1, (0, TO_THE_END), SHARED, 0);
+    assert_eq!(set(&client, node, &wish), Err(Errno::AGAIN));
+    sys::lock(host.as_fd(), all(LockKind::Unlock)).unwrap();
+    set(&client, node, &wish).unwrap();
+    assert_eq!(
+        sys::lock(host.as_fd(), all(LockKind::Exclusive)),
+        Err(Errno::AGAIN)
+    );
+}
+
+#[test]
+fn a_wait_is_put_aside_and_answered_when_the_lock_is_free() {
+    let client = Client::new(Options::default());
+    let (node, handle) = client.create(1, c"a", O_RDWR, 0o600).unwrap();
+    for flags in [0, FLOCK] {
+        let other = client.open(node, O_RDWR).unwrap();
+        let (mine, theirs) = (
+            lock(handle, 1, (0, TO_THE_END), EXCLUSIVE, flags),
+            lock(other, 2, (0, TO_THE_END), EXCLUSIVE, flags),
+        );
+        set(&client, node, &mine).unwrap();
+        let request = Client::request(500, opcode::SETLKW, node, &[&theirs]);
+        assert_eq!(client.raw(&request, 16).0, Outcome::Waits(500));
+        assert_eq!(client.session().retry(500), None);
+        set(
+            &client,
+            node,
+            &lock(handle, 1, (0, TO_THE_END), UNLOCK, flags),
+        )
+        .unwrap();
+        let answer = client.session().retry(500).unwrap();
+        assert_eq!(answer_body(500, &answer), Ok(Vec::new()));
+        assert_eq!(
+            set(&client, node, &mine),
+            Err(Errno::AGAIN),
+            "the other has it now"
+        );
+        set(
+            &client,
+            node,
+            &lock(other, 2, (0, TO_THE_END), UNLOCK, flags),
+        )
+        .unwrap();
+    }
+}
+
+#[test]
+fn a_wait_ends_when_it_is_interrupted_or_the_session_does() {
+    let client = Client::new(Options::default());
+    let (node, handle) = client.create(1, c"a", O_RDWR, 0o600).unwrap();
+    set(&client, node, &lock(handle, 1, (0, 0), EXCLUSIVE, 0)).unwrap();
+    for unique in [501, 502] {
+        let body = lock(handle, 2, (0, 0), EXCLUSIVE, 0);
+        let request = Client::request(unique, opcode::SETLKW, node, &[&body]);
+        assert_eq!(client.raw(&request, 16).0, Outcome::Waits(unique));
+    }
+    let interrupt = Client::request(9, opcode::INTERRUPT, 0, &[&501_u64.to_le_bytes()]);
+    assert_eq!(client.raw(&interrupt, 0).0, Outcome::Done(0));
+    let answer = client.session().retry(501).unwrap();
+    assert_eq!(answer_body(501, &answer), Err(Errno::INTR));
+    assert_eq!(client.session().retry(502), None);
+    client.init().unwrap();
+    let answer = client.session().retry(502).unwrap();
+    assert_eq!(answer_body(502, &answer), Err(Errno::INTR));
+}
+
+#[test]
+fn waits_have_a_bound() {
+    let client = Client::new(Options {
+        descriptors: 5000,
+        ..Options::default()
+    });
+    let (node, handle) = client.create(1, c"a", O_RDWR, 0o600).unwrap();
+    set(&client, node, &lock(handle, 1, (0, 0), EXCLUSIVE, 0)).unwrap();
+    let mut waiting = 0;
+    let error = loop {
+        let body = lock(handle, 2, (0, 0), EXCLUSIVE, 0);
+        let unique = client.next_unique();
+        let request = Client::request(unique, opcode::SETLKW, node, &[&body]);
+        match client.raw(&request, 16) {
+            (Outcome::Waits(_), _) => waiting += 1,
+            (Outcome::Done(_), answer) => break answer_body(unique, &answer),
+        }
+    };
+    assert_eq!((error, waiting), (Err(Errno::NOLCK), 1024));
+    assert_eq!(client.counters.refused_waits.get(), 1);
+}
