@@ -1,6 +1,10 @@
 //! The `sharectl` command: arguments to a verb, the verb's outcome to an exit
 //! code. It holds no state of its own: what is configured stands in the file,
 //! what runs is asked of the daemons.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "the comments of arguments are help texts, where brackets mean optional"
+)]
 
 mod commands;
 mod context;
