@@ -5,8 +5,8 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use control::paths::Daemon;
-use rustix::process::{Pid, Signal};
-use tokio::signal::unix::{SignalKind, signal};
+use rustix::process::Pid;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use super::command;
@@ -23,6 +23,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// What wakes the supervisor.
 enum Wake {
+    Due,
     Ended(Daemon, std::io::Result<ExitStatus>),
     Stop,
     Reload,
@@ -58,16 +59,56 @@ pub(crate) fn supervise(context: &Context, limit: Duration) -> Outcome {
 }
 
 async fn watch(context: &Context, limit: Duration) -> Outcome {
-    let failed = |error: std::io::Error| {
-        CliError::failure(
-            format!("cannot wait for signals: {error}"),
-            "sharectl doctor",
-        )
-    };
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let mut told = Told::listen()?;
     let mut all = Vec::new();
+    let outcome = match start_all(context, limit, &mut told, &mut all).await {
+        Ok(true) => keep_running(context, &mut told, &mut all).await,
+        Ok(false) => Ok(()),
+        Err(error) => Err(error),
+    };
+    stop_all(&mut all).await;
+    outcome
+}
+
+/// What the supervisor itself is told.
+struct Told {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Told {
+    fn listen() -> Outcome<Self> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| {
+                CliError::failure(
+                    format!("cannot wait for signals: {error}"),
+                    "sharectl doctor",
+                )
+            })
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Starts every daemon and waits until each answers; false when told to stop meanwhile.
+async fn start_all(
+    context: &Context,
+    limit: Duration,
+    told: &mut Told,
+    all: &mut Vec<Watched>,
+) -> Outcome<bool> {
     for daemon in Daemon::ALL {
         all.push(Watched {
             daemon,
@@ -76,8 +117,23 @@ async fn watch(context: &Context, limit: Duration) -> Outcome {
             pause: FIRST_PAUSE,
         });
     }
-    for daemon in Daemon::ALL {
-        wait_for_answer(context, daemon, limit).await?;
+    let answers = async {
+        for daemon in Daemon::ALL {
+            wait_for_answer(context, daemon, limit).await?;
+        }
+        Outcome::Ok(())
+    };
+    tokio::select! {
+        answered = answers => answered?,
+        () = told.stop() => return Ok(false),
+        // At the beginning an end is a mistake that another start repeats.
+        (daemon, ended) = any_end(all) => {
+            let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+            return Err(CliError::failure(
+                format!("{} ended at once, {how}", daemon.program()),
+                "its log is above; sharectl doctor",
+            ));
+        }
     }
     control::notify::ready().map_err(|error| {
         CliError::failure(
@@ -88,29 +144,28 @@ async fn watch(context: &Context, limit: Duration) -> Outcome {
     context
         .out
         .note("netd, sharefs and hostsync answer; Ctrl-C stops them");
-    loop {
-        let due = next_start(&all);
+    Ok(true)
+}
+
+/// Until told to stop, or until every daemon ended well.
+async fn keep_running(context: &Context, told: &mut Told, all: &mut [Watched]) -> Outcome {
+    while !all.iter().all(|watched| matches!(watched.life, Life::Over)) {
+        let due = next_start(all);
         let wake = tokio::select! {
-            _ = terminate.recv() => Wake::Stop,
-            _ = interrupt.recv() => Wake::Stop,
-            _ = hangup.recv() => Wake::Reload,
-            (daemon, ended) = any_end(&mut all) => Wake::Ended(daemon, ended),
-            () = wait_until(due) => {
-                start_due(context, &mut all)?;
-                continue;
-            }
+            _ = told.terminate.recv() => Wake::Stop,
+            _ = told.interrupt.recv() => Wake::Stop,
+            _ = told.hang_up.recv() => Wake::Reload,
+            (daemon, ended) = any_end(all) => Wake::Ended(daemon, ended),
+            () = wait_until(due) => Wake::Due,
         };
         match wake {
-            Wake::Stop => return stop_all(&mut all).await,
-            Wake::Reload => send_to_all(&all, Signal::HUP),
-            Wake::Ended(daemon, ended) => {
-                note_end(context, &mut all, daemon, ended);
-                if all.iter().all(|watched| matches!(watched.life, Life::Over)) {
-                    return Ok(());
-                }
-            }
+            Wake::Stop => return Ok(()),
+            Wake::Reload => send_to_all(all, rustix::process::Signal::HUP),
+            Wake::Ended(daemon, ended) => note_end(context, all, daemon, ended),
+            Wake::Due => start_due(context, all)?,
         }
     }
+    Ok(())
 }
 
 fn spawn(context: &Context, daemon: Daemon) -> Outcome<tokio::process::Child> {
@@ -222,7 +277,7 @@ fn note_end(
     watched.pause = (watched.pause * 2).min(LONGEST_PAUSE);
 }
 
-fn send_to_all(all: &[Watched], what: Signal) {
+fn send_to_all(all: &[Watched], what: rustix::process::Signal) {
     for watched in all.iter().rev() {
         if let Life::Running(child) = &watched.life
             && let Some(pid) = child
@@ -235,8 +290,8 @@ fn send_to_all(all: &[Watched], what: Signal) {
     }
 }
 
-async fn stop_all(all: &mut [Watched]) -> Outcome {
-    send_to_all(all, Signal::TERM);
+async fn stop_all(all: &mut [Watched]) {
+    send_to_all(all, rustix::process::Signal::TERM);
     for watched in all {
         if let Life::Running(child) = &mut watched.life
             && tokio::time::timeout(STOP_LIMIT, child.wait())
@@ -247,5 +302,4 @@ async fn stop_all(all: &mut [Watched]) -> Outcome {
         }
         watched.life = Life::Over;
     }
-    Ok(())
 }

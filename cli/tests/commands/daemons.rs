@@ -13,12 +13,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::fake::{Fake, Script};
 use crate::place::{CONFIG, Place};
 
-/// Not a test by itself: what the programs of [`installed`] run. It takes the
-/// lock, answers on the control socket, and ends at SIGTERM.
+/// Run by the programs of [`installed`] it is a daemon: it takes the lock,
+/// answers on the control socket, and ends at SIGTERM. Run as a test it checks
+/// that such a program does so.
 #[test]
 fn play_a_daemon() {
     let Some(name) = std::env::var_os("PLAY_DAEMON") else {
-        return;
+        return check_the_player();
     };
     let daemon = Daemon::ALL
         .into_iter()
@@ -45,6 +46,21 @@ fn play_a_daemon() {
         )
         .unwrap();
     });
+}
+
+fn check_the_player() {
+    let installed = installed();
+    let program = installed.0.path("bin/sharectl-netd");
+    let mut player = installed.0.command(&program).spawn().unwrap();
+    wait_for("the lock", || installed.pid(Daemon::Netd));
+    wait_for("an answer", || {
+        (installed.0.run("guest detach dev").code == Some(0)).then_some(())
+    });
+    signal(player.id(), Signal::TERM);
+    assert!(player.wait().unwrap().success());
+    assert_eq!(installed.pid(Daemon::Netd), None);
+    let asked = fs::read_to_string(installed.0.path("netd.asked")).unwrap();
+    assert_eq!(asked, "detach dev");
 }
 
 /// A place with programs for the three daemons; what still runs at the end is killed.
@@ -295,4 +311,19 @@ fn down_ends_daemons_in_the_foreground_too() {
     let mut supervisor = foreground(&installed);
     installed.0.run("down").exits(0);
     assert_eq!(supervisor.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn foreground_ends_at_once_with_a_daemon_that_cannot_start() {
+    let installed = installed();
+    installed
+        .0
+        .program("sharectl-sharefs", "echo 'no luck' >&2; exit 9");
+    installed
+        .0
+        .run("up --foreground")
+        .exits(1)
+        .says("err: no luck")
+        .says("error: sharectl-sharefs ended at once, exit status: 9");
+    assert_eq!(Daemon::ALL.map(|daemon| installed.pid(daemon)), [None; 3]);
 }

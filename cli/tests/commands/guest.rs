@@ -1,6 +1,7 @@
 //! guest: add, rm, ls, args, run, attach, detach.
 
 use std::io::Read;
+use std::path::Path;
 use std::process::Stdio;
 
 use control::paths::Daemon;
@@ -172,6 +173,21 @@ fn args_are_printed_in_three_forms() {
         .says("lots");
     place.run("guest args dev --vmm vmware").exits(2);
     place.run("guest args nobody").exits(1);
+}
+
+#[test]
+fn args_on_a_terminal_can_be_copied() {
+    let place = Place::with(CONFIG);
+    let mut command = place.command(Path::new("script"));
+    let line = format!("{} guest args dev", place.path("bin/sharectl").display());
+    let shown = place
+        .outcome(command.args(["-qec", &line, "/dev/null"]))
+        .stdout;
+    let lines: Vec<&str> = shown.lines().map(str::trim_end).collect();
+    assert!(
+        matches!(lines[..], [first, second] if first.ends_with(" \\") && !second.ends_with('\\')),
+        "{lines:?}"
+    );
 }
 
 #[test]

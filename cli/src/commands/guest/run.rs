@@ -2,6 +2,7 @@
 //! and shares added.
 
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -45,6 +46,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     })?;
     check_not_running(context, &args.guest)?;
     check_shares(context, &wiring)?;
+    warn_of_another_user(context);
     make_socket_folder(context, &args.guest)?;
     for note in &edited.notes {
         context.out.note(note);
@@ -61,6 +63,19 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         format!("cannot start {}: {error}", Path::new(program).display()),
         "is it installed and on the search path? apt-get install qemu-system-x86",
     ))
+}
+
+/// netd dials the VMM's socket, which only the VMM's own user may write to.
+fn warn_of_another_user(context: &Context) {
+    let Ok(socket) = std::fs::metadata(context.paths.control_socket(Daemon::Netd)) else {
+        return;
+    };
+    let (netd, ours) = (socket.uid(), rustix::process::geteuid().as_raw());
+    if netd != ours && netd != 0 {
+        context.out.warning(&format!(
+            "netd runs as user {netd} and may not use the sockets of a VM of user {ours}; run this as that user"
+        ));
+    }
 }
 
 /// netd makes it when it learns of the guest; this is for the moment before.
