@@ -5,7 +5,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use control::lock;
-use control::paths::{Daemon, Paths};
+use control::paths::{Daemon, Paths, make_private_folder};
 use control::signals::{Order, Orders};
 use expect_test::expect;
 use rustix::process::{Pid, Signal, kill_process};
@@ -27,6 +27,7 @@ fn play_a_daemon() {
         .unwrap();
     let paths = Paths::from_env(None);
     let place = Place::of_another(paths.runtime.parent().unwrap());
+    make_private_folder(&paths.runtime).unwrap();
     let _lock = lock::acquire(&paths.lock(daemon)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
