@@ -137,7 +137,10 @@ fn settle(context: &Context, daemon: Daemon, status: &mut DaemonStatus, how: Sta
             return;
         }
         // Nothing else is to be done meanwhile.
-        context.wait(tokio::time::sleep(LOOK)).ok();
+        let pause = async { tokio::time::sleep(LOOK).await };
+        if context.wait(pause).is_err() {
+            return;
+        }
         if let Ok(newer) = context.status(daemon) {
             *status = newer;
         }

@@ -37,6 +37,7 @@ fn play_a_daemon() {
         let mut orders = Orders::listen().unwrap();
         let script = Script {
             pid: Some(std::process::id()),
+            problems: std::env::var("PLAY_PROBLEM").into_iter().collect(),
             ..Script::default()
         };
         let fake = Fake::start(&place, daemon, script);
@@ -150,6 +151,18 @@ fn up_starts_what_is_not_running_and_down_ends_all() {
         exit 0
         out: no daemon was running
     "#]]);
+}
+
+#[test]
+fn up_tells_what_a_daemon_finds_wrong() {
+    let installed = installed();
+    let path = installed.0.path("bin/sharectl-hostsync");
+    let script = fs::read_to_string(&path).unwrap();
+    let script = script.replace("exec env", "exec env PLAY_PROBLEM=read-only");
+    fs::write(&path, script).unwrap();
+    let up = installed.0.run("up");
+    up.exits(0).says("err: warning: hostsync: read-only");
+    installed.0.run("down").exits(0);
 }
 
 #[test]
