@@ -159,6 +159,7 @@ fn spawn(context: &Context, daemon: Daemon) -> Outcome<Rising> {
             "sharectl doctor",
         )
     };
+    set_aside_if_large(&path).map_err(failed)?;
     let log = File::options()
         .append(true)
         .create(true)
@@ -169,6 +170,18 @@ fn spawn(context: &Context, daemon: Daemon) -> Outcome<Rising> {
     command.stdout(log.try_clone().map_err(failed)?).stderr(log);
     let child = sys::in_own_session(&mut command).spawn().map_err(failed)?;
     Ok(Rising { child, log_start })
+}
+
+/// A log that has grown is kept once, as NAME.log.old, and begun anew.
+fn set_aside_if_large(log: &Path) -> std::io::Result<()> {
+    /// More than months of ordinary life, in bytes.
+    const LARGE: u64 = 8 << 20;
+    match log.metadata() {
+        Ok(found) if found.len() > LARGE => std::fs::rename(log, log.with_extension("log.old")),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn wait_until_up(

@@ -42,18 +42,7 @@ impl Output {
         }
         let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
         if self.quiet {
-            let mut names: Vec<&str> = rows
-                .iter()
-                .filter_map(|row| row.first())
-                .map(String::as_str)
-                .collect();
-            names.dedup();
-            return self.text(
-                &names
-                    .iter()
-                    .map(|name| format!("{name}\n"))
-                    .collect::<String>(),
-            );
+            return self.text(&names(&rows));
         }
         self.text(&table(header, &rows))
     }
@@ -172,6 +161,14 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// The first column, a line each; what has no name is left out.
+fn names(rows: &[Vec<String>]) -> String {
+    let mut names: Vec<&String> = rows.iter().filter_map(|row| row.first()).collect();
+    names.retain(|name| *name != "-");
+    names.dedup();
+    names.iter().map(|name| format!("{name}\n")).collect()
+}
+
 /// A cell that has nothing to say.
 pub(crate) fn or_dash(text: String) -> String {
     if text.is_empty() {
@@ -201,6 +198,12 @@ mod tests {
             table(&["NAME", "X"], &rows),
             "NAME    X\na       -\nlonger\n"
         );
+    }
+
+    #[test]
+    fn names_alone_are_said_once_each() {
+        let rows = ["a", "a", "-", "b"].map(|name| vec![name.to_owned(), "x".to_owned()]);
+        assert_eq!(names(&rows), "a\nb\n");
     }
 
     #[test]

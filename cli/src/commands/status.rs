@@ -227,7 +227,7 @@ fn as_text(report: &Report) -> String {
                     guest
                         .name
                         .as_ref()
-                        .map_or_else(|| "(unnamed)".to_owned(), ToString::to_string),
+                        .map_or_else(|| "-".to_owned(), ToString::to_string),
                     if guest.links.is_empty() {
                         "unplugged"
                     } else {

@@ -12,7 +12,8 @@ use crate::output::table;
 /// Start the daemons, and wait until they answer
 ///
 /// A daemon that runs already is left alone. Each writes its log to the state
-/// folder; see `sharectl logs`.
+/// folder, in as much detail as $SHARECTL_LOG says (warn, info, debug); see
+/// `sharectl logs`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  sharectl up\n  sharectl up --foreground   # in a container or a service unit"

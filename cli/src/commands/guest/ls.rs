@@ -24,7 +24,7 @@ pub(crate) fn run(context: &Context, _: Args) -> Outcome {
                 guest
                     .name
                     .as_ref()
-                    .map_or_else(|| "(unnamed)".to_owned(), ToString::to_string),
+                    .map_or_else(|| "-".to_owned(), ToString::to_string),
                 guest.network.to_string(),
                 or_dash(
                     guest
