@@ -5,4 +5,6 @@
 
 mod chain;
 pub(crate) mod door;
+#[cfg(test)]
+mod tests;
 mod virtiofs;
