@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use tests::daemons::World;
 use tests::{limit, place};
 
 use super::bed::{Bed, FAR, OUTSIDE, Place, Running};
@@ -51,6 +52,16 @@ pub(super) struct Session {
     pub(super) inward: Inward,
     /// Whether UDP goes through.
     pub(super) udp: bool,
+    /// The folders our own daemon lives in.
+    pub(super) world: Option<World>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(status) = self.daemon.as_mut().and_then(Running::ended) {
+            super::say(&format!("    the daemon had ended by itself: {status}"));
+        }
+    }
 }
 
 /// How a connection gets into the guest.
@@ -121,6 +132,7 @@ impl Backend for Veth {
             daemon: None,
             inward: Inward::Routed(WIRE_GUEST),
             udp: true,
+            world: None,
         })
     }
 }
@@ -152,6 +164,7 @@ impl Backend for Pasta {
             daemon: Some(daemon),
             inward: Inward::Published,
             udp: true,
+            world: None,
         })
     }
 }
@@ -194,6 +207,7 @@ impl Backend for Slirp {
             daemon: Some(daemon),
             inward: Inward::Published,
             udp: true,
+            world: None,
         })
     }
 }

@@ -13,7 +13,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -204,6 +204,13 @@ impl Running {
     pub(super) fn go_on(&mut self) -> Result<()> {
         let stdin = self.stdin.as_mut().context("no standard input")?;
         stdin.write_all(b"\n").context("it ended")
+    }
+}
+
+impl Running {
+    /// Its status if it has ended by itself.
+    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
     }
 }
 

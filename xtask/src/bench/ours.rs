@@ -50,6 +50,7 @@ impl Backend for Prototype {
             daemon: Some(daemon),
             inward: Inward::Never,
             udp: false,
+            world: None,
         })
     }
 }
@@ -89,6 +90,7 @@ impl Backend for Netd {
             daemon: Some(daemon),
             inward: Inward::Published,
             udp: true,
+            world: Some(world),
         })
     }
 }
