@@ -64,7 +64,12 @@ pub(super) type Table<T> = BTreeMap<At<String>, T>;
 
 /// The configuration of sharectl: networks, guests, shares, hosts files.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "tables such as [guest.dev]"
+)]
 pub(super) struct RawConfig {
     /// Networks, by name, as in `[network.vmnet8]`.
     #[schemars(with = "BTreeMap<String, RawNetwork>")]
@@ -80,7 +85,12 @@ pub(super) struct RawConfig {
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "a table such as [network.vmnet8]"
+)]
 pub(super) struct RawNetwork {
     /// nat: guests reach the outside through the host; host-only: they reach
     /// each other and the host, nothing else. Default: nat.
@@ -113,7 +123,12 @@ pub(super) enum Mtu {
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "a table such as [guest.dev]"
+)]
 pub(super) struct RawGuest {
     /// The network it is on. Default: the only one there is, else vmnet8.
     pub(super) network: Option<At<String>>,
@@ -132,7 +147,11 @@ pub(super) struct RawGuest {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "a table such as [share.src] with a path"
+)]
 pub(super) struct RawShare {
     /// The host's folder: an absolute path, `~/...`, or a Windows drive such as `D:\`.
     pub(super) path: At<String>,
@@ -164,7 +183,12 @@ pub(super) enum OwnerKind {
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "a table [hosts]"
+)]
 pub(super) struct RawHosts {
     /// Files to keep: "auto" is /etc/hosts, anything else a path. Default: ["auto"].
     pub(super) files: Option<Vec<At<String>>>,

@@ -142,6 +142,13 @@ fn unknown_keys_and_broken_toml_name_their_line() {
         ("[netwrok.a]\n", 1, "unknown field `netwrok`"),
         ("[guest.a]\nnames = [\n", 2, "array"),
         ("[guest.a]\nnames = 7\n", 2, "invalid type"),
+        ("[guest]\ndev = 3\n", 2, "a table such as [guest.dev]"),
+        (
+            "[share]\nd = 3\n",
+            2,
+            "a table such as [share.src] with a path",
+        ),
+        ("hosts = 3\n", 1, "a table [hosts]"),
     ] {
         let errors = parse(text).unwrap_err();
         assert!(errors.problems[0].message.contains(part), "{errors}");
