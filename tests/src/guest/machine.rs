@@ -405,8 +405,10 @@ impl Guest {
     /// # Errors
     /// When QEMU does not end within 20 s.
     pub fn power_off(&mut self) -> Result<ExitStatus> {
-        self.run("(sleep 0.1; poweroff -f) > /dev/null 2>&1 &")?;
+        let asked = self.run("(sleep 0.1; poweroff -f) > /dev/null 2>&1 &");
+        // It may be on its way out already and not answer.
         self.wait_end(Duration::from_secs(20))
+            .or_else(|error| asked.and(Err(error)))
     }
 
     /// Waits for QEMU's end.
