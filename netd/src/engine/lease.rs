@@ -511,7 +511,7 @@ impl LeaseTable {
         self.bound_by_mac
             .get(&mac)
             .copied()
-            .or(reserved.map(|r| r.address))
+            .or_else(|| reserved.map(|r| r.address))
     }
 
     /// The MAC that an address belongs to: its holder, else the one it is reserved for.

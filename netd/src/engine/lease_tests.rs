@@ -266,12 +266,27 @@ fn reload_keeps_leases_and_ends_those_without_an_address() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Offer { who: u8, wish: Option<u8> },
-    Bind { who: u8, last: u8, seconds: u64 },
-    BindOffered { who: u8, seconds: u64 },
-    Release { who: u8, last: u8 },
-    Decline { who: u8, last: u8 },
-    Forget { who: u8 },
+    Offer {
+        who: u8,
+        wish: Option<u8>,
+    },
+    /// An address of its own choice, or what it is offered.
+    Bind {
+        who: u8,
+        last: Option<u8>,
+        seconds: u64,
+    },
+    Release {
+        who: u8,
+        last: u8,
+    },
+    Decline {
+        who: u8,
+        last: u8,
+    },
+    Forget {
+        who: u8,
+    },
     Wait(u64),
     Reload(bool),
 }
@@ -281,12 +296,8 @@ fn step() -> impl Strategy<Value = Step> {
     let last = || prop_oneof![0_u8..4, 126_u8..134, 253_u8..=255];
     prop_oneof![
         (who(), proptest::option::of(last())).prop_map(|(who, wish)| Step::Offer { who, wish }),
-        (who(), last(), 1_u64..400).prop_map(|(who, last, seconds)| Step::Bind {
-            who,
-            last,
-            seconds
-        }),
-        (who(), 1_u64..400).prop_map(|(who, seconds)| Step::BindOffered { who, seconds }),
+        (who(), proptest::option::of(last()), 1_u64..400)
+            .prop_map(|(who, last, seconds)| Step::Bind { who, last, seconds }),
         (who(), last()).prop_map(|(who, last)| Step::Release { who, last }),
         (who(), last()).prop_map(|(who, last)| Step::Decline { who, last }),
         who().prop_map(|who| Step::Forget { who }),
@@ -321,13 +332,10 @@ proptest! {
                         prop_assert!(holder.is_none_or(|(mac, _)| *mac == client_of(who).mac));
                     }
                 }
-                Step::Bind { .. } | Step::BindOffered { .. } => {
-                    let (who, wanted, seconds) = match step {
-                        Step::Bind { who, last, seconds } => (who, Ok(address(last)), seconds),
-                        Step::BindOffered { who, seconds } => {
-                            (who, table.offer(&client_of(who), None, at(now)), seconds)
-                        }
-                        _ => unreachable!(),
+                Step::Bind { who, last, seconds } => {
+                    let wanted = match last {
+                        Some(last) => Ok(address(last)),
+                        None => table.offer(&client_of(who), None, at(now)),
                     };
                     if let Ok(wanted) = wanted
                         && table.bind(&client_of(who), wanted, None, at(now + seconds), at(now)).is_ok()

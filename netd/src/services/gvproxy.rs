@@ -56,7 +56,7 @@ pub(super) fn add_routes(api: Api<Arc<State>>) -> Api<Arc<State>> {
             let found = published.iter().find(|port| {
                 port.spec.protocol == protocol
                     && port.spec.host.count() == 1
-                    && port.listening.iter().any(|at| *at == local)
+                    && port.listening.contains(&local)
             });
             let port = found.ok_or_else(|| {
                 Failure::not_found(format!("nothing is published on {local}/{protocol}"))

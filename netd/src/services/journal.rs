@@ -294,7 +294,7 @@ fn to_hex(bytes: &[u8]) -> String {
 
 fn from_hex(text: &str) -> Option<Box<[u8]>> {
     let digits = text.as_bytes();
-    if digits.len() % 2 != 0 || digits.len() > 510 {
+    if !digits.len().is_multiple_of(2) || digits.len() > 510 {
         return None;
     }
     digits

@@ -41,9 +41,10 @@ pub fn parse(text: &str) -> Vec<SocketAddr> {
 fn parse_address(text: &str) -> Option<SocketAddr> {
     if let Ok(address) = text.parse::<IpAddr>() {
         // 0.0.0.0 means this host, as glibc reads it.
-        let address = match address {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            other => other,
+        let address = if address == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
+            IpAddr::V4(Ipv4Addr::LOCALHOST)
+        } else {
+            address
         };
         return Some(SocketAddr::new(address, DNS_PORT));
     }
@@ -115,7 +116,7 @@ fn add_watches(watch: &FolderWatch, path: &Path) {
     let mut path = path.to_owned();
     // As many links as the kernel follows.
     for _ in 0..40 {
-        let parent = path.parent().unwrap_or(Path::new("/")).to_owned();
+        let parent = path.parent().unwrap_or_else(|| Path::new("/")).to_owned();
         watch.add(&parent).ok();
         match std::fs::read_link(&path) {
             Ok(target) => path = parent.join(target),

@@ -53,14 +53,15 @@ pub(crate) fn query(id: u16, name: &str, kind: RecordType, edns: bool) -> Vec<u8
 
 fn addresses(answer: &[u8]) -> Vec<Ipv4Addr> {
     let message = Message::from_vec(answer).unwrap();
-    let address = |data: &RData| match data {
-        RData::A(a) => Some(a.0),
-        _ => None,
-    };
-    message
-        .answers
-        .iter()
-        .filter_map(|record| address(&record.data))
+    let datas = message.answers.iter().map(|record| &record.data);
+    datas
+        .filter_map(|data| {
+            if let RData::A(a) = data {
+                Some(a.0)
+            } else {
+                None
+            }
+        })
         .collect()
 }
 

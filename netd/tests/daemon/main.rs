@@ -2,7 +2,10 @@
 //! sockets, a name server of our own as its upstream. Needs nothing of the machine but loopback addresses.
 #![expect(
     clippy::disallowed_methods,
-    reason = "tests of a running program wait for real time, with a limit"
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, says why on its output, and waits for real time with a limit"
 )]
 
 mod control_api;

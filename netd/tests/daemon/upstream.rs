@@ -65,10 +65,12 @@ fn answer(query: &[u8]) -> Vec<u8> {
     let mut answer = Message::response(query.metadata.id, query.metadata.op_code);
     let question = query.queries[0].clone();
     let name = question.name().clone();
-    let data = match question.query_type() {
-        RecordType::A => Some(RData::A(A::new(192, 0, 2, 7))),
-        RecordType::TXT => Some(RData::TXT(TXT::new(vec!["x".repeat(250); 12]))),
-        _ => None,
+    let data = if question.query_type() == RecordType::A {
+        Some(RData::A(A::new(192, 0, 2, 7)))
+    } else if question.query_type() == RecordType::TXT {
+        Some(RData::TXT(TXT::new(vec!["x".repeat(250); 12])))
+    } else {
+        None
     };
     answer.add_query(question);
     match data {
