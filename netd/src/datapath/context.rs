@@ -1,6 +1,7 @@
 //! What every part of the packet thread needs: settings, links, tables, the way out to the daemon.
 //! The flow tables themselves live beside it, so that a flow can be worked on while a link is written to.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use control::names::GuestName;
 use rustix::event::epoll;
 use rustix::fd::{AsFd, OwnedFd};
 use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::messages::Notice;
 use crate::engine::arp;
@@ -96,6 +98,8 @@ pub(super) struct Context {
     /// Addresses that became known in this turn: flows may wait for them.
     pub(super) found: Vec<Ipv4Addr>,
     notices: Sender<Notice>,
+    /// News that the daemon must not miss, while its queue is full.
+    unsent: VecDeque<Notice>,
     frame: Vec<u8>,
     split: Vec<u8>,
     lease_events: Vec<LeaseEvent>,
@@ -131,6 +135,7 @@ impl Context {
             dirty: Vec::new(),
             found: Vec::new(),
             notices,
+            unsent: VecDeque::new(),
             frame: Vec::new(),
             split: Vec::new(),
             lease_events: Vec::new(),
@@ -260,9 +265,49 @@ impl Context {
 
     /// Tells the daemon; a daemon too busy to listen costs a count, never a packet.
     pub(super) fn notify(&mut self, notice: Notice) -> bool {
-        let taken = self.notices.try_send(notice).is_ok();
+        // What a guest can cause without end leaves half of the queue to the rest.
+        let chatter = matches!(notice, Notice::MacLearned { .. } | Notice::Refused { .. });
+        let room = !chatter || self.notices.capacity() > self.notices.max_capacity() / 2;
+        let taken = room && self.notices.try_send(notice).is_ok();
         self.counters.notices_lost += u64::from(!taken);
         taken
+    }
+
+    /// Tells the daemon what it must know (links, leases), later if it is too busy now.
+    pub(super) fn tell(&mut self, notice: Notice) {
+        self.retry_notices();
+        if !self.unsent.is_empty() {
+            self.keep(notice);
+        } else if let Err(TrySendError::Full(notice) | TrySendError::Closed(notice)) =
+            self.notices.try_send(notice)
+        {
+            self.keep(notice);
+        }
+    }
+
+    fn keep(&mut self, notice: Notice) {
+        if self.unsent.len() < UNSENT && !self.notices.is_closed() {
+            self.unsent.push_back(notice);
+        } else {
+            self.counters.notices_lost += 1;
+        }
+    }
+
+    /// Sends what could not be sent before.
+    pub(super) fn retry_notices(&mut self) {
+        while !self.unsent.is_empty() {
+            let Ok(permit) = self.notices.try_reserve() else {
+                return;
+            };
+            if let Some(notice) = self.unsent.pop_front() {
+                permit.send(notice);
+            }
+        }
+    }
+
+    /// When to try again.
+    pub(super) fn notices_deadline(&self) -> Option<Instant> {
+        (!self.unsent.is_empty()).then(|| self.now + NOTICE_RETRY)
     }
 
     /// Tells of a refusal, at most once a second.
@@ -322,7 +367,7 @@ impl Context {
         let mut events = std::mem::take(&mut self.lease_events);
         self.services.drain_lease_events(&mut events);
         for event in events.drain(..) {
-            self.notify(Notice::Lease(event));
+            self.tell(Notice::Lease(event));
         }
         self.lease_events = events;
     }
@@ -354,6 +399,9 @@ impl Context {
     }
 }
 
+/// News kept for a busy daemon.
+const UNSENT: usize = 4_096;
+const NOTICE_RETRY: Duration = Duration::from_millis(50);
 const REFUSAL_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -87,6 +87,8 @@ pub(super) fn frame(
 
 const ETHER_IPV4: u16 = 0x0800;
 const ETHER_ARP: u16 = 0x0806;
+/// Addresses of one link that are news; a guest that invents more is not worth a line each.
+const MACS_TOLD: u8 = 32;
 
 fn spoofed(context: &mut Context, from: LinkId) {
     if let Some(link) = context.link(from) {
@@ -113,12 +115,17 @@ fn learn(context: &mut Context, source: MacAddress, from: LinkId) -> bool {
                     link.last_source = None;
                 }
             }
-            let guest = context.guest_on(from).cloned();
-            context.notify(Notice::MacLearned {
-                mac: source,
-                link: from,
-                guest,
-            });
+            if let Some(link) = context.link(from)
+                && link.macs_told < MACS_TOLD
+            {
+                link.macs_told += 1;
+                let guest = link.guest.clone();
+                context.notify(Notice::MacLearned {
+                    mac: source,
+                    link: from,
+                    guest,
+                });
+            }
         }
         Learned::Known => {}
     }

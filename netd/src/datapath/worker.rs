@@ -108,6 +108,7 @@ impl Worker {
             }
             self.tables.flows.run_ready(&mut self.context);
             self.timeouts();
+            self.context.retry_notices();
             self.flush();
         }
         self.end();
@@ -164,6 +165,7 @@ impl Worker {
             tables.fragments.deadline(),
             context.services.poll_timeout(),
             self.trim_at,
+            context.notices_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -282,7 +284,7 @@ impl Worker {
         }
         tracing::info!(link = id.0, kind = link.kind(), "link up");
         context.links.push(Some(Box::new(link)));
-        context.notify(Notice::LinkUp { link: id, guest });
+        context.tell(Notice::LinkUp { link: id, guest });
         Some(id)
     }
 
@@ -299,7 +301,7 @@ impl Worker {
         tables.echoes.link_gone(id);
         context.switch.forget(id);
         context.neighbours.forget(id);
-        context.notify(Notice::LinkDown {
+        context.tell(Notice::LinkDown {
             link: id,
             guest: link.guest,
             end,

@@ -88,6 +88,10 @@ fn sum_words(bytes: &[u8]) -> u16 {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "test patterns are made of low bits"
+)]
 mod tests {
     use super::*;
 

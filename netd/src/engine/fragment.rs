@@ -184,6 +184,10 @@ pub fn pieces(length: usize, mtu: usize) -> impl Iterator<Item = (usize, usize, 
 
 #[cfg(test)]
 #[expect(
+    clippy::cast_possible_truncation,
+    reason = "test patterns are made of low bits"
+)]
+#[expect(
     clippy::disallowed_methods,
     reason = "any instant serves as the origin of a virtual clock"
 )]

@@ -147,6 +147,8 @@ pub fn client_seen_as(settings: &NetworkSettings, client: SocketAddr) -> Ipv4Add
 mod tests {
     use super::*;
 
+    type Answer = Result<Target, Refusal>;
+
     fn settings(reach: Reach) -> NetworkSettings {
         NetworkSettings::new("test", reach, "192.168.130.0/24".parse().unwrap())
     }
@@ -160,12 +162,7 @@ mod tests {
                 port,
             )))
         };
-        let table: [(
-            &str,
-            Protocol,
-            Result<Target, Refusal>,
-            Result<Target, Refusal>,
-        ); 15] = [
+        let table: [(&str, Protocol, Answer, Answer); 15] = [
             // destination, protocol, on a nat network, on a host-only network
             (
                 "93.184.216.34:443",

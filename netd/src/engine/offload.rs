@@ -284,6 +284,11 @@ fn patch(
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "test patterns are made of low bits, and sequence numbers are bits"
+)]
 mod tests {
     use smoltcp::wire::{EthernetFrame, Ipv4Address, Ipv4Packet, TcpPacket};
 

@@ -115,6 +115,8 @@ pub struct Link {
     pub mac: Option<MacAddress>,
     /// The source address seen last: most frames repeat it.
     pub last_source: Option<MacAddress>,
+    /// Addresses told to the daemon so far.
+    pub macs_told: u8,
     /// Counters.
     pub counters: LinkCounters,
     /// A frame found no room; nothing is sent until the descriptor is writable again.
@@ -150,6 +152,7 @@ impl Link {
             guest,
             mac,
             last_source: None,
+            macs_told: 0,
             counters: LinkCounters::default(),
             full: false,
             room_watched: false,

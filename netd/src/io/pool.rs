@@ -270,6 +270,10 @@ impl Chunks {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "test patterns are made of low bits"
+)]
 mod tests {
     use super::*;
 

@@ -1,5 +1,11 @@
 //! A guest for whole-datapath tests: smoltcp's stack behind QEMU's stream framing, polled in the test's thread.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test's helper: a surprise is a failed test"
+)]
+
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Ipv4Addr;
@@ -16,12 +22,12 @@ use smoltcp::socket::{icmp, tcp, udp};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
 
 /// How long anything in these tests may take.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-pub struct Network {
-    pub handle: DatapathHandle,
-    pub notices: tokio::sync::mpsc::Receiver<Notice>,
-    pub settings: NetworkSettings,
+pub(crate) struct Network {
+    pub(crate) handle: DatapathHandle,
+    pub(crate) notices: tokio::sync::mpsc::Receiver<Notice>,
+    pub(crate) settings: NetworkSettings,
 }
 
 impl Drop for Network {
@@ -31,7 +37,7 @@ impl Drop for Network {
     }
 }
 
-pub fn network(change: impl FnOnce(&mut NetworkSettings)) -> Network {
+pub(crate) fn network(change: impl FnOnce(&mut NetworkSettings)) -> Network {
     let mut settings = NetworkSettings::new("test", Reach::Nat, "10.77.0.0/24".parse().unwrap());
     settings.mtu = 1_500;
     change(&mut settings);
@@ -46,7 +52,7 @@ pub fn network(change: impl FnOnce(&mut NetworkSettings)) -> Network {
 
 impl Network {
     /// A link's other end.
-    pub fn attach(&self, mac: Option<MacAddress>) -> (LinkId, UnixStream) {
+    pub(crate) fn attach(&self, mac: Option<MacAddress>) -> (LinkId, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (reply, answer) = tokio::sync::oneshot::channel();
         let link = NewLink {
@@ -61,19 +67,19 @@ impl Network {
     }
 
     /// A guest with the address 10.77.0.`number`.
-    pub fn guest(&self, number: u8) -> Guest {
+    pub(crate) fn guest(&self, number: u8) -> Guest {
         let (_, stream) = self.attach(None);
         Guest::new(stream, number)
     }
 
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         let (reply, answer) = tokio::sync::oneshot::channel();
         self.handle.send(Command::Snapshot(reply)).unwrap();
         answer.blocking_recv().unwrap()
     }
 
     /// Waits for a notice of a kind.
-    pub fn notice<T>(&mut self, mut wanted: impl FnMut(Notice) -> Option<T>) -> T {
+    pub(crate) fn notice<T>(&mut self, mut wanted: impl FnMut(Notice) -> Option<T>) -> T {
         let end = clock() + LIMIT;
         while clock() < end {
             match self.notices.try_recv() {
@@ -93,12 +99,12 @@ impl Network {
     clippy::disallowed_methods,
     reason = "these tests run against real sockets in real time"
 )]
-pub fn clock() -> Instant {
+pub(crate) fn clock() -> Instant {
     Instant::now()
 }
 
 /// Frames over a stream.
-pub struct Wire {
+pub(crate) struct Wire {
     stream: UnixStream,
     input: Vec<u8>,
     frames: VecDeque<Vec<u8>>,
@@ -134,8 +140,8 @@ impl Wire {
     }
 }
 
-pub struct Received(Vec<u8>);
-pub struct Sending<'a>(&'a mut Vec<u8>);
+pub(crate) struct Received(Vec<u8>);
+pub(crate) struct Sending<'a>(&'a mut Vec<u8>);
 
 impl RxToken for Received {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
@@ -173,17 +179,17 @@ impl Device for Wire {
     }
 }
 
-pub struct Guest {
-    pub wire: Wire,
-    pub interface: Interface,
-    pub sockets: SocketSet<'static>,
-    pub address: Ipv4Addr,
+pub(crate) struct Guest {
+    pub(crate) wire: Wire,
+    pub(crate) interface: Interface,
+    pub(crate) sockets: SocketSet<'static>,
+    pub(crate) address: Ipv4Addr,
     start: Instant,
     next_port: u16,
 }
 
 impl Guest {
-    pub fn new(stream: UnixStream, number: u8) -> Self {
+    pub(crate) fn new(stream: UnixStream, number: u8) -> Self {
         stream.set_nonblocking(true).unwrap();
         let mut wire = Wire {
             stream,
@@ -211,11 +217,11 @@ impl Guest {
         }
     }
 
-    pub fn mac(number: u8) -> MacAddress {
+    pub(crate) fn mac(number: u8) -> MacAddress {
         MacAddress([2, 0, 0, 0, 0, number])
     }
 
-    pub fn poll(&mut self) {
+    pub(crate) fn poll(&mut self) {
         let now = smoltcp::time::Instant::from_micros((clock() - self.start).as_micros() as i64);
         self.wire.exchange();
         self.interface.poll(now, &mut self.wire, &mut self.sockets);
@@ -223,7 +229,11 @@ impl Guest {
     }
 
     /// Polls until `done` gives something.
-    pub fn until<T>(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
+    pub(crate) fn until<T>(
+        &mut self,
+        what: &str,
+        mut done: impl FnMut(&mut Self) -> Option<T>,
+    ) -> T {
         let end = clock() + LIMIT;
         while clock() < end {
             self.poll();
@@ -235,12 +245,12 @@ impl Guest {
         panic!("{what} did not happen");
     }
 
-    pub fn tcp(&mut self) -> SocketHandle {
+    pub(crate) fn tcp(&mut self) -> SocketHandle {
         let buffer = || tcp::SocketBuffer::new(vec![0; 65_536]);
         self.sockets.add(tcp::Socket::new(buffer(), buffer()))
     }
 
-    pub fn connect(&mut self, to: (Ipv4Addr, u16)) -> SocketHandle {
+    pub(crate) fn connect(&mut self, to: (Ipv4Addr, u16)) -> SocketHandle {
         let handle = self.tcp();
         self.next_port += 1;
         let port = self.next_port;
@@ -249,11 +259,11 @@ impl Guest {
         handle
     }
 
-    pub fn stream(&mut self, handle: SocketHandle) -> &mut tcp::Socket<'static> {
+    pub(crate) fn stream(&mut self, handle: SocketHandle) -> &mut tcp::Socket<'static> {
         self.sockets.get_mut(handle)
     }
 
-    pub fn udp(&mut self, port: u16) -> SocketHandle {
+    pub(crate) fn udp(&mut self, port: u16) -> SocketHandle {
         let buffer =
             || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 64], vec![0; 65_536]);
         let mut socket = udp::Socket::new(buffer(), buffer());
@@ -261,11 +271,11 @@ impl Guest {
         self.sockets.add(socket)
     }
 
-    pub fn datagrams(&mut self, handle: SocketHandle) -> &mut udp::Socket<'static> {
+    pub(crate) fn datagrams(&mut self, handle: SocketHandle) -> &mut udp::Socket<'static> {
         self.sockets.get_mut(handle)
     }
 
-    pub fn echo(&mut self, identifier: u16) -> SocketHandle {
+    pub(crate) fn echo(&mut self, identifier: u16) -> SocketHandle {
         let buffer =
             || icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; 8], vec![0; 4_096]);
         let mut socket = icmp::Socket::new(buffer(), buffer());
@@ -274,7 +284,7 @@ impl Guest {
     }
 
     /// Sends bytes as a frame of their own, whatever they are.
-    pub fn raw(&mut self, frame: &[u8]) {
+    pub(crate) fn raw(&mut self, frame: &[u8]) {
         self.wire
             .output
             .extend_from_slice(&(frame.len() as u32).to_be_bytes());

@@ -1,6 +1,11 @@
 //! The machine against smoltcp's TCP as the guest, over a wire that loses, repeats and reorders on a seed,
 //! with a virtual clock. The world here plays the caller's part: it keeps payload, delivers and times.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "test patterns are made of low bits, virtual clocks are short"
+)]
+
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::ops::Range;
