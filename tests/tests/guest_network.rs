@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tests::daemons::{Kind, World};
 use tests::guest::Guest;
 use tests::http::{self, Server};
@@ -106,12 +107,17 @@ fn a_guest_reaches_the_host_and_is_reached_through_reboot_and_crash() {
             Ok(links.is_empty().then_some(()))
         })?;
         drop(guest);
-        let (guest, again) = world.boot("dev", &[])?;
+        let (mut guest, again) = world.boot("dev", &[])?;
         works(&stage, &guest)?;
         ensure!(
             again == address,
             "{again} after the crash, {address} before"
         );
+
+        // Signals and exit status of `sharectl guest run` are QEMU's own.
+        guest.signal(Signal::TERM)?;
+        let ended = guest.wait_end(SOON)?;
+        ensure!(ended.success(), "{ended}");
         Ok(())
     });
 }

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Signal, kill_process_group};
+use rustix::process::{Signal, kill_process, kill_process_group};
 
 use super::accel;
 use super::channel::{Answer, Channel};
@@ -418,6 +418,14 @@ impl Guest {
     pub fn wait_end(&mut self, limit: Duration) -> Result<ExitStatus> {
         command::wait(&mut self.child, limit)?
             .with_context(|| format!("QEMU of guest {} did not end within {limit:?}", self.name))
+    }
+
+    /// Sends a signal to the process that was started: the launcher, or QEMU in its place.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process(command::pid_of(&self.child)?, signal).context("signal QEMU")
     }
 
     /// Kills QEMU (and its launcher) at once, as a crash would.
