@@ -54,7 +54,9 @@ impl Scene {
         scene.world.share_folder("drive-d")?;
         scene.world.share_folder("src")?;
         scene.world.set_config(&scene.configuration())?;
-        scene.world.write(&scene.hosts_file(), HOSTS_BEFORE)?;
+        if !system_hosts {
+            scene.world.write(&scene.hosts_file(), HOSTS_BEFORE)?;
+        }
         Ok(scene)
     }
 
