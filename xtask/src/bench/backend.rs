@@ -53,7 +53,7 @@ pub(super) struct Session {
     /// Whether UDP goes through.
     pub(super) udp: bool,
     /// The folders our own daemon lives in.
-    pub(super) world: Option<World>,
+    pub(super) _world: Option<World>,
 }
 
 impl Drop for Session {
@@ -132,7 +132,7 @@ impl Backend for Veth {
             daemon: None,
             inward: Inward::Routed(WIRE_GUEST),
             udp: true,
-            world: None,
+            _world: None,
         })
     }
 }
@@ -164,7 +164,7 @@ impl Backend for Pasta {
             daemon: Some(daemon),
             inward: Inward::Published,
             udp: true,
-            world: None,
+            _world: None,
         })
     }
 }
@@ -207,7 +207,7 @@ impl Backend for Slirp {
             daemon: Some(daemon),
             inward: Inward::Published,
             udp: true,
-            world: None,
+            _world: None,
         })
     }
 }

@@ -50,7 +50,7 @@ impl Backend for Prototype {
             daemon: Some(daemon),
             inward: Inward::Never,
             udp: false,
-            world: None,
+            _world: None,
         })
     }
 }
@@ -90,7 +90,7 @@ impl Backend for Netd {
             daemon: Some(daemon),
             inward: Inward::Published,
             udp: true,
-            world: Some(world),
+            _world: Some(world),
         })
     }
 }
