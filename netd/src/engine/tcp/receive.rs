@@ -7,8 +7,11 @@ use std::ops::Range;
 use super::segment::Segment;
 use super::seq::Seq;
 
-/// The window that a new connection gets.
-pub(super) const SMALLEST_WINDOW: u32 = 65_535;
+/// The window that a SYN or SYN-ACK can promise: it is never scaled (RFC 7323 §2.2).
+const FIRST_WINDOW: u32 = 65_535;
+/// The window never shrinks below this: four of the largest segments (MTU 65520), for a guest whose next
+/// segment does not fit the window waits for its timer.
+pub(super) const SMALLEST_WINDOW: u32 = 4 << 16;
 /// The window that a connection grows to while the host takes everything at once.
 pub(super) const LARGEST_WINDOW: u32 = 1 << 20;
 /// Our window scale: a unit of 128 bytes reaches 8 MiB.
@@ -40,7 +43,7 @@ impl Receive {
     pub(super) fn new(next: Seq, shift: u8) -> Self {
         Self {
             next,
-            edge: next.plus(SMALLEST_WINDOW),
+            edge: next.plus(FIRST_WINDOW),
             shift,
             window: SMALLEST_WINDOW,
             grow_at: next.plus(SMALLEST_WINDOW),
