@@ -7,7 +7,7 @@
 )]
 
 use std::ffi::c_int;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::{MaybeUninit, size_of, zeroed};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::{Deref, DerefMut};
@@ -191,6 +191,51 @@ pub fn next_error(socket: BorrowedFd<'_>) -> Option<QueuedError> {
     })
 }
 
+/// Sends datagrams of `size` bytes each (the last may be shorter), given as one run of slices, by one call
+/// (UDP_SEGMENT, udp(7)). Not every device can: the caller must be ready to send them one by one.
+pub fn send_segments(
+    socket: BorrowedFd<'_>,
+    parts: &[IoSlice<'_>],
+    size: u16,
+    to: SocketAddrV4,
+) -> io::Result<()> {
+    const CONTROL: usize = 32;
+    // SAFETY: `sockaddr_in` is plain data for which all zeroes is valid.
+    let mut address: libc::sockaddr_in = unsafe { zeroed() };
+    address.sin_family = libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default();
+    address.sin_port = to.port().to_be();
+    address.sin_addr.s_addr = u32::from(*to.ip()).to_be();
+    let mut control = [0_u64; CONTROL / 8];
+    // SAFETY: `msghdr` is plain data for which all zeroes is valid.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    message.msg_name = (&raw mut address).cast();
+    message.msg_namelen = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).unwrap_or(16);
+    // The kernel only reads through this pointer; `IoSlice` has the layout of `iovec`.
+    message.msg_iov = parts.as_ptr().cast::<libc::iovec>().cast_mut();
+    message.msg_iovlen = parts.len();
+    message.msg_control = control.as_mut_ptr().cast();
+    // SAFETY: CMSG_SPACE and CMSG_LEN are arithmetic on their argument.
+    let (space, length) = unsafe { (libc::CMSG_SPACE(2), libc::CMSG_LEN(2)) };
+    message.msg_controllen = space as usize;
+    // SAFETY: `message` describes `control`, which is long enough for one header and two bytes (32 >= CMSG_SPACE(2))
+    // and aligned by `[u64]`.
+    unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_UDP;
+        (*header).cmsg_type = libc::UDP_SEGMENT;
+        (*header).cmsg_len = length as usize;
+        libc::CMSG_DATA(header).cast::<u16>().write_unaligned(size);
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: every pointer in `message` is to a value that outlives the call, with its true length.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
+    if sent < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
 /// Anonymous zeroed pages, given back to the kernel when dropped (an allocator would keep them).
 #[derive(Debug)]
 pub struct Pages {
@@ -263,6 +308,22 @@ mod tests {
         assert!(pages.iter().all(|byte| *byte == 0));
         pages[65_535] = 7;
         assert_eq!(pages[65_535], 7);
+    }
+
+    #[test]
+    fn one_call_sends_many_datagrams() {
+        let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let std::net::SocketAddr::V4(to) = receiver.local_addr().unwrap() else {
+            panic!()
+        };
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let parts = [IoSlice::new(b"onetwo"), IoSlice::new(b"thr")];
+        send_segments(sender.as_fd(), &parts, 3, to).unwrap();
+        let mut buffer = [0; 16];
+        for expected in [b"one", b"two", b"thr"] {
+            let count = receiver.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..count], expected);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Answers are let in from addresses that the guest has sent to (REQ-8: address-dependent filtering).
 
 use std::collections::HashMap;
+use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::context::{Context, Place, Source};
+use super::gather::GATHER_PARTS;
 use super::messages::FlowSnapshot;
 use crate::engine::fragment::pieces;
 use crate::engine::icmp::{Quoted, Unreachable};
@@ -55,8 +57,9 @@ struct Client {
 pub(super) struct Datagram<'a> {
     pub(super) source: (Ipv4Addr, u16),
     pub(super) destination: (Ipv4Addr, u16),
-    pub(super) payload: &'a [u8],
-    /// The payload is many datagrams of this size (USO); 0 = one.
+    /// Several slices are as many datagrams (gathered ones).
+    pub(super) payload: &'a [&'a [u8]],
+    /// The one slice is many datagrams of this size (USO); 0 = it is one.
     pub(super) segment: usize,
 }
 
@@ -90,12 +93,9 @@ impl Datagrams {
             if let Some((_, client)) = self.clients.at_mut(slot)
                 && let Some(socket) = published(client.socket)
             {
-                client.bytes_out += datagram.payload.len() as u64;
-                each(datagram, |part| {
-                    if send(socket, part, client.address).is_err() {
-                        context.counters.udp_send_failed += 1;
-                    }
-                });
+                client.bytes_out += datagram.length() as u64;
+                let sent = datagram.send(socket, client.address);
+                context.counters.udp_send_failed += u64::from(sent.is_err());
             }
             return;
         }
@@ -142,20 +142,8 @@ impl Datagrams {
                 mapping.peers.push(*to.ip());
             }
         }
-        mapping.bytes_out += datagram.payload.len() as u64;
-        let mut failure = None;
-        each(datagram, |part| {
-            let mut result = send(&mapping.socket, part, to.into());
-            if matches!(
-                result,
-                Err(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH)
-            ) {
-                // The error of an earlier datagram: it is in the error queue, this one was not tried.
-                result = send(&mapping.socket, part, to.into());
-            }
-            failure = result.err().or(failure);
-        });
-        if let Some(error) = failure {
+        mapping.bytes_out += datagram.length() as u64;
+        if let Err(error) = datagram.send(&mapping.socket, to.into()) {
             context.counters.udp_send_failed += 1;
             let reason = match error {
                 Errno::NETUNREACH | Errno::NETDOWN => Unreachable::Network,
@@ -465,23 +453,60 @@ impl Datagrams {
 
 const BUFFER: usize = 1 << 16;
 
-/// Calls `visit` for each datagram of a USO frame, or once.
-fn each(datagram: &Datagram<'_>, mut visit: impl FnMut(&[u8])) {
-    if datagram.segment == 0 || datagram.payload.is_empty() {
-        visit(datagram.payload);
-    } else {
-        datagram.payload.chunks(datagram.segment).for_each(visit);
+impl Datagram<'_> {
+    fn length(&self) -> usize {
+        self.payload.iter().map(|slice| slice.len()).sum()
+    }
+
+    /// The size of all datagrams but the last, if there are several.
+    fn common_size(&self) -> Option<u16> {
+        let size = match self.payload {
+            [first, _, ..] => first.len(),
+            [one] if self.segment > 0 && one.len() > self.segment => self.segment,
+            _one => return None,
+        };
+        u16::try_from(size).ok().filter(|size| *size > 0)
+    }
+
+    /// Sends everything; the first error of a datagram that could not be sent.
+    fn send(&self, socket: &OwnedFd, to: SocketAddr) -> rustix::io::Result<()> {
+        if let (Some(size), SocketAddr::V4(to)) = (self.common_size(), to) {
+            let mut parts = [IoSlice::new(&[]); GATHER_PARTS];
+            for (part, slice) in parts.iter_mut().zip(self.payload) {
+                *part = IoSlice::new(slice);
+            }
+            let parts = &parts[..self.payload.len().min(GATHER_PARTS)];
+            if crate::sys::send_segments(socket.as_fd(), parts, size, to).is_ok() {
+                return Ok(());
+            }
+            // Too many, too long for the way out, or an old error that was waiting: one by one.
+        }
+        let mut result = Ok(());
+        let mut each = |part: &[u8]| {
+            let mut sent = send(socket, part, to);
+            if matches!(
+                sent,
+                Err(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH)
+            ) {
+                // The error of an earlier datagram: it is in the error queue, this one was not tried.
+                sent = send(socket, part, to);
+            }
+            result = result.and(sent);
+        };
+        for slice in self.payload {
+            if self.segment == 0 || slice.is_empty() {
+                each(slice);
+            } else {
+                slice.chunks(self.segment).for_each(&mut each);
+            }
+        }
+        result
     }
 }
 
 fn send(socket: &OwnedFd, payload: &[u8], to: SocketAddr) -> rustix::io::Result<()> {
-    rustix::net::sendto(
-        socket,
-        payload,
-        SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-        &to,
-    )
-    .map(|_all| ())
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    rustix::net::sendto(socket, payload, flags, &to).map(|_all| ())
 }
 
 /// The far end as the guest knows it.

@@ -289,7 +289,7 @@ fn transport(
             let datagram = Datagram {
                 source: (ends.0, packet.src_port()),
                 destination: (ends.1, packet.dst_port()),
-                payload: packet.payload(),
+                payload: &[packet.payload()],
                 segment,
             };
             udp(context, tables, place, &datagram);
@@ -308,18 +308,23 @@ fn transport(
     }
 }
 
-fn udp(context: &mut Context, tables: &mut Tables, place: Place, datagram: &Datagram<'_>) {
+/// A datagram, or several of one flow.
+pub(super) fn udp(
+    context: &mut Context,
+    tables: &mut Tables,
+    place: Place,
+    datagram: &Datagram<'_>,
+) {
     let (to, port) = datagram.destination;
     let gateway = to == context.settings.gateway;
+    let payload = datagram.payload.first().copied().unwrap_or_default();
     if port == 67 && (gateway || to.is_broadcast()) {
         return tables
             .gateway
-            .dhcp(context, place, datagram.source.0, datagram.payload);
+            .dhcp(context, place, datagram.source.0, payload);
     }
     if port == 53 && gateway {
-        return tables
-            .gateway
-            .dns(context, place, datagram.source, datagram.payload);
+        return tables.gateway.dns(context, place, datagram.source, payload);
     }
     if to.is_broadcast() || to == context.settings.subnet.broadcast() {
         return;

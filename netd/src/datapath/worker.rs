@@ -464,7 +464,7 @@ impl Worker {
         if gather.take(context, id, buffer, at.clone(), offload) == Gathered::Taken {
             return;
         }
-        gather.hand_on(context, &mut tables.flows, buffer);
+        gather.hand_on(context, tables, buffer);
         if gather.take(context, id, buffer, at.clone(), offload) == Gathered::Other {
             input::frame(context, tables, id, &buffer[at], offload);
         }
@@ -472,7 +472,7 @@ impl Worker {
 
     fn hand_on(&mut self, buffer: &[u8]) {
         self.gather
-            .hand_on(&mut self.context, &mut self.tables.flows, buffer);
+            .hand_on(&mut self.context, &mut self.tables, buffer);
     }
 
     fn read_stream(&mut self, id: LinkId) -> LinkState {

@@ -343,7 +343,13 @@ impl Machine {
         let mut intake = Intake::default();
         if segment.rst {
             if segment.seq == self.receive.next {
-                intake.reset = true;
+                if self.receive.fin && self.send.fin_sent() {
+                    // CLOSING or LAST-ACK: the end, and nobody's fault (RFC 9293 §3.10.7.4). Our FIN's
+                    // acknowledgement was lost; a reset of the host would destroy what its socket still holds.
+                    intake.acknowledged = self.send.abandon();
+                } else {
+                    intake.reset = true;
+                }
             } else if self.receive.next.before(segment.seq) && segment.seq.before(self.receive.edge)
             {
                 self.receive.ack_due = true; // challenge (RFC 5961 §3.2)

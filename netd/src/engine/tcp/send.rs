@@ -99,6 +99,20 @@ impl Send {
         self.eof && !self.fin_acknowledged && self.in_flight() <= self.buffered
     }
 
+    /// FIN was sent at least once.
+    pub(super) fn fin_sent(&self) -> bool {
+        self.fin_acknowledged || (self.eof && self.max.since(self.una) > self.buffered)
+    }
+
+    /// Counts everything as acknowledged, FIN too; the buffered bytes that may be forgotten.
+    pub(super) fn abandon(&mut self) -> u32 {
+        let bytes = std::mem::take(&mut self.buffered);
+        self.una = self.max;
+        self.nxt = self.max;
+        self.fin_acknowledged = true;
+        bytes
+    }
+
     fn usable(&self) -> u32 {
         self.window
             .min(self.congestion)

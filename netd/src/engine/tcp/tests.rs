@@ -446,7 +446,10 @@ fn transfer(
         "host to guest: {} of {down} bytes",
         read.len()
     );
-    assert!(world.host_saw_end && !world.reset_by_guest && !world.gave_up);
+    assert_eq!(
+        (world.host_saw_end, world.reset_by_guest, world.gave_up),
+        (true, false, false)
+    );
     assert!(
         world.kept.is_empty(),
         "everything acknowledged is forgotten"
