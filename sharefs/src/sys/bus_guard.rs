@@ -3,7 +3,7 @@
 //!
 //! While a range is registered here, a fault inside it is mended by mapping an empty page of our own
 //! in its place: that guest gets nonsense, the others notice nothing. A fault elsewhere ends the
-//! process as it would have without us. Read first: sigaction(2) SA_SIGINFO, signal-safety(7).
+//! process as it would have without us. The signal for files that grow too large is dealt with too. Read first: sigaction(2) SA_SIGINFO, signal-safety(7).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -72,6 +72,9 @@ pub fn install() -> std::io::Result<()> {
         if libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) != 0 {
             return Err(std::io::Error::last_os_error());
         }
+        // A guest that writes past the user's limit on file sizes is answered EFBIG; the signal that
+        // comes with it would end the daemon.
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
     Ok(())
 }

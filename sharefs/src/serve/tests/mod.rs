@@ -20,6 +20,7 @@ use crate::tree::owner::OwnerMap;
 use frontend::{Descriptor, Frontend, message};
 
 mod frontend;
+mod pace;
 
 const LONG: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(200);

@@ -34,6 +34,9 @@ impl HostTree {
         if node.kind != Kind::Directory {
             return Err(Errno::NOTDIR);
         }
+        if node.closed {
+            return Err(Errno::ACCESS);
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let open = self.descriptors.hold(|| self.reopen(&node.place, flags))?;
         let root_inode = node.is_root.then_some(node.identity.inode);

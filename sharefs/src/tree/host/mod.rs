@@ -35,6 +35,8 @@ pub(crate) mod descriptors;
 mod directory;
 mod extended;
 mod file;
+#[cfg(test)]
+mod tests;
 
 /// A shared folder.
 #[derive(Debug)]
@@ -55,6 +57,8 @@ pub(crate) struct HostNode {
     kind: Kind,
     /// The share's own folder: its `..` is itself.
     is_root: bool,
+    /// On procfs, which is not shared; see `is_closed`.
+    closed: bool,
 }
 
 /// A regular file, open.
@@ -80,7 +84,11 @@ impl HostTree {
         owners: impl FnOnce(HostOwner) -> OwnerMap,
     ) -> Result<Self> {
         let own_descriptors = rustix::fs::openat(CWD, c"/proc/self/fd", FOLDER, Mode::empty())?;
-        let status = status(&rustix::fs::openat(CWD, path, FOLDER, Mode::empty())?)?;
+        let folder = rustix::fs::openat(CWD, path, FOLDER, Mode::empty())?;
+        if is_closed(&folder)? {
+            return Err(Errno::ACCESS);
+        }
+        let status = status(&folder)?;
         let daemon = rustix::process::geteuid();
         let host = if daemon.is_root() {
             host_owner(&status)
@@ -101,22 +109,31 @@ impl HostTree {
         })
     }
 
-    fn found(&self, place: Descriptor) -> Result<Found<HostNode>> {
+    /// `above`: the folder it was found in, whose mount is known already.
+    fn found(&self, place: Descriptor, above: Option<&HostNode>) -> Result<Found<HostNode>> {
         let status = status(&place)?;
         let attributes = self.shown(&status);
         let Attributes { identity, kind, .. } = attributes;
+        let closed = match above {
+            Some(above) if above.identity.mount == identity.mount => above.closed,
+            Some(_) | None => is_closed(&place)?,
+        };
         let node = HostNode {
             place,
             identity,
             kind,
             is_root: false,
+            closed,
         };
         Ok(Found { node, attributes })
     }
 
     /// The node that an open file is.
-    fn node_of(&self, open: &Descriptor) -> Result<Found<HostNode>> {
-        self.found(self.descriptors.hold(|| self.reopen(open, OFlags::PATH))?)
+    fn node_of(&self, open: &Descriptor, above: Option<&HostNode>) -> Result<Found<HostNode>> {
+        self.found(
+            self.descriptors.hold(|| self.reopen(open, OFlags::PATH))?,
+            above,
+        )
     }
 
     /// A new descriptor of the same file with other rights, whatever its names are by now.
@@ -157,6 +174,12 @@ fn status(place: &impl AsFd) -> Result<Statx> {
         AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT,
         wanted,
     )
+}
+
+/// Whether nothing below may be reached: procfs holds the daemon's own memory as a file, and with it
+/// the memory of every other guest. A share of `/` has it as an empty place to mount on.
+fn is_closed(place: &impl AsFd) -> Result<bool> {
+    Ok(rustix::fs::fstatfs(place)?.f_type == rustix::fs::PROC_SUPER_MAGIC)
 }
 
 fn identity(status: &Statx) -> Identity {
@@ -202,7 +225,7 @@ impl Tree for HostTree {
 
     fn root(&self) -> Result<Found<HostNode>> {
         let open = || rustix::fs::openat(CWD, &self.path, FOLDER, Mode::empty());
-        let mut root = self.found(self.descriptors.hold(open)?)?;
+        let mut root = self.found(self.descriptors.hold(open)?, None)?;
         root.node.is_root = true;
         Ok(root)
     }
@@ -212,9 +235,12 @@ impl Tree for HostTree {
     }
 
     fn child(&self, parent: &HostNode, name: Name<'_>) -> Result<Found<HostNode>> {
+        if parent.closed {
+            return Err(Errno::ACCESS);
+        }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let step = || rustix::fs::openat(&parent.place, name.as_c_str(), flags, Mode::empty());
-        self.found(self.descriptors.hold(step)?)
+        self.found(self.descriptors.hold(step)?, Some(parent))
     }
 
     fn attributes(&self, node: &HostNode) -> Result<Attributes> {
@@ -287,7 +313,7 @@ impl Tree for HostTree {
         let mode = Mode::from_raw_mode(mode & 0o7777);
         let make = || rustix::fs::openat(&parent.place, name.as_c_str(), flags, mode);
         let open = self.descriptors.hold(|| self.rights.with(caller, make))?;
-        Ok((self.node_of(&open)?, HostFile { open }))
+        Ok((self.node_of(&open, Some(parent))?, HostFile { open }))
     }
 
     fn create_unnamed(
@@ -301,7 +327,7 @@ impl Tree for HostTree {
         let mode = Mode::from_raw_mode(mode & 0o7777);
         let make = || rustix::fs::openat(&parent.place, c".", flags, mode);
         let open = self.descriptors.hold(|| self.rights.with(caller, make))?;
-        Ok((self.node_of(&open)?, HostFile { open }))
+        Ok((self.node_of(&open, Some(parent))?, HostFile { open }))
     }
 
     fn link(&self, node: &HostNode, parent: &HostNode, name: Name<'_>) -> Result<Attributes> {
