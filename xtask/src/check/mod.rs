@@ -33,8 +33,8 @@ struct Outcome {
     step: Step,
     count: Count,
     time: Duration,
-    /// Why it failed, when not by failed tests.
-    failure: Option<String>,
+    /// What to name when it failed: tests, or why.
+    failed: Vec<String>,
 }
 
 /// Runs the steps; failure when anything failed.
@@ -50,21 +50,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     for step in steps {
         ui::line(&ui::paint(Style::Bold, &format!("── {}", step.title())));
         let begun = limit::now();
-        let (mut count, failure) = match step.run(arguments.name.as_deref(), &skips) {
-            Ok(count) => (count, None),
-            Err(failure) => (failure.count, Some(failure.message)),
-        };
-        if let Some(message) = &failure {
-            ui::complain(message);
-            if count.failed == 0 {
-                count.failed = 1;
+        let (count, failed) = match step.run(arguments.name.as_deref(), &skips) {
+            Ok(count) => (count, Vec::new()),
+            Err(failure) => {
+                ui::complain(&failure.message);
+                let mut count = failure.count;
+                count.failed = count.failed.max(1);
+                let mut failed = failure.tests;
+                if failed.is_empty() {
+                    failed.push(failure.message);
+                }
+                (count, failed)
             }
-        }
+        };
         outcomes.push(Outcome {
             step,
             count,
             time: begun.elapsed(),
-            failure,
+            failed,
         });
     }
     place::sweep();
@@ -90,7 +93,7 @@ fn report(outcomes: &[Outcome], skipped: &[String], time: Duration) -> ExitCode 
     let mut rows = Vec::new();
     for outcome in outcomes {
         total += outcome.count;
-        let (style, word) = if outcome.failure.is_some() {
+        let (style, word) = if !outcome.failed.is_empty() {
             (Style::Bad, "FAILED")
         } else {
             (Style::Good, "ok")
@@ -109,6 +112,12 @@ fn report(outcomes: &[Outcome], skipped: &[String], time: Duration) -> ExitCode 
     ui::line("");
     ui::line(&ui::table(&["step", "", "passed", "failed", "time"], &rows));
     ui::line(&format!("\n  all together {}", ui::time(time)));
+    for outcome in outcomes {
+        for name in &outcome.failed {
+            let name = name.lines().next().unwrap_or_default();
+            ui::line(&format!("  failed: {}: {name}", outcome.step.title()));
+        }
+    }
     for skip in skipped {
         ui::line(&format!("  skipped: {skip}"));
     }

@@ -40,6 +40,8 @@ pub(crate) enum Step {
 pub(super) struct Failure {
     pub(super) count: Count,
     pub(super) message: String,
+    /// Names of failed tests.
+    pub(super) tests: Vec<String>,
 }
 
 impl From<anyhow::Error> for Failure {
@@ -47,6 +49,7 @@ impl From<anyhow::Error> for Failure {
         Self {
             count: Count::default(),
             message: format!("{error:#}"),
+            tests: Vec::new(),
         }
     }
 }
@@ -165,15 +168,17 @@ impl Step {
         let output = child.stdout.take();
         let counter = std::thread::spawn(move || {
             let mut count = Count::default();
+            let mut failed = Vec::new();
             for text in output
                 .into_iter()
                 .flat_map(|output| BufReader::new(output).lines())
             {
                 let text = text.unwrap_or_default();
                 count.read(&text);
+                failed.extend(text.strip_suffix(" --- FAILED").map(str::to_owned));
                 ui::line(&text);
             }
-            count
+            (count, failed)
         });
         let status = command::wait(&mut child, self.limit())?;
         if status.is_none() {
@@ -181,7 +186,7 @@ impl Step {
             let _ = kill_process_group(group, Signal::KILL);
             child.wait().context("wait")?;
         }
-        let count = counter.join().unwrap_or_default();
+        let (count, tests) = counter.join().unwrap_or_default();
         let message = match status {
             Some(status) if status.success() => return Ok(count),
             Some(status) => format!("{}: {status}", command::shown(&line)),
@@ -191,7 +196,11 @@ impl Step {
                 ui::time(self.limit())
             ),
         };
-        Err(Failure { count, message })
+        Err(Failure {
+            count,
+            message,
+            tests,
+        })
     }
 }
 
