@@ -24,6 +24,7 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
 /// # Errors
 /// When the kernel refuses, which it has no reason to.
 pub fn confine() -> io::Result<()> {
+    raise_descriptor_limit();
     set_no_new_privs(true)?;
     let held = capabilities(None)?;
     set_capabilities(
@@ -35,3 +36,25 @@ pub fn confine() -> io::Result<()> {
         },
     )
 }
+
+/// Each file a guest knows is a descriptor: as many as may be. Only root may go beyond the hard limit;
+/// who may not keeps it, and `Descriptors::of_process` works with what there is.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    if getrlimit(Resource::Nofile)
+        .maximum
+        .is_none_or(|limit| limit >= MOST_DESCRIPTORS)
+    {
+        return;
+    }
+    let most = Rlimit {
+        current: Some(MOST_DESCRIPTORS),
+        maximum: Some(MOST_DESCRIPTORS),
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::debug!(%error, "the limit of descriptors stays as it is");
+    }
+}
+
+/// fs.nr_open where nobody has changed it.
+const MOST_DESCRIPTORS: u64 = 1 << 20;

@@ -3,7 +3,7 @@
 //! | policy | names and attributes | file contents | for |
 //! |---|---|---|---|
 //! | never  | asked every time | not kept; shared writable mappings only on Linux 6.6 and later | folders that the host changes all the time and must be seen at once |
-//! | auto   | good for one second | kept, dropped when size or time of change differ at open | work on both sides: the default |
+//! | auto   | good for one second | kept while open, dropped at the next open and when size or time of change differ | work on both sides: the default |
 //! | always | good for a day, missing names too | kept | folders that only this guest changes: a change made on the host may go unseen until the guest forgets |
 
 use std::time::Duration;

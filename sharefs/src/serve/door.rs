@@ -221,6 +221,7 @@ impl Shared {
             daemon.request_shutdown();
         }
         let ended = daemon.wait();
+        device.stop();
         *self.current() = None;
         notice(DoorEvent::Disconnected(ended.err().and_then(why)));
         // Its threads are waited for elsewhere: a VMM whose descriptors block one of them for ever

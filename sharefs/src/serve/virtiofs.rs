@@ -8,6 +8,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ pub(super) struct Device {
     guarded: Mutex<Vec<Guarded>>,
     /// Exit events that the library will not close.
     exits: Mutex<Vec<RawFd>>,
+    /// The connection is over: a guest that goes on filling its queue is not served any more.
+    stopped: AtomicBool,
 }
 
 /// What one thread keeps between requests.
@@ -98,6 +101,7 @@ impl Device {
             workers,
             guarded: Mutex::new(Vec::new()),
             exits: Mutex::new(Vec::new()),
+            stopped: AtomicBool::new(false),
         })
     }
 
@@ -106,6 +110,15 @@ impl Device {
         self.workers
             .iter()
             .map(|worker| unpoisoned(worker).timer.as_raw_fd())
+    }
+
+    /// Serves no further request, whatever the guest's memory says.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
     }
 
     /// Exit events to be closed when the library's threads are gone.
@@ -122,7 +135,7 @@ impl Device {
             }
             self.drain(worker, queue, &mut vring, &memory);
             // True: something came between the last look and the wish to be told.
-            if !matches!(vring.enable_notification(), Ok(true)) {
+            if self.is_stopped() || !matches!(vring.enable_notification(), Ok(true)) {
                 break;
             }
         }
@@ -140,7 +153,9 @@ impl Device {
         memory: &GuestMemoryMmap,
     ) {
         let mut untold = 0;
-        while let Some(chain) = vring.get_queue_mut().pop_descriptor_chain(memory) {
+        while !self.is_stopped()
+            && let Some(chain) = vring.get_queue_mut().pop_descriptor_chain(memory)
+        {
             let head = chain.head_index();
             let mut lists = worker.lists.empty();
             let outcome = match lists.fill(memory, chain) {

@@ -213,6 +213,27 @@ fn every_change_of_a_read_only_share_is_refused_and_reading_is_not() {
 }
 
 #[test]
+fn statx_says_what_getattr_says_and_when_a_file_was_born() {
+    let client = Client::new(Options::default());
+    let (node, handle) = client.create(1, c"a", O_RDWR, 0o640).unwrap();
+    client.write(handle, 0, b"hello", 0).unwrap();
+    let answer = client.ask(opcode::STATX, node, &[&[0; 24]], 288).unwrap();
+    assert_eq!(answer.len(), 32 + 256);
+    assert_eq!(
+        client::u32_at(&answer, 32) & 0x7ff,
+        0x7ff,
+        "all the basic fields"
+    );
+    assert_eq!(client::u32_at(&answer, 32 + 28), 0o100640);
+    assert_eq!(client::u64_at(&answer, 32 + 40), 5);
+    let host = std::fs::metadata(client.path("a")).unwrap();
+    if let Ok(born) = host.created() {
+        let born = born.duration_since(std::time::UNIX_EPOCH).unwrap();
+        assert_eq!(client::u64_at(&answer, 32 + 80), born.as_secs());
+    }
+}
+
+#[test]
 fn rename_keeps_nodes_and_obeys_its_flags() {
     const NOREPLACE: u32 = 1;
     const EXCHANGE: u32 = 2;

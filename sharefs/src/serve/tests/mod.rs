@@ -345,6 +345,26 @@ fn a_socket_that_was_left_there_is_replaced_and_gone_in_the_end() {
 }
 
 #[test]
+fn a_share_that_is_taken_away_serves_no_more_of_what_the_guest_sends() {
+    let place = Place::new();
+    let mut frontend = place.mounted();
+    let chain = frontend.chain(&request(2, 3, 1, &[0; 16]), 120);
+    frontend.submit(&chain);
+    assert!(frontend.wait_used(frontend.submitted(), LONG));
+    let Place { door, counters, .. } = place;
+    drop(door);
+    let served = counters.requests().map(|(_, count)| count).sum::<u64>();
+    for _ in 0..30 {
+        frontend.submit(&chain);
+    }
+    assert!(!frontend.wait_used(frontend.submitted(), SHORT));
+    assert_eq!(
+        counters.requests().map(|(_, count)| count).sum::<u64>(),
+        served
+    );
+}
+
+#[test]
 fn get_features_is_answered_before_anything_else() {
     let place = Place::new();
     let frontend = Frontend::connect(&place.socket);
