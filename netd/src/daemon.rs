@@ -42,6 +42,7 @@ pub async fn run(paths: Paths, config: Config) -> anyhow::Result<()> {
         tokio::spawn(resolv_conf::follow(resolv_conf, resolvers)),
         tokio::spawn(Arc::clone(&state).follow_resolvers()),
         tokio::spawn(Arc::clone(&state).follow_moves(ends.moved)),
+        tokio::spawn(Arc::clone(&state).heal(ends.ended)),
         tokio::spawn(links::watch_folders(ends.folders, ends.folder_changes)),
         tokio::spawn({
             let state = Arc::clone(&state);

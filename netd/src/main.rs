@@ -33,7 +33,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let paths = Paths::from_env(arguments.config);
+    let mut paths = Paths::from_env(arguments.config);
+    // The status names the file; a relative name means nothing to who asks.
+    paths.config = std::path::absolute(&paths.config)
+        .with_context(|| format!("cannot use {}", paths.config.display()))?;
     let config = Config::load(&paths.config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

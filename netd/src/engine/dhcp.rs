@@ -56,7 +56,7 @@ counters! {
         informs,
         /// Not a client's message, or one without the fields that its kind needs.
         malformed,
-        /// From a relay agent outside the network, or about another server's offer.
+        /// From a relay agent outside the network, about another server's offer, or in a neighbour's name.
         ignored,
         /// DISCOVER that found no free address.
         exhausted,
@@ -146,6 +146,12 @@ impl DhcpServer {
             if message.kind == MessageType::Request {
                 self.table.forget_offer(&client);
             }
+            return None;
+        }
+        // Both end a lease and never come by a relay: nobody may say them for a neighbour.
+        let ends_lease = matches!(message.kind, MessageType::Decline | MessageType::Release);
+        if ends_lease && arrival.source != message.hardware {
+            self.counters.ignored += 1;
             return None;
         }
         match message.kind {

@@ -262,9 +262,23 @@ impl LeaseTable {
         self.tie_to_guests();
     }
 
-    /// Puts back a lease that was written down; one whose `until` has passed becomes a memory.
+    /// Puts back leases that were written down; one whose `until` has passed becomes a memory.
     /// What contradicts the settings or an entry already there is left out.
-    pub fn restore(&mut self, address: Ipv4Addr, saved: SavedLease, now: Instant) {
+    pub fn restore(
+        &mut self,
+        saved: impl IntoIterator<Item = (Ipv4Addr, SavedLease)>,
+        now: Instant,
+    ) {
+        // A client that moved has two entries: the later one is where it is.
+        let mut saved: Vec<_> = saved.into_iter().collect();
+        saved.sort_by_key(|(_, lease)| std::cmp::Reverse(lease.until));
+        for (address, saved) in saved {
+            self.restore_one(address, saved, now);
+        }
+        self.tie_to_guests();
+    }
+
+    fn restore_one(&mut self, address: Ipv4Addr, saved: SavedLease, now: Instant) {
         let client = Client {
             mac: saved.client.mac,
             identifier: saved.client.identifier.as_deref(),
@@ -292,7 +306,6 @@ impl LeaseTable {
             held: true,
         };
         self.insert(address, lease);
-        self.tie_to_guests();
     }
 
     /// The address to propose to a client, and holds it for it for [`OFFER_TIME`]. In this order: its
@@ -578,12 +591,16 @@ impl LeaseTable {
             .find(|r| r.address == address)
     }
 
-    /// The guest behind a lease: the reservation's, else the link's.
+    /// The guest behind a lease: by address, else by MAC. Other stations behind a guest's link (a bridge
+    /// inside it, containers with MACs of their own) are not the guest.
     fn guest_at(&self, address: Ipv4Addr, client: &Client<'_>) -> Option<GuestName> {
+        let by_mac = || {
+            let all = &self.settings.reservations;
+            all.iter().find(|r| r.mac == client.mac)
+        };
         self.reservation_at(address)
-            .or_else(|| self.reservation_of(client))
+            .or_else(by_mac)
             .map(|r| r.guest.clone())
-            .or_else(|| client.link_guest.cloned())
     }
 
     /// After a restart or a reload the configuration may say otherwise whose a lease is.

@@ -207,16 +207,16 @@ fn nic_with_another_mac_on_a_guests_own_link_is_that_guest() {
         .unwrap();
     let guest = table.leases().next().and_then(|(_, l)| l.guest.clone());
     assert_eq!(guest.as_ref(), Some(&dev));
-    // A second NIC behind the same link gets an address of the pool.
+    // A second station behind the same link gets an address of the pool, and is not the guest.
     let second = Client {
         mac: mac(78),
         ..stranger
     };
-    assert!(
-        settings()
-            .pool
-            .contains(&table.offer(&second, None, at(1)).unwrap())
-    );
+    let other = table.offer(&second, None, at(1)).unwrap();
+    assert!(settings().pool.contains(&other));
+    table.bind(&second, other, None, at(60), at(1)).unwrap();
+    let lease = table.leases().find(|(address, _)| *address == other);
+    assert_eq!(lease.unwrap().1.guest, None);
     check(&table);
 }
 
@@ -261,6 +261,25 @@ fn reload_keeps_leases_and_ends_those_without_an_address() {
         .unwrap();
     let lease = table.leases().next().unwrap().1;
     assert_eq!(lease.guest.as_ref().map(GuestName::as_str), Some("new"));
+    check(&table);
+}
+
+#[test]
+fn client_that_moved_is_restored_where_it_is() {
+    let mut table = LeaseTable::new(settings());
+    let saved = |until| SavedLease {
+        client: ClientKey {
+            mac: mac(50),
+            identifier: None,
+        },
+        guest: None,
+        host_name: None,
+        until,
+    };
+    let both = [(address(128), saved(at(5))), (address(130), saved(at(900)))];
+    table.restore(both, at(10));
+    assert_eq!(table.owner_of(address(130)), Some(mac(50)));
+    assert_eq!(table.offer(&client(50), None, at(11)), Ok(address(130)));
     check(&table);
 }
 

@@ -105,9 +105,7 @@ impl Journal {
         if let Some(folder) = path.parent() {
             control::paths::make_private_folder(folder)?;
         }
-        for (address, saved) in read(&text_of(path)?, clock) {
-            table.restore(address, saved, clock.monotonic);
-        }
+        table.restore(read(&text_of(path)?, clock), clock.monotonic);
         let mut journal = Self {
             path: path.to_owned(),
             file: append(path)?,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -90,6 +91,8 @@ pub struct RunningNetwork {
     dns_streams: Arc<Semaphore>,
     links: Mutex<Links>,
     config: Mutex<Network>,
+    /// It was told to end.
+    stopping: AtomicBool,
     /// What a person should know: limits of the host, a journal that cannot be written.
     problems: Mutex<Vec<String>>,
 }
@@ -145,6 +148,7 @@ impl RunningNetwork {
             dns_streams: Arc::new(Semaphore::new(MOST_DNS_STREAMS)),
             links: Mutex::default(),
             config: Mutex::new(network.clone()),
+            stopping: AtomicBool::new(false),
             problems: Mutex::new(problems),
         };
         Ok((Arc::new(running), inbox))
@@ -348,6 +352,7 @@ impl RunningNetwork {
 
     /// Ends the packet thread and waits for it.
     pub async fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
         self.command(Command::Shutdown).ok();
         let handle = self.handle.clone();
         tokio::task::spawn_blocking(move || handle.join())
@@ -355,13 +360,13 @@ impl RunningNetwork {
             .ok();
     }
 
-    /// Handles the packet thread's news until it ends.
+    /// Handles the packet thread's news until it ends; `true` if it was told to.
     pub async fn run(
         self: Arc<Self>,
         mut inbox: mpsc::Receiver<Notice>,
         events: EventLog,
         moved: mpsc::Sender<Moved>,
-    ) {
+    ) -> bool {
         while let Some(notice) = inbox.recv().await {
             match notice {
                 Notice::LinkUp { link, guest } => self.link_up(link, guest, &events),
@@ -434,6 +439,7 @@ impl RunningNetwork {
                 }
             }
         }
+        self.stopping.load(Ordering::Relaxed)
     }
 
     fn link_up(&self, link: LinkId, guest: Option<GuestName>, events: &EventLog) {
@@ -441,7 +447,7 @@ impl RunningNetwork {
             .records
             .get(&link)
             .map_or("stream", |record| record.transport);
-        tracing::info!(network = %self.name, link = link.0, "guest plugged in");
+        tracing::debug!(network = %self.name, link = link.0, "guest plugged in");
         events.publish(EventBody::LinkUp {
             network: self.name.clone(),
             guest,
@@ -457,7 +463,7 @@ impl RunningNetwork {
             LinkEnd::Garbage(what) => format!("not frames: {what}"),
             LinkEnd::Failed(what) => format!("failed: {what}"),
         };
-        tracing::info!(network = %self.name, link = link.0, reason, "guest unplugged");
+        tracing::debug!(network = %self.name, link = link.0, reason, "guest unplugged");
         let mut links = lock(&self.links);
         links.records.remove(&link);
         match links.waiting.remove(&link) {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use control::api::{Changes, LinkAnswer, LinkHandover, LinkPlugged, PortStatus};
 use control::config::{Config, Guest, LARGEST_MTU};
@@ -25,6 +26,9 @@ use crate::services::ports::{Origin, PortTable};
 
 /// Address changes of guests that wait for the published ports to follow.
 const MOVED_QUEUE: usize = 256;
+
+/// A fault that comes back at once must not fill the log.
+const HEAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// A way in for links, with all that it depends on: when one of these differs it is another way in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,6 +108,7 @@ pub struct State {
     folders: watch::Sender<Vec<PathBuf>>,
     folder_changes: watch::Receiver<u64>,
     moved: mpsc::Sender<Moved>,
+    ended: mpsc::Sender<()>,
 }
 
 /// Ends of channels that the daemon's own tasks hold.
@@ -115,6 +120,8 @@ pub struct Ends {
     pub folder_changes: watch::Sender<u64>,
     /// Guests with a new address.
     pub moved: mpsc::Receiver<Moved>,
+    /// A packet thread has ended that should not have.
+    pub ended: mpsc::Receiver<()>,
 }
 
 impl State {
@@ -128,6 +135,7 @@ impl State {
         let (folders, folders_end) = watch::channel(Vec::new());
         let (changes_end, folder_changes) = watch::channel(0);
         let (moved, moved_end) = mpsc::channel(MOVED_QUEUE);
+        let (ended, ended_end) = mpsc::channel(1);
         let events = EventLog::new();
         let state = Self {
             paths,
@@ -142,11 +150,13 @@ impl State {
             folders,
             folder_changes,
             moved,
+            ended,
         };
         let ends = Ends {
             folders: folders_end,
             folder_changes: changes_end,
             moved: moved_end,
+            ended: ended_end,
         };
         (Arc::new(state), ends)
     }
@@ -349,9 +359,10 @@ impl State {
         let stays = |slot: &Slot| {
             let had = slot.network.config();
             let wanted = config.networks.get(slot.network.name());
-            // The packet thread would have to end every flow anyway.
-            wanted
-                .is_some_and(|wanted| wanted.subnet == had.subnet && wanted.gateway == had.gateway)
+            // With another subnet the packet thread would have to end every flow anyway.
+            let same_place = wanted
+                .is_some_and(|wanted| wanted.subnet == had.subnet && wanted.gateway == had.gateway);
+            same_place && !slot.news.is_finished()
         };
         let gone: Vec<Slot> = {
             let mut networks = lock(&self.networks);
@@ -418,6 +429,13 @@ impl State {
                     let news =
                         Arc::clone(&started).run(inbox, self.events.clone(), self.moved.clone());
                     running.runs += 1;
+                    let ended = self.ended.clone();
+                    let news = async move {
+                        if !news.await {
+                            // Full means that the daemon knows already.
+                            ended.try_send(()).ok();
+                        }
+                    };
                     let slot = Slot {
                         network: started,
                         run: running.runs,
@@ -627,6 +645,18 @@ impl State {
         }
     }
 
+    /// Starts networks again whose packet thread ended by a fault of ours, with a pause between.
+    pub async fn heal(self: Arc<Self>, mut ended: mpsc::Receiver<()>) {
+        while ended.recv().await.is_some() {
+            tracing::error!(
+                "a packet thread ended by itself, its network is started again; please report what the log says above"
+            );
+            tokio::time::sleep(HEAL_PAUSE).await;
+            let config = Config::clone(&self.config());
+            self.apply(config).await;
+        }
+    }
+
     /// Follows the host's resolvers until the daemon ends.
     pub async fn follow_resolvers(self: Arc<Self>) {
         let mut resolvers = self.host_resolvers.clone();
@@ -672,5 +702,51 @@ impl Door {
             | Self::Network { network, .. }
             | Self::Tcp { network, .. } => network,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::{Command, ServicesCall};
+    use control::config::Surroundings;
+
+    #[tokio::test]
+    async fn network_whose_packet_thread_died_is_started_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let paths = Paths {
+            config: at("config.toml"),
+            runtime: at("r"),
+            state: at("s"),
+        };
+        let text = "[network.vmnet8]\ntype = \"nat\"\nsubnet = \"10.77.9.0/24\"\n[guest.dev]\n";
+        let config = Config::parse(text, &paths.config, &Surroundings::of_process()).unwrap();
+        let (_resolvers, host_resolvers) = watch::channel(Vec::new());
+        let (state, ends) = State::new(paths, &config, host_resolvers);
+        let healing = tokio::spawn(Arc::clone(&state).heal(ends.ended));
+        let done = state.apply(config).await;
+        assert_eq!(done.problems, Vec::<String>::new());
+        let name = NetworkName::parse("vmnet8").unwrap();
+        let first = state.network(&name).unwrap();
+        let fault = ServicesCall(Box::new(|_| panic!("a fault made by a test")));
+        first.command(Command::Services(fault)).unwrap();
+        let healed = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                let now = state.network(&name);
+                if let Ok(now) = now
+                    && !Arc::ptr_eq(&now, &first)
+                {
+                    return now;
+                }
+            }
+        };
+        let second = tokio::time::timeout(Duration::from_secs(20), healed).await;
+        let view = second.unwrap().services().await.unwrap();
+        assert_eq!(view.guests.len(), 1);
+        assert!(folder.path().join("r/guest/dev/link.sock").exists());
+        healing.abort();
+        state.stop().await;
     }
 }

@@ -171,6 +171,25 @@ fn reload_touches_only_what_changed() {
 }
 
 #[test]
+fn another_subnet_starts_the_network_anew_and_ports_follow() {
+    let port = free_port();
+    let config = format!("{CONFIG}publish = [\"127.0.0.1:{port}:80\"]\n");
+    let netd = Netd::start(&config);
+    let path = netd.paths().runtime.join("guest/dev/link.sock");
+    let mut guest = FakeGuest::new(UnixStream::connect(&path).unwrap(), DEV);
+    guest.obtain_address();
+    netd.configure(&config.replace("10.77.3.0", "10.77.5.0"));
+    netd.post::<Changes>("/v1/reload", &Value::Null).unwrap();
+    wait_for("the old network's link to end", || {
+        (!guest.is_plugged()).then_some(())
+    });
+    let mut guest = FakeGuest::new(UnixStream::connect(&path).unwrap(), DEV);
+    assert_eq!(guest.obtain_address().octets()[..3], [10, 77, 5]);
+    assert_eq!(netd.get::<Vec<PortStatus>>("/v1/ports").unwrap().len(), 1);
+    netd.assert_well();
+}
+
+#[test]
 fn hostile_requests_are_answered_and_harm_nothing() {
     let netd = Netd::start(CONFIG);
     for request in [
