@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use control::api::{DaemonStatus, GuestStatus, PortStatus, ShareStatus};
 use control::config::{Config, Hosts};
 use control::lock;
+use control::names::GuestName;
 use control::paths::Daemon;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -87,6 +88,7 @@ pub(crate) fn run(context: &Context, _: Args) -> Outcome<ExitCode> {
         &mut problems,
     )
     .unwrap_or_else(|| share::configured(&config));
+    problems.extend(absent_devices(&guests, &shares));
     problems.dedup();
     let report = Report {
         config: ConfigReport {
@@ -111,6 +113,32 @@ pub(crate) fn run(context: &Context, _: Args) -> Outcome<ExitCode> {
         (true, false) => ExitCode::from(Exit::NotRunning as u8),
         (true, true) => ExitCode::SUCCESS,
     })
+}
+
+/// VMs that are plugged into a network but not into a share of theirs. A VM that ran while sharefs was
+/// started again is one: QEMU does not connect a vhost-user-fs device a second time.
+fn absent_devices(guests: &[GuestStatus], shares: &[ShareStatus]) -> Vec<String> {
+    let running = |name: &GuestName| {
+        let mut links = guests
+            .iter()
+            .filter(|guest| guest.name.as_ref() == Some(name))
+            .flat_map(|guest| &guest.links);
+        // A namespace's tap has no virtiofs device to miss.
+        links.any(|link| link.transport != "tap")
+    };
+    let mut absent = Vec::new();
+    for share in shares.iter().filter(|share| share.problem.is_none()) {
+        for device in &share.devices {
+            if !device.connected && running(&device.guest) {
+                absent.push(format!(
+                    "guest {0} runs without its device of share {1}: restart its VM, with what \
+                     `sharectl guest args {0}` adds (a mount of before sharefs' restart stays dead)",
+                    device.guest, share.name
+                ));
+            }
+        }
+    }
+    absent
 }
 
 /// What can be shown of a file that is wrong: nothing.
@@ -279,4 +307,42 @@ fn as_text(report: &Report) -> String {
         text.push_str("\nstart what is not running: sharectl up\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of a guest with one link and a share with one device.
+    fn check(transport: &str, connected: bool, expected: usize) {
+        let guest: GuestStatus = serde_json::from_value(serde_json::json!({
+            "name": "dev", "network": "vmnet8", "mac": "52:54:00:00:00:01", "address": null,
+            "host_address": null, "names": [], "lease_until": null,
+            "links": [{
+                "id": 1, "transport": transport, "received_frames": 0, "received_bytes": 0,
+                "sent_frames": 0, "sent_bytes": 0, "dropped_frames": 0,
+            }],
+        }))
+        .unwrap();
+        let share: ShareStatus = serde_json::from_value(serde_json::json!({
+            "name": "src", "path": "/src", "at": "/src", "read_only": false, "cache": "auto",
+            "problem": null, "devices": [{
+                "guest": "dev", "socket": "/x", "connected": connected, "requests": 0, "malformed": 0,
+            }],
+        }))
+        .unwrap();
+        let absent = absent_devices(&[guest], &[share]);
+        assert_eq!(
+            absent.len(),
+            expected,
+            "{transport} {connected}: {absent:?}"
+        );
+    }
+
+    #[test]
+    fn vm_without_its_device_is_a_problem() {
+        check("stream", false, 1);
+        check("stream", true, 0);
+        check("tap", false, 0);
+    }
 }
