@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod demo;
+mod interrupt;
 mod tidy;
 mod ui;
 

@@ -6,6 +6,7 @@ mod daemon;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -217,7 +218,9 @@ impl World {
         let mut line = self.command(program);
         line.stdin(Stdio::null())
             .stdout(file.try_clone()?)
-            .stderr(file);
+            .stderr(file)
+            // A Ctrl-C on the terminal is for whoever started us, who stops guests first.
+            .process_group(0);
         let child = line
             .spawn()
             .with_context(|| format!("start: {}", command::shown(&line)))?;

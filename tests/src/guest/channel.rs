@@ -1,7 +1,7 @@
 //! The command channel: shell commands into a guest, status and output back, over its second serial
 //! port. The guest's end is `channel` in init.sh.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -88,7 +88,8 @@ impl Channel {
                 Ok(length) => self
                     .unread
                     .extend_from_slice(chunk.get(..length).unwrap_or_default()),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error)
+                    if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => {}
                 Err(error) => return Err(error).context("read from the guest"),
             }
             if self.unread.len() > LONGEST_ANSWER {

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use tests::{guest, limit, packages, place, programs};
 
+use crate::interrupt;
 use crate::ui::{self, Style};
 use scene::Scene;
 use show::Show;
@@ -36,6 +37,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     place::sweep();
     prepare()?;
+    interrupt::watch()?;
     let started = limit::now();
     let mut show = Show::default();
     ui::line(&format!("\n{}", ui::paint(Style::Bold, "On this host")));
@@ -43,7 +45,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     ui::line(&scene.introduction());
     let outcome = steps::play(&mut scene, &mut show);
     ui::line(&show.table(started.elapsed()));
-    if outcome.is_ok() && (arguments.keep || (ui::is_terminal() && !arguments.once)) {
+    let go_on = outcome.is_ok() && !interrupt::seen();
+    if go_on && (arguments.keep || (ui::is_terminal() && !arguments.once)) {
         stay(&mut scene)?;
     }
     let clean = scene.end().context("shut down");
@@ -51,7 +54,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Style::Faint,
         "The guest and the daemons are stopped, and everything of theirs is removed.",
     ));
-    outcome.and(clean).map(|()| show.verdict())
+    outcome.and(clean).map(|()| {
+        if interrupt::seen() {
+            ExitCode::from(130)
+        } else {
+            show.verdict()
+        }
+    })
 }
 
 /// What takes long only the first time: packages, build, kernel.

@@ -13,6 +13,7 @@ use tests::http::{self, Server};
 use tests::user::{self, User};
 use tests::{command, programs};
 
+use crate::interrupt;
 use crate::ui::{self, Style};
 
 /// The guest's name in the configuration.
@@ -224,9 +225,14 @@ impl Scene {
         )
     }
 
+    /// Until the guest powers off, or Ctrl-C.
     pub(super) fn wait_for_guest(&mut self) -> Result<()> {
-        const A_DAY: Duration = Duration::from_secs(24 * 3600);
-        self.guest()?.wait_end(A_DAY).map(drop)
+        const LOOK_AGAIN: Duration = Duration::from_millis(300);
+        while self.guest()?.is_running() && !interrupt::seen() {
+            // Not ending within this time is what is waited for.
+            drop(self.guest()?.wait_end(LOOK_AGAIN));
+        }
+        Ok(())
     }
 
     /// Powers the guest off and stops the daemons, in that order.

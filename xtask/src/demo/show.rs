@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tests::limit;
 
+use crate::interrupt;
 use crate::ui::{self, Style};
 
 /// One shown step.
@@ -55,12 +56,16 @@ impl From<String> for Found {
 }
 
 impl Show {
-    /// Runs a step; its failure is shown and kept, and the next step may go on.
+    /// Runs a step; its failure is shown and kept, and the next step may go on. After Ctrl-C it does
+    /// nothing and answers no.
     pub(super) fn step<F: Into<Found>>(
         &mut self,
         title: &'static str,
         step: impl FnOnce() -> Result<F>,
     ) -> bool {
+        if interrupt::seen() {
+            return false;
+        }
         if ui::is_terminal() {
             ui::raw(&ui::paint(Style::Faint, &format!("  … {title}")));
         }
@@ -107,7 +112,9 @@ impl Show {
             .iter()
             .filter(|step| step.result.is_err())
             .count();
-        let verdict = if failed == 0 {
+        let verdict = if interrupt::seen() {
+            ui::paint(Style::Notice, "stopped before the end")
+        } else if failed == 0 {
             ui::paint(Style::Good, "everything works")
         } else {
             ui::paint(Style::Bad, &format!("{failed} failed"))
