@@ -211,6 +211,8 @@ impl<T: Tree> Session<T> {
     fn serve(&self, turn: &mut Turn<'_, '_>, body: &[u8]) -> Result<Answer> {
         let operation = match Operation::decode(turn.header.opcode, body) {
             Ok(operation) => operation,
+            // Any program in the guest may try a name of 256 bytes.
+            Err(Errno::NAMETOOLONG) => return Err(Errno::NAMETOOLONG),
             Err(error) => {
                 self.counters.malformed.one();
                 return Err(error);

@@ -152,6 +152,9 @@ impl Tree for MemoryTree {
             attributes,
         })
     }
+    fn is_short_of_nodes(&self) -> bool {
+        false
+    }
     fn identity(&self, node: &MemoryNode) -> Identity {
         Identity {
             device: 0,

@@ -232,6 +232,8 @@ pub(crate) trait Tree: Send + Sync + 'static {
     type Locks: Send + Sync;
 
     fn root(&self) -> Result<Found<Self::Node>>;
+    /// Whether nodes should not be held that nobody has asked for: there is not much room for more.
+    fn is_short_of_nodes(&self) -> bool;
     fn identity(&self, node: &Self::Node) -> Identity;
     /// One step down. Never follows a symbolic link.
     fn child(&self, parent: &Self::Node, name: Name<'_>) -> Result<Found<Self::Node>>;

@@ -25,6 +25,9 @@ impl<T: Tree> Tree for ReadOnly<T> {
     fn root(&self) -> Result<Found<T::Node>> {
         self.0.root()
     }
+    fn is_short_of_nodes(&self) -> bool {
+        self.0.is_short_of_nodes()
+    }
     fn identity(&self, node: &T::Node) -> Identity {
         self.0.identity(node)
     }

@@ -1,8 +1,9 @@
 //! READDIR and READDIRPLUS: as many entries as the guest has room for.
 //!
 //! With PLUS each entry but `.` and `..` counts as a LOOKUP of it. An entry that cannot be looked up
-//! (no descriptor left, not allowed, gone meanwhile) is listed without its node: the guest asks when it
-//! needs it and gets the reason then.
+//! (not allowed, gone meanwhile) is listed without its node: the guest asks when it needs it and gets the
+//! reason then. The same when half of all descriptors are in use: those that are left are for nodes that
+//! somebody asks for.
 
 use std::ffi::CStr;
 
@@ -54,7 +55,11 @@ impl<T: Tree> Session<T> {
     }
 
     fn entry_of(&self, state: &State<T>, output: &mut Output<'_>, parent: &T::Node, name: &CStr) {
-        let found = Name::new(name).and_then(|name| self.tree.child(parent, name));
+        let found = match Name::new(name) {
+            Ok(_) if self.tree.is_short_of_nodes() => Err(Errno::MFILE),
+            Ok(name) => self.tree.child(parent, name),
+            Err(error) => Err(error),
+        };
         match found {
             Ok(found) => self.entry_into(state, output, parent, found),
             Err(_) => {

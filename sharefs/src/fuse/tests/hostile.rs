@@ -125,6 +125,15 @@ fn at_the_bound_of_descriptors_a_guest_hears_it_and_listing_goes_on() {
         }
     };
     assert_eq!((error, known.len()), (Errno::MFILE, 11));
+    assert_eq!(
+        client.lookup(1, &long_name()).unwrap_err(),
+        Errno::NAMETOOLONG
+    );
+    assert_eq!(
+        client.counters.malformed.get(),
+        0,
+        "none of this is wrong of the guest"
+    );
     assert_eq!(client.open(known[0], 0), Err(Errno::MFILE));
     client.forget(known.pop().unwrap(), 1);
     // One descriptor for the directory, none for its entries: they are listed without their nodes.
@@ -151,4 +160,8 @@ fn requests_before_init_are_refused() {
         "a newer kernel is told what we speak"
     );
     assert!(!client.session().mounted());
+}
+
+fn long_name() -> std::ffi::CString {
+    std::ffi::CString::new([b'n'; 256]).unwrap()
 }

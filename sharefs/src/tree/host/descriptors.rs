@@ -77,6 +77,11 @@ impl Descriptors {
         }
     }
 
+    /// From here on the rest is kept for what guests ask for by name.
+    pub(super) fn is_half_used(&self) -> bool {
+        self.held() > self.limit / 2
+    }
+
     pub(crate) fn limit(&self) -> usize {
         self.limit
     }

@@ -230,6 +230,10 @@ impl Tree for HostTree {
         Ok(root)
     }
 
+    fn is_short_of_nodes(&self) -> bool {
+        self.descriptors.is_half_used()
+    }
+
     fn identity(&self, node: &HostNode) -> Identity {
         node.identity
     }
