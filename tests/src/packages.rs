@@ -82,6 +82,13 @@ pub fn install(packages: &[&str]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
+    if !user::is_root() && !may_sudo() {
+        bail!(
+            "missing: {0}; this user may not install, please type: \
+             sudo apt-get update && sudo apt-get install --no-install-recommends {0}",
+            packages.join(" ")
+        );
+    }
     if apt(&install_arguments(packages)).is_ok() {
         return Ok(());
     }
