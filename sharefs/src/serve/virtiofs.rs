@@ -31,6 +31,7 @@ use vmm_sys_util::event::{
 
 use super::chain::{BadChain, Lists};
 use crate::fuse::session::{Outcome, Scratch, Serve};
+use crate::sys;
 use crate::sys::bus_guard::{self, Guarded};
 
 /// Queues a VMM may use for requests; Linux before 6.11 uses one, whatever it is offered.
@@ -42,6 +43,8 @@ const LONGEST_QUEUE: usize = 1024;
 const BATCH: usize = 16;
 /// An answer or request from this many bytes is told of at once: the next may take as long.
 const LARGE: usize = 64 * 1024;
+/// Memory regions of one guest; QEMU gives two to ten.
+const MOST_REGIONS: usize = 64;
 /// How soon a lock that is waited for is asked for again, at first and at last. Only a lock held by
 /// somebody outside this queue is found so; an unlock that comes through it is seen at once.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
@@ -129,6 +132,15 @@ impl Device {
     fn serve_queue(&self, worker: &mut Worker, queue: usize, vring: &VringMutex) {
         let memory = self.memory.memory();
         let mut vring = vring.get_mut();
+        // QEMU's are so already; a thread that another VMM made wait would keep the door from closing.
+        vring
+            .get_kick()
+            .as_ref()
+            .inspect(|kick| sys::make_nonblocking(*kick));
+        vring
+            .get_call()
+            .as_ref()
+            .inspect(|call| sys::make_nonblocking(*call));
         loop {
             if vring.disable_notification().is_err() {
                 return;
@@ -169,7 +181,7 @@ impl Device {
                     Outcome::Done(0)
                 }
             };
-            let large = crate::sys::total(&lists.request) >= LARGE;
+            let large = sys::total(&lists.request) >= LARGE;
             let answer_at = lists.answer_at;
             worker.lists.give_back(lists);
             let length = match (outcome, answer_at) {
@@ -328,6 +340,9 @@ impl VhostUserBackend for Device {
     fn update_memory(&self, memory: Memory) -> io::Result<()> {
         let regions = memory.memory();
         let mut guarded = Vec::new();
+        if regions.num_regions() > MOST_REGIONS {
+            return Err(io::Error::other("more memory regions than a guest has"));
+        }
         for region in regions.iter() {
             let length = usize::try_from(region.len()).map_err(io::Error::other)?;
             let guard = bus_guard::guard(region.as_ptr(), length);

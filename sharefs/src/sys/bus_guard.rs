@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Ranges that can be guarded at once: guests times memory regions, one daemon.
-const SLOTS: usize = 1024;
+const SLOTS: usize = 4096;
 
 struct Slot {
     start: AtomicUsize,

@@ -339,6 +339,18 @@ pub(crate) fn borrow(of: &impl AsRawFd) -> std::io::Result<OwnedFd> {
     lent.try_clone_to_owned()
 }
 
+/// Makes reads and writes of a descriptor that a VMM gave us answer EAGAIN instead of waiting for it.
+pub(crate) fn make_nonblocking(of: &impl AsRawFd) {
+    // SAFETY: the owner is borrowed for the whole call, so its descriptor is open during it.
+    let lent = unsafe { BorrowedFd::borrow_raw(of.as_raw_fd()) };
+    if let Ok(flags) = rustix::fs::fcntl_getfl(lent)
+        && !flags.contains(rustix::fs::OFlags::NONBLOCK)
+    {
+        // What cannot be so (a regular file) never waits.
+        rustix::fs::fcntl_setfl(lent, flags | rustix::fs::OFlags::NONBLOCK).ok();
+    }
+}
+
 /// Takes back a descriptor whose owner let go of it with `into_raw_fd` and will not close it.
 ///
 /// vhost-user-backend 0.24 does so with each worker's exit event; without this a daemon would

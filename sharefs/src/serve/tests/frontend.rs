@@ -28,6 +28,7 @@ pub(super) mod message {
     pub(crate) const GET_VRING_BASE: u32 = 11;
     pub(crate) const SET_VRING_KICK: u32 = 12;
     pub(crate) const SET_VRING_CALL: u32 = 13;
+    pub(crate) const SET_VRING_ERR: u32 = 14;
     pub(crate) const GET_PROTOCOL_FEATURES: u32 = 15;
     pub(crate) const SET_PROTOCOL_FEATURES: u32 = 16;
     pub(crate) const GET_QUEUE_NUM: u32 = 17;

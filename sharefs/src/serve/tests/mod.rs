@@ -253,6 +253,31 @@ fn bad_descriptors_and_bad_memory_harm_nobody_else() {
         place.serves();
     }
 
+    // A call that nobody can write to, whose other end the device itself is made to hold.
+    let (full, other) = UnixStream::pair().unwrap();
+    full.set_nonblocking(true).unwrap();
+    while std::io::Write::write(&mut (&full), &[0; 4096]).is_ok() {}
+    full.set_nonblocking(false).unwrap();
+    let mut frontend = place.mounted();
+    frontend.say(
+        message::SET_VRING_CALL,
+        &1_u64.to_le_bytes(),
+        &[full.as_fd()],
+    );
+    frontend.say(
+        message::SET_VRING_ERR,
+        &1_u64.to_le_bytes(),
+        &[other.as_fd()],
+    );
+    frontend.question(message::GET_FEATURES);
+    drop(other);
+    let chain = frontend.chain(&request(2, 3, 1, &[0; 16]), 120);
+    frontend.submit(&chain);
+    wait_until(|| frontend.used() == frontend.submitted());
+    frontend.submit(&chain);
+    drop((frontend, full));
+    place.serves();
+
     // Memory that is larger than its file, and memory that shrinks while it is in use.
     let frontend = Frontend::connect(&place.socket);
     frontend.negotiate();
