@@ -112,6 +112,61 @@ fn a_megabyte_goes_to_a_host_server_and_comes_back() {
 }
 
 #[test]
+fn uploads_to_a_host_that_reads_in_bursts_never_stand_still() {
+    const FLOWS: usize = 12;
+    let network = network(|_| {});
+    let mut guest = network.guest(2);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Small buffers, so that the host's sockets are full again and again while frames keep coming.
+    rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 8_192).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let handles: Vec<_> = (0..FLOWS).map(|_| guest.connect((HOST, port))).collect();
+    guest.until("opening", |guest| {
+        handles
+            .iter()
+            .all(|handle| guest.stream(*handle).may_send())
+            .then_some(())
+    });
+    let bytes = pattern(2_000_000);
+    let readers: Vec<_> = (0..FLOWS)
+        .map(|_| {
+            let ((mut server, _), expected) = (listener.accept().unwrap(), bytes.clone());
+            std::thread::spawn(move || {
+                let (mut got, mut buffer) = (Vec::new(), vec![0; 100_000]);
+                loop {
+                    let count = server.read(&mut buffer).unwrap();
+                    if count == 0 {
+                        return got == expected;
+                    }
+                    got.extend_from_slice(&buffer[..count]);
+                    std::thread::yield_now();
+                }
+            })
+        })
+        .collect();
+    let mut sent = [0; FLOWS];
+    guest.until("the uploads", |guest| {
+        for (handle, sent) in handles.iter().zip(&mut sent) {
+            let socket = guest.stream(*handle);
+            if *sent < bytes.len() && socket.can_send() {
+                *sent += socket.send_slice(&bytes[*sent..]).unwrap();
+                if *sent == bytes.len() {
+                    socket.close();
+                }
+            }
+        }
+        readers
+            .iter()
+            .all(|reader| reader.is_finished())
+            .then_some(())
+    });
+    for reader in readers {
+        assert!(reader.join().unwrap(), "every byte, in order");
+    }
+    assert_eq!(network.snapshot().buffered_bytes, 0);
+}
+
+#[test]
 fn a_closed_port_is_refused_at_once_and_host_only_goes_nowhere() {
     let network = network(|settings| settings.reach = Reach::HostOnly);
     let mut guest = network.guest(2);

@@ -135,8 +135,10 @@ impl Flow {
             let mut taken = 0;
             if to_host.is_empty() && *writable {
                 match send_slices(host, payload, part.clone()) {
+                    // Taken in part: `pump` asks again, for only EAGAIN promises an event.
                     Ok(sent) => taken = sent,
-                    Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS) => {}
+                    Err(Errno::AGAIN) => *writable = false,
+                    Err(Errno::INTR) => {}
                     Err(_broken) => {
                         *failed = true;
                         taken = part.len();
@@ -144,7 +146,6 @@ impl Flow {
                 }
             }
             if taken < part.len() {
-                *writable = false;
                 stalled = true;
                 each_slice(payload, part.start + taken..part.end, |rest| {
                     let kept = to_host.copy_in(pool, rest);
@@ -196,7 +197,7 @@ impl Flow {
                 match send(&self.host, parts[0]) {
                     Ok(sent) => self.to_host.advance(pool, sent),
                     Err(Errno::INTR) => {}
-                    Err(Errno::AGAIN | Errno::NOBUFS) => {
+                    Err(Errno::AGAIN) => {
                         self.writable = false;
                         break;
                     }
@@ -412,4 +413,101 @@ fn send_slices(
 
 fn send(socket: &OwnedFd, bytes: &[u8]) -> rustix::io::Result<usize> {
     rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::Ipv4Addr;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::engine::services::NoServices;
+    use crate::engine::settings::{NetworkSettings, Reach};
+    use crate::engine::tcp::seq::Seq;
+
+    fn segment(seq: u32, ack: Option<Seq>, payload: usize) -> Segment {
+        Segment {
+            seq: Seq(seq),
+            ack,
+            window: 60_000,
+            syn: ack.is_none(),
+            fin: false,
+            rst: false,
+            mss: Some(1_460),
+            window_scale: None,
+            payload,
+        }
+    }
+
+    /// An open flow whose host side is a socket pair.
+    fn open() -> (Context, Flow, UnixStream, Seq) {
+        let settings = NetworkSettings::new("t", Reach::Nat, "10.0.0.0/24".parse().unwrap());
+        let (sender, _) = tokio::sync::mpsc::channel(1);
+        let now = super::super::worker::clock();
+        let mut context = Context::new(settings, Box::new(NoServices), sender, now).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (guest, remote) = (
+            (Ipv4Addr::new(10, 0, 0, 2), 1),
+            (Ipv4Addr::new(192, 0, 2, 1), 2),
+        );
+        let machine = Machine::from_syn(&segment(0, None, 0), Seq(500), 1_500, now);
+        let mut flow = Flow::new(machine, Key { guest, remote }, ours.into(), now);
+        flow.writable = true;
+        flow.machine.host_connected();
+        let syn = flow.machine.next_transmit().unwrap();
+        flow.machine.sent(&syn, 0, now);
+        assert!(
+            flow.take(&mut context, &segment(1, Some(Seq(501)), 0), &[])
+                .opened
+        );
+        (context, flow, theirs, Seq(501))
+    }
+
+    #[test]
+    fn bytes_queued_behind_others_do_not_unlearn_that_the_socket_is_writable() {
+        let (mut context, mut flow, mut host, ack) = open();
+        // The socket was full, bytes rest; then it became writable, and before `pump` more bytes come.
+        flow.writable = false;
+        flow.take(&mut context, &segment(1, Some(ack), 3), &[b"one"]);
+        flow.writable = true;
+        flow.take(&mut context, &segment(4, Some(ack), 3), &[b"two"]);
+        assert!(flow.writable, "the event that said so comes only once");
+        flow.place = Some(Place {
+            mac: control::mac::MacAddress([2; 6]),
+            link: crate::engine::services::LinkId(9),
+        });
+        flow.pump(&mut context);
+        let mut got = [0; 6];
+        host.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"onetwo");
+        assert!(flow.to_host.is_empty() && context.pool.in_use() == 0);
+    }
+
+    #[test]
+    fn only_a_refusal_by_the_socket_ends_writing() {
+        let (mut context, mut flow, mut host, ack) = open();
+        let piece = vec![7; 30_000];
+        let (mut seq, mut sent) = (1, 0);
+        while flow.writable {
+            flow.take(
+                &mut context,
+                &segment(seq, Some(ack), piece.len()),
+                &[&piece],
+            );
+            flow.push_to_host(&mut context.pool);
+            seq += 30_000;
+            sent += piece.len();
+            // Acknowledged on the spot, so that the window goes on.
+            let now = context.now;
+            let due = flow.machine.next_transmit().unwrap();
+            flow.machine.sent(&due, 0, now);
+        }
+        let rest = flow.to_host.len();
+        assert!(rest > 0 && rest <= piece.len());
+        let mut got = vec![0; sent - rest];
+        host.read_exact(&mut got).unwrap();
+        flow.writable = true;
+        assert!(flow.push_to_host(&mut context.pool) && flow.to_host.is_empty());
+    }
 }
