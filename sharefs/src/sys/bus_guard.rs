@@ -79,7 +79,9 @@ pub fn install() -> std::io::Result<()> {
     Ok(())
 }
 
-const PAGE: usize = 4096;
+/// Sizes of pages that guest memory may consist of, on x86-64 and most of arm64: a mapping of huge
+/// pages can only be replaced by whole ones.
+const PAGES: [usize; 3] = [4096, 2 << 20, 1 << 30];
 
 extern "C" fn on_bus_error(
     _: libc::c_int,
@@ -88,20 +90,10 @@ extern "C" fn on_bus_error(
 ) {
     // SAFETY: with SA_SIGINFO the kernel hands over a valid siginfo; si_addr is what it filled in.
     let address = unsafe { (*information).si_addr() }.addr();
-    let ours = RANGES.iter().any(|slot| {
+    for slot in &RANGES {
         let length = slot.length.load(Ordering::Acquire);
         let start = slot.start.load(Ordering::Acquire);
-        start != 0 && address.wrapping_sub(start) < length
-    });
-    if ours {
-        let page = (address & !(PAGE - 1)) as *mut libc::c_void;
-        let rights = libc::PROT_READ | libc::PROT_WRITE;
-        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-        // SAFETY: the page lies in a range that a guest's mapping owns for as long as it is in the
-        // table, and it has just proved to have nothing behind it. Huge pages cannot be replaced
-        // in part: then this fails and the default action follows.
-        let mapped = unsafe { libc::mmap(page, PAGE, rights, kind, -1, 0) };
-        if mapped != libc::MAP_FAILED {
+        if start != 0 && address.wrapping_sub(start) < length && mend(address, start, length) {
             MENDED.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -111,6 +103,25 @@ extern "C" fn on_bus_error(
     unsafe {
         libc::signal(libc::SIGBUS, libc::SIG_DFL);
     }
+}
+
+/// Puts an empty page of our own where `address` is, inside the range.
+fn mend(address: usize, start: usize, length: usize) -> bool {
+    PAGES.iter().any(|&size| {
+        let page = address & !(size - 1);
+        // The last page of a range may reach beyond its end, never before its start.
+        if page < start || page - start >= length || size > PAGES[0] && page - start + size > length
+        {
+            return false;
+        }
+        let rights = libc::PROT_READ | libc::PROT_WRITE;
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        // SAFETY: the page lies in a range that a guest's mapping owns for as long as it is in the
+        // table, and it has just proved to have nothing behind it. mmap makes one system call and
+        // nothing else, so it may be called in a signal handler.
+        let mapped = unsafe { libc::mmap(page as *mut libc::c_void, size, rights, kind, -1, 0) };
+        mapped != libc::MAP_FAILED
+    })
 }
 
 #[cfg(test)]
