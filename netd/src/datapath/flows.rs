@@ -27,6 +27,8 @@ use crate::io::link::TcpFrame;
 const DIAL_CHECK: Duration = Duration::from_secs(2);
 /// A published port's guest that does not answer ARP for this many SYNs (1 + 2 s) is not there.
 const UNKNOWN_ATTEMPTS: u8 = 2;
+/// How long an acknowledgement waits for an answer that may carry it.
+const ACK_DELAY: Duration = Duration::from_millis(1);
 /// Flows looked at to find the one that gives way.
 const EVICTION_SAMPLE: usize = 64;
 
@@ -42,6 +44,9 @@ pub(super) struct Flows {
     index: HashMap<Key, u32>,
     ready: VecDeque<u32>,
     starved: Vec<u32>,
+    /// Flows whose acknowledgement waits for a header to ride on, and until when.
+    delayed: Vec<u32>,
+    delayed_until: Option<Instant>,
     /// Flows to a guest whose MAC is not known.
     unplaced: Vec<u32>,
     timers: Timers<(u32, u32)>,
@@ -448,7 +453,27 @@ impl Flows {
             Verdict::HostFailed => return self.close(context, slot, End::ResetGuest),
             Verdict::GuestGone => return self.close(context, slot, End::ResetHost),
         }
+        if let Some(flow) = self.flow(slot)
+            && flow.machine.ack_delayed()
+            && !std::mem::replace(&mut flow.ack_listed, true)
+        {
+            self.delayed.push(slot);
+            self.delayed_until.get_or_insert(context.now + ACK_DELAY);
+        }
         self.arm(context, slot);
+    }
+
+    fn send_delayed(&mut self) {
+        self.delayed_until = None;
+        for slot in std::mem::take(&mut self.delayed) {
+            if let Some(flow) = self.flow(slot) {
+                flow.ack_listed = false;
+                if flow.machine.ack_delayed() {
+                    flow.machine.acknowledge_now();
+                    self.queue(slot);
+                }
+            }
+        }
     }
 
     /// A link has room again.
@@ -580,11 +605,18 @@ impl Flows {
 
     /// The next moment at which [`Flows::handle_timeout`] has work.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.timers.next()
+        self.timers
+            .next()
+            .into_iter()
+            .chain(self.delayed_until)
+            .min()
     }
 
     /// Time has come for some flows.
     pub(super) fn handle_timeout(&mut self, context: &mut Context) {
+        if self.delayed_until.is_some_and(|until| until <= context.now) {
+            self.send_delayed();
+        }
         while let Some((slot, generation)) = self.timers.pop(context.now) {
             let current = self
                 .slots

@@ -52,6 +52,8 @@ pub(super) struct Flow {
     pub(super) waiting: bool,
     /// In the list of those that found no buffer.
     pub(super) starved: bool,
+    /// In the list of delayed acknowledgements.
+    pub(super) ack_listed: bool,
     /// The earliest timer entry there is.
     pub(super) armed: Option<std::time::Instant>,
     pub(super) since: std::time::Instant,
@@ -103,6 +105,7 @@ impl Flow {
             queued: false,
             waiting: false,
             starved: false,
+            ack_listed: false,
             armed: None,
             since: now,
             to_guest: Chunks::default(),

@@ -184,6 +184,16 @@ impl Machine {
         self.receive.ack_due
     }
 
+    /// An acknowledgement waits for a header to ride on; [`Machine::acknowledge_now`] ends the wait.
+    pub fn ack_delayed(&self) -> bool {
+        self.receive.ack_later && !self.receive.ack_due
+    }
+
+    /// The wait for a header was too long.
+    pub fn acknowledge_now(&mut self) {
+        self.receive.ack_due |= self.receive.ack_later;
+    }
+
     /// Sequence number and acknowledgement for whoever answers after the flow is gone.
     pub fn last_numbers(&self) -> (Seq, Seq) {
         (self.send.max, self.receive.next)
@@ -380,6 +390,8 @@ impl Machine {
         }
         intake.acknowledged = progress.bytes;
         self.receive.accept(segment, sink);
+        // After the host's end nothing will come to carry it.
+        self.receive.ack_due |= self.receive.ack_later && self.send.eof;
         intake
     }
 
@@ -453,7 +465,7 @@ impl Machine {
             self.timer = Some(now + self.rtt.timeout());
             return;
         }
-        self.receive.ack_due = false;
+        self.receive.told();
         if self.probe_due {
             self.probe_due = false;
             return;

@@ -14,6 +14,8 @@ const FIRST_WINDOW: u32 = 65_535;
 pub(super) const SMALLEST_WINDOW: u32 = 4 << 16;
 /// The window that a connection grows to while the host takes everything at once.
 pub(super) const LARGEST_WINDOW: u32 = 1 << 20;
+/// Bytes that are acknowledged at once: two full segments (RFC 9293 §3.8.6.3, SHLD-19).
+const ACK_EVERY: u32 = 2 * 1_460;
 /// Our window scale: a unit of 128 bytes reaches 8 MiB.
 pub(super) const WINDOW_SHIFT: u8 = 7;
 
@@ -34,8 +36,12 @@ pub(super) struct Receive {
     pub(super) stalled: bool,
     /// The guest's FIN was received: nothing follows.
     pub(super) fin: bool,
-    /// An acknowledgement is owed.
+    /// An acknowledgement is owed now.
     pub(super) ack_due: bool,
+    /// An acknowledgement is owed soon: an answer of the host may carry it (RFC 9293 §3.8.6.3).
+    pub(super) ack_later: bool,
+    /// Acknowledged up to here.
+    acknowledged: Seq,
 }
 
 impl Receive {
@@ -47,6 +53,7 @@ impl Receive {
             shift,
             window: SMALLEST_WINDOW,
             grow_at: next.plus(SMALLEST_WINDOW),
+            acknowledged: next,
             ..Self::default()
         }
     }
@@ -59,12 +66,13 @@ impl Receive {
             self.ack_due |= segment.seq.before(self.next);
             return;
         }
-        self.ack_due = true;
         if self.fin || self.next.before(segment.seq) {
+            self.ack_due = true;
             return;
         }
         let old = self.next.since(segment.seq) as usize;
         let Some(fresh) = segment.payload.checked_sub(old) else {
+            self.ack_due = true;
             return;
         };
         let inside = fresh.min(self.edge.since(self.next) as usize);
@@ -79,10 +87,23 @@ impl Receive {
             self.edge = self.edge.later(self.next);
             self.fin = true;
         }
+        let smooth = old == 0 && taken == fresh;
+        if smooth && self.next.since(self.acknowledged) < ACK_EVERY {
+            self.ack_later = true;
+        } else {
+            self.ack_due = true;
+        }
         if !self.stalled && self.next.at_or_after(self.grow_at) {
             self.window = (self.window * 2).min(LARGEST_WINDOW);
             self.grow_at = self.next.plus(self.window);
         }
+    }
+
+    /// A header with the acknowledgement went out.
+    pub(super) fn told(&mut self) {
+        self.ack_due = false;
+        self.ack_later = false;
+        self.acknowledged = self.next;
     }
 
     /// The host's socket is full; what it did not take rests with the caller.

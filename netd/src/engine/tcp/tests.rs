@@ -351,6 +351,13 @@ impl World {
             self.now += Duration::from_micros(100);
             return;
         }
+        if let Some(machine) = &mut self.machine
+            && machine.ack_delayed()
+        {
+            machine.acknowledge_now();
+            self.now += Duration::from_millis(1);
+            return;
+        }
         let guest_wait = self
             .guest
             .poll_delay(clock, &self.sockets)
@@ -567,6 +574,31 @@ fn a_reset_with_a_guessed_number_is_challenged_and_has_no_effect() {
         ..forged
     };
     assert!(!machine.on_segment(&blind, now, |_| 0).reset);
+}
+
+#[test]
+fn a_small_request_is_acknowledged_by_its_answer() {
+    let mut world = world(PERFECT, 8_192);
+    world.open();
+    world.run_until("quiet", |world| {
+        world.wire.to_guest.is_empty() && world.wire.from_guest.is_empty()
+    });
+    let before = world.sent_to_guest;
+    world.socket().send_slice(b"question").unwrap();
+    world.run_until("the question", |world| world.host_got == b"question");
+    assert_eq!(
+        world.sent_to_guest, before,
+        "nothing yet: the answer is on its way"
+    );
+    world.host_stream.extend(b"answer");
+    world.run_until("the answer", |world| world.socket().recv_queue() == 6);
+    assert_eq!(world.sent_to_guest, before + 1);
+    // Without an answer it goes alone, soon.
+    world.socket().send_slice(b"and more").unwrap();
+    world.run_until("an acknowledgement", |world| {
+        world.socket().send_queue() == 0
+    });
+    assert_eq!(world.sent_to_guest, before + 2);
 }
 
 #[test]
