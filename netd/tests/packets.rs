@@ -680,6 +680,13 @@ fn bounds_hold_against_a_guest_that_opens_without_end() {
 }
 
 #[test]
+fn the_limit_of_open_files_is_raised_to_what_the_system_allows() {
+    let _network = network(|_| {});
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    assert_eq!(limit.current, limit.maximum);
+}
+
+#[test]
 fn a_link_that_goes_ends_its_flows_and_tells_the_host() {
     let mut network = network(|_| {});
     let mut guest = network.guest(2);

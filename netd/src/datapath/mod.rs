@@ -58,11 +58,14 @@ pub struct Datapath;
 
 impl Datapath {
     /// Starts the thread. Fails only if the kernel gives no epoll, eventfd or thread.
+    /// Raises the process's limit of open files, for each flow is one.
     pub fn spawn(
         settings: NetworkSettings,
         services: Box<dyn GatewayServices + Send>,
         notices: tokio::sync::mpsc::Sender<Notice>,
     ) -> io::Result<DatapathHandle> {
+        let limit = crate::io::host::raise_descriptor_limit();
+        tracing::debug!(limit, "open files");
         let (commands, inbox) = sync_channel(COMMAND_QUEUE);
         let wake = Arc::new(rustix::event::eventfd(
             0,

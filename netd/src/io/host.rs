@@ -105,3 +105,20 @@ pub fn echo() -> Result<OwnedFd, Errno> {
     crate::sys::receive_errors(socket.as_fd()).ok();
     Ok(socket)
 }
+
+/// Raises the process's limit of open files to what the system allows it: every flow is a descriptor, and the
+/// usual soft limit of 1,024 is less than one busy guest needs. Returns the limit that holds now, if there is one.
+pub fn raise_descriptor_limit() -> Option<u64> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    match rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit of open files");
+            limit.current
+        }
+    }
+}
