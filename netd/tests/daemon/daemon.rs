@@ -74,7 +74,7 @@ impl Netd {
             .create(true)
             .open(self.folder.path().join("log"))
             .unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sharectl-netd"));
+        let mut command = Command::new(self.program());
         command
             .arg("--config")
             .arg(&paths.config)
@@ -88,6 +88,18 @@ impl Netd {
             command.uid(NOBODY).gid(NOBODY);
         }
         command
+    }
+
+    /// The program where every user may run it: the checkout may lie in a home that is closed to others.
+    fn program(&self) -> PathBuf {
+        let (built, ours) = (
+            env!("CARGO_BIN_EXE_sharectl-netd"),
+            self.folder.path().join("sharectl-netd"),
+        );
+        if !ours.exists() && std::fs::hard_link(built, &ours).is_err() {
+            std::fs::copy(built, &ours).unwrap();
+        }
+        ours
     }
 
     pub(crate) fn paths(&self) -> Paths {

@@ -68,7 +68,8 @@ impl HostDirectory {
                 let entry = entry?;
                 let next = entry.next_entry_cookie();
                 let inode = match self.root_inode {
-                    Some(inode) if entry.file_name() == c".." => inode,
+                    // The folder itself too: overlayfs lists it under another number than stat's.
+                    Some(inode) if [c".", c".."].contains(&entry.file_name()) => inode,
                     _ => entry.ino(),
                 };
                 let of = entry.file_type();

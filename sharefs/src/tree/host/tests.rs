@@ -99,8 +99,10 @@ fn a_root_daemon_makes_files_for_the_owner_of_the_folder() {
         mode: 0o600,
         device: (0, 0),
     };
-    tree.make_node(CALLER, &root, Name::new(c"whiteout").unwrap(), whiteout)
-        .unwrap();
+    let made = tree.make_node(CALLER, &root, Name::new(c"whiteout").unwrap(), whiteout);
+    // On overlayfs itself, as in a container, the kernel keeps whiteouts for its own use.
+    let is_overlay = rustix::fs::statfs(folder.path()).unwrap().f_type == 0x794c_7630;
+    assert!(made.is_ok() || is_overlay, "{:?}", made.err());
 }
 
 #[test]
