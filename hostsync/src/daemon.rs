@@ -212,10 +212,14 @@ impl Daemon {
         } else {
             None
         };
-        let until = self.view.lock().table.valid_until;
+        let (until, disputed) = {
+            let shown = self.view.lock();
+            (shown.table.valid_until, shown.disputed.is_some())
+        };
+        let peace = self.pace.dispute_ends().filter(|_| disputed);
         let expiry =
             until.map(|until| now() + until.duration_since(wall_clock()).unwrap_or(Duration::ZERO));
-        [sync, expiry].into_iter().flatten().min()
+        [sync, expiry, peace].into_iter().flatten().min()
     }
 
     /// Does what `wake` asks for; says whether to stop.
@@ -238,7 +242,7 @@ impl Daemon {
                 }
                 // A replaced folder needs a new watch.
                 self.watch_files();
-                self.pace.change(now());
+                self.pace.file_changed(now());
             }
             Wake::Synced(reports) => self.synced(reports),
             Wake::Due => {
@@ -250,6 +254,9 @@ impl Daemon {
                     .is_some_and(|until| until <= wall_clock())
                 {
                     self.decide();
+                }
+                if self.pace.dispute_ends().is_none_or(|end| end <= now()) {
+                    self.view.lock().disputed = None;
                 }
                 if self.running.is_none() && self.pace.due().is_some_and(|due| due <= now()) {
                     self.begin_sync();
@@ -427,6 +434,7 @@ impl Daemon {
                 .iter()
                 .find(|before| before.file == report.file);
             let old_problem = before.and_then(FileReport::problem);
+            let restored = before.is_some_and(|before| report.restores(before));
             if let Some(mended) = report.mended() {
                 tracing::warn!("{mended}");
                 changes.changes.push(mended);
@@ -445,6 +453,11 @@ impl Daemon {
                 }
                 changes.changes.push(change);
                 shown.counts.writes += 1;
+                if restored && self.pace.was_undone(now()) {
+                    let dispute = report.dispute();
+                    tracing::warn!("{dispute}");
+                    shown.disputed = Some(dispute);
+                }
                 self.events.publish(EventBody::HostsWritten {
                     file: report.file.clone(),
                     names: report.written.len(),

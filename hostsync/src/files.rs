@@ -49,6 +49,22 @@ pub struct FileReport {
 }
 
 impl FileReport {
+    /// Whether the same names as `before` had to be written again: somebody took them out.
+    #[must_use]
+    pub fn restores(&self, before: &Self) -> bool {
+        before.outcome.is_ok() && self.change().is_some() && self.written == before.written
+    }
+
+    /// What to say when the file had to be restored again and again.
+    #[must_use]
+    pub fn dispute(&self) -> String {
+        format!(
+            "another program changes our block in {} again and again (a second sharectl?); it is \
+             put right ever more rarely until that ends",
+            self.file.display()
+        )
+    }
+
     /// What was done, in a sentence; nothing when nothing was.
     #[must_use]
     pub fn change(&self) -> Option<String> {

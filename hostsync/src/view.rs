@@ -27,6 +27,8 @@ pub struct Shown {
     pub netd_away: Option<String>,
     /// Why the file on disk is not the configuration that runs.
     pub config_refused: Option<String>,
+    /// Who undoes what is written, while somebody does.
+    pub disputed: Option<String>,
     /// Files that cannot be watched, and why.
     pub unwatched: Vec<String>,
     /// Whether the block was taken away on request, until the next sync.
@@ -68,6 +70,7 @@ impl Shown {
             ));
         }
         problems.extend(self.reports.iter().filter_map(FileReport::problem));
+        problems.extend(self.disputed.clone());
         problems.extend(self.unwatched.iter().cloned());
         problems
     }

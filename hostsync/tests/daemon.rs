@@ -378,6 +378,34 @@ async fn a_file_that_others_replace_gets_its_names_back() {
 }
 
 #[tokio::test]
+async fn with_a_program_that_undoes_every_write_there_is_no_race() {
+    let mut place = Place::new(STATIC);
+    let client = place.start(&[]).await;
+    let mut undone = 0;
+    #[expect(clippy::disallowed_methods, reason = "a rate is measured")]
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(9) {
+        if place.text().contains("db.test") {
+            std::fs::write(place.hosts(), OLD).unwrap();
+            undone += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!((3..=7).contains(&undone), "{undone} writes in 9 s");
+    let status: DaemonStatus = client.get("/v1/status").await.unwrap();
+    let told = |problem: &String| problem.contains("again and again");
+    assert!(
+        status.problems.iter().any(told),
+        "{:?} after {undone}",
+        status.problems
+    );
+    // Who asks does not wait for the end of the quarrel.
+    let changes: Changes = client.post("/v1/sync", &()).await.unwrap();
+    assert!(changes.problems.is_empty(), "{changes:?}");
+    assert!(place.text().contains("db.test"));
+}
+
+#[tokio::test]
 async fn clear_takes_the_block_away_until_the_next_sync() {
     let mut place = Place::new(GUESTS);
     let netd = FakeNetd::start(&place, &[("dev", "127.64.0.1", &["dev.test"])]);
