@@ -12,6 +12,7 @@ mod resolve;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ pub const DEFAULT_DOMAIN: &str = "test";
 pub const DEFAULT_LEASE_TIME: Duration = Duration::from_secs(12 * 3600);
 /// The largest MTU a guest can be given: 64 KiB less room for the link header, as passt's.
 pub const LARGEST_MTU: u16 = 65520;
+/// Thousands of guests fit; a device or a disk image named by mistake does not.
+const LARGEST_FILE: u64 = 8 << 20;
 
 /// Everything the file says, checked and complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -214,6 +217,38 @@ impl Surroundings {
     }
 }
 
+/// The text of the file at `path`; nothing if it is not there.
+fn read(path: &Path) -> Result<String, Problem> {
+    let problem = |line, message| Problem {
+        line,
+        message,
+        hint: None,
+    };
+    let failed = |error| problem(None, format!("cannot read the configuration: {error}"));
+    let mut bytes = Vec::new();
+    match std::fs::File::open(path) {
+        Ok(file) => drop(
+            file.take(LARGEST_FILE + 1)
+                .read_to_end(&mut bytes)
+                .map_err(failed)?,
+        ),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
+        Err(error) => return Err(failed(error)),
+    }
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(problem(
+            None,
+            format!("no configuration is larger than {LARGEST_FILE} bytes"),
+        ));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let lines = error.as_bytes().iter().take(good);
+        let line = 1 + lines.filter(|byte| **byte == b'\n').count();
+        problem(Some(line), "this line is not UTF-8".to_owned())
+    })
+}
+
 impl Config {
     /// Reads and checks the file at `path`. A file that is not there reads as
     /// an empty one: the default network, no guests, no shares.
@@ -221,17 +256,12 @@ impl Config {
     /// # Errors
     /// Every [`Problem`] of the file, or that it cannot be read.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let text = match std::fs::read_to_string(path) {
+        let text = match read(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => {
+            Err(problem) => {
                 return Err(ConfigErrors {
                     file: path.to_owned(),
-                    problems: vec![Problem {
-                        line: None,
-                        message: format!("cannot read the configuration: {error}"),
-                        hint: None,
-                    }],
+                    problems: vec![problem],
                 });
             }
         };

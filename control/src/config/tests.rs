@@ -207,6 +207,17 @@ fn missing_folders_are_problems_of_their_line() {
 }
 
 #[test]
+fn what_is_no_text_is_refused_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("c.toml");
+    std::fs::write(&file, b"[guest.a]\n# caf\xe9\n").unwrap();
+    let errors = Config::load(&file).unwrap_err();
+    assert_eq!(errors.problems[0].line, Some(2), "{errors}");
+    let errors = Config::load(Path::new("/dev/zero")).unwrap_err();
+    assert!(errors.to_string().contains("larger than"), "{errors}");
+}
+
+#[test]
 fn schema_names_every_key() {
     let schema = schema().to_string();
     for key in [

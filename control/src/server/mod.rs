@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -78,6 +78,7 @@ where
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let (stopping, stopped) = watch::channel(false);
     let mut stop = pin!(stop);
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             () = &mut stop => break,
@@ -89,6 +90,7 @@ where
         };
         match accepted {
             (Ok((stream, _)), Ok(place)) => {
+                failing = false;
                 let connection = serve_connection(stream, Arc::clone(&api), stopped.clone());
                 tokio::spawn(async move {
                     connection.await;
@@ -96,7 +98,10 @@ where
                 });
             }
             (Err(error), _) => {
-                tracing::warn!(%error, "control socket: accept failed");
+                // Out of descriptors this comes ten times a second: once says it.
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "control socket: accept failed, trying on");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
             // The semaphore is never closed.
@@ -192,6 +197,12 @@ where
             );
         }
     };
+    // What announces its length need not be waited for.
+    if body.size_hint().lower() > u64::try_from(LARGEST_BODY).unwrap_or(u64::MAX) {
+        return failure(&Failure::invalid(format!(
+            "the request's body is over {LARGEST_BODY} bytes"
+        )));
+    }
     let collected =
         tokio::time::timeout(REQUEST_LIMIT, Limited::new(body, LARGEST_BODY).collect()).await;
     let body = match collected {

@@ -154,6 +154,28 @@ fn description_lists_every_route() {
 }
 
 #[test]
+fn a_body_announced_too_large_is_refused_before_it_comes() {
+    with_server(|path, _| async move {
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+            stream
+                .set_read_timeout(Some(Duration::from_secs(5)))
+                .unwrap();
+            stream
+                .write_all(
+                    b"POST /v1/sum HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{",
+                )
+                .unwrap();
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).map(|()| answer)
+        })
+        .await
+        .unwrap();
+        assert_eq!(answer.unwrap(), *b"HTTP/1.1 400");
+    });
+}
+
+#[test]
 fn hostile_bytes_end_their_own_connection_only() {
     with_server(|path, _| async move {
         let huge = vec![b'a'; LARGEST_BODY + 10];
