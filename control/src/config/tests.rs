@@ -124,6 +124,13 @@ fn every_mistake_is_told_with_its_line() {
          hint: choose another host port, or another address in front of it",
     );
     check_refused(
+        "[guest.a]\naddress = \"10.0.0\"\n[hosts.static]\n\"x.test\" = \"ten\"\n",
+        "config.toml:2: guest \"a\": address \"10.0.0\" is not an address\n  \
+         hint: write it like \"192.168.130.10\"\n\
+         config.toml:4: hosts: static: x.test \"ten\" is not an address\n  \
+         hint: write it like \"127.0.0.1\"",
+    );
+    check_refused(
         "[share.d]\npath = \"src\"\n",
         "config.toml:2: share \"d\": path \"src\" is not an absolute path without ..\n  \
          hint: write /mnt/d, ~/src or 'D:\\'",

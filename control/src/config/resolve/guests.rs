@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::super::problem::Findings;
 use super::super::raw::{At, RawConfig, RawGuest};
 use super::super::{DEFAULT_NETWORK, Guest, Network};
-use super::{is_reserved, read};
+use super::{is_reserved, read, read_address};
 use crate::mac::{MacAddress, fnv1a};
 use crate::names::{GuestName, HostName, NetworkName};
 use crate::port::PortSpec;
@@ -203,7 +203,7 @@ fn read_guest_address(
     raw: &At<String>,
     network: &Network,
 ) -> Option<Ipv4Addr> {
-    let address: Ipv4Addr = read(findings, owner, "address", raw)?;
+    let address: Ipv4Addr = read_address(findings, (owner, "address"), raw, "192.168.130.10")?;
     let usable = network.subnet.contains(&address)
         && address != network.subnet.network()
         && address != network.subnet.broadcast()
@@ -234,7 +234,7 @@ fn read_host_address(
     owner: &str,
     raw: &At<String>,
 ) -> Option<Ipv4Addr> {
-    let address: Ipv4Addr = read(findings, owner, "host-address", raw)?;
+    let address: Ipv4Addr = read_address(findings, (owner, "host-address"), raw, "127.64.0.10")?;
     let [_, second, third, fourth] = address.octets();
     let shared = second == 0 && third == 0;
     if address.is_loopback() && !shared && !matches!(fourth, 0 | 255) {

@@ -7,7 +7,7 @@ use super::super::problem::Findings;
 use super::super::raw::RawHosts;
 use super::super::{Hosts, HostsFile, Surroundings};
 use super::paths::read_folder;
-use super::{is_reserved, read};
+use super::{is_reserved, read, read_address};
 use crate::names::HostName;
 
 pub(super) fn hosts(
@@ -29,7 +29,9 @@ pub(super) fn hosts(
     let mut entries = BTreeMap::new();
     for (key, value) in &raw.entries {
         let name = read::<HostName>(findings, "hosts", "static", key);
-        let address = read::<IpAddr>(findings, "hosts", "static", value);
+        let key_name = key.value().escape_debug().to_string();
+        let address: Option<IpAddr> =
+            read_address(findings, ("hosts: static", &key_name), value, "127.0.0.1");
         let (Some(name), Some(address)) = (name, address) else {
             continue;
         };

@@ -64,6 +64,27 @@ where
     }
 }
 
+/// Reads an address, whose own parser says neither the value nor the form.
+pub(super) fn read_address<T: FromStr>(
+    findings: &mut Findings<'_>,
+    (owner, key): (&str, &str),
+    raw: &At<String>,
+    example: &str,
+) -> Option<T> {
+    let address = raw.value().parse().ok();
+    if address.is_none() {
+        findings.add(
+            Some(raw.offset()),
+            format!(
+                "{owner}: {key} \"{}\" is not an address",
+                raw.value().escape_debug()
+            ),
+            format!("write it like \"{example}\""),
+        );
+    }
+    address
+}
+
 /// One word out of a closed list.
 pub(super) fn read_word<T: Copy>(
     findings: &mut Findings<'_>,

@@ -11,7 +11,7 @@ use super::super::raw::{At, Mtu, RawConfig, RawNetwork};
 use super::super::{
     DEFAULT_DOMAIN, DEFAULT_LEASE_TIME, DEFAULT_NETWORK, LARGEST_MTU, Network, NetworkKind,
 };
-use super::{read, read_word};
+use super::{read, read_address, read_word};
 use crate::mac::fnv1a;
 use crate::names::{HostName, NetworkName};
 
@@ -184,7 +184,7 @@ fn network(
     let listen = raw
         .listen
         .as_ref()
-        .and_then(|l| read(findings, &owner, "listen", l));
+        .and_then(|l| read_address(findings, (&owner, "listen"), l, "127.0.0.1:4100"));
     let base = u32::from(subnet.network());
     let last = u32::from(subnet.broadcast());
     Network {
