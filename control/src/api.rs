@@ -50,6 +50,8 @@ pub struct NetworkStatus {
     pub gateway: Ipv4Addr,
     /// The address of host.internal.
     pub host_internal: Ipv4Addr,
+    /// The guests' IPv6 prefix, ADDRESS/64; none: IPv4 only.
+    pub ipv6: Option<String>,
     /// Guests get NAME.DOMAIN.
     pub domain: HostName,
     /// Guests plugged in now.

@@ -315,6 +315,12 @@ fn as_text(thing: &Thing) -> String {
                         configuration.pool.end()
                     ),
                 ),
+                (
+                    "ipv6",
+                    configuration
+                        .ipv6
+                        .map_or_else(|| "off".to_owned(), |prefix| prefix.to_string()),
+                ),
                 ("domain", configuration.domain.to_string()),
                 (
                     "mtu",

@@ -228,6 +228,7 @@ fn network(state: &State) -> NetworkStatus {
         subnet: "192.168.130.0/24".to_owned(),
         gateway: "192.168.130.1".parse().unwrap(),
         host_internal: "192.168.130.254".parse().unwrap(),
+        ipv6: Some("fd00:0:0:8::/64".to_owned()),
         domain: "test".parse().unwrap(),
         guests: usize::from(state.script.plugged),
         socket: state.runtime.join("network/vmnet8.sock"),

@@ -52,7 +52,7 @@ fn guest_that_cannot_be_added_changes_nothing() {
     place.run("guest add Dev").exits(2).says("'Dev'");
     place.run("guest add web --network vmnet1").is(expect![[r#"
         exit 1
-        err: error: $T/config.toml:14: guest "web": network "vmnet1" is not in this file
+        err: error: $T/config.toml:15: guest "web": network "vmnet1" is not in this file
         err:   hint: write one of: vmnet8
         err: hint: mend $T/config.toml, then: sharectl config check
     "#]]);

@@ -35,9 +35,10 @@ fn list_has_the_columns_that_were_agreed() {
         out: NAME    TYPE  DHCP  SUBNET            GATEWAY        GUESTS
         out: vmnet8  nat   true  192.168.130.0/24  192.168.130.1  1
     "#]]);
+    let networks = place.run("network ls --format json").json();
     assert_eq!(
-        place.run("network ls --format json").json()[0]["type"],
-        "nat"
+        (&networks[0]["type"], &networks[0]["ipv6"]),
+        (&"nat".into(), &"fd00:0:0:8::/64".into())
     );
 }
 
@@ -49,6 +50,7 @@ fn inspection_joins_configuration_and_what_runs() {
         .exits(1)
         .says("did you mean \"vmnet8\"?");
     let down = place.run("network inspect vmnet8").exits(0).json();
+    assert_eq!(down["configuration"]["ipv6"], "fd00:0:0:8::/64");
     assert_eq!(
         (&down["running"], &down["guests"][0]["name"]),
         (&false.into(), &"dev".into())
@@ -107,6 +109,7 @@ fn describe_knows_every_kind_of_name() {
         out: gateway        192.168.130.1
         out: host.internal  192.168.130.254
         out: dhcp pool      192.168.130.128 to 192.168.130.253
+        out: ipv6           fd00:0:0:8::/64
         out: domain         test
         out: mtu            auto
         out: guests         dev

@@ -20,6 +20,7 @@ pub(crate) const CONFIG: &str = r#"# ann's file
 
 [network.vmnet8]
 subnet = "192.168.130.0/24"
+ipv6 = "fd00:0:0:8::/64"
 
 [guest.dev]
 mac = "52:54:00:00:00:01"

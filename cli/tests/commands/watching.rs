@@ -24,7 +24,7 @@ fn status_shows_the_configuration_while_all_is_down() {
         out: SHARE  FOLDER        AT            STATE
         out: src    /nonexistent  /nonexistent  /nonexistent is not a folder on this host
         out:
-        out: problem: $T/config.toml:16: share "src": /nonexistent is not a folder on this host
+        out: problem: $T/config.toml:17: share "src": /nonexistent is not a folder on this host
         out:   hint: mkdir -p /nonexistent, or mount the drive, or: sharectl share rm src
         out:
         out: start what is not running: sharectl up

@@ -13,12 +13,12 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +86,8 @@ pub struct Network {
     pub host_internal: Ipv4Addr,
     /// Addresses for guests without a reservation: the upper half of the subnet.
     pub pool: RangeInclusive<Ipv4Addr>,
+    /// The guests' IPv6 prefix, a /64; none: the network has IPv4 only.
+    pub ipv6: Option<Ipv6Net>,
     /// Guests get NAME.DOMAIN.
     pub domain: HostName,
     /// Largest IP packet in bytes; none: as large as each link carries well.
@@ -98,6 +100,32 @@ pub struct Network {
     pub dns: Vec<SocketAddr>,
     /// Where to take QEMU's stream links over TCP.
     pub listen: Option<SocketAddr>,
+}
+
+impl Network {
+    /// The IPv6 side of [`Network::gateway`]: PREFIX::1.
+    #[must_use]
+    pub fn gateway_ipv6(&self) -> Option<Ipv6Addr> {
+        self.ipv6.map(|prefix| in_prefix(prefix, 1))
+    }
+
+    /// The IPv6 side of [`Network::host_internal`]: PREFIX::2.
+    #[must_use]
+    pub fn host_internal_ipv6(&self) -> Option<Ipv6Addr> {
+        self.ipv6.map(|prefix| in_prefix(prefix, 2))
+    }
+
+    /// The IPv6 address that belongs to an IPv4 address of this network: the prefix with the IPv4
+    /// address in its last 32 bits, so that A and AAAA of a guest always agree.
+    #[must_use]
+    pub fn ipv6_of(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
+        self.ipv6
+            .map(|prefix| in_prefix(prefix, u32::from(address)))
+    }
+}
+
+fn in_prefix(prefix: Ipv6Net, low: u32) -> Ipv6Addr {
+    (u128::from(prefix.network()) | u128::from(low)).into()
 }
 
 /// A guest that the file names.
@@ -203,6 +231,8 @@ pub struct Surroundings {
     pub uid: u32,
     /// The default of `guest-owner`.
     pub gid: u32,
+    /// What tells this machine from others (machine-id(5)): prefixes of its own follow from it.
+    pub machine: Option<String>,
 }
 
 impl Surroundings {
@@ -213,8 +243,16 @@ impl Surroundings {
             home: std::env::var_os("HOME").map(PathBuf::from),
             uid: rustix::process::getuid().as_raw(),
             gid: rustix::process::getgid().as_raw(),
+            machine: machine_id(),
         }
     }
+}
+
+/// None where the system keeps no such file: prefixes then follow from the networks' names alone.
+fn machine_id() -> Option<String> {
+    let text = std::fs::read_to_string("/etc/machine-id").ok()?;
+    let id = text.trim();
+    (!id.is_empty()).then(|| id.to_owned())
 }
 
 /// The text of the file at `path`; nothing if it is not there.

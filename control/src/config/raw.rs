@@ -101,6 +101,9 @@ pub(super) struct RawNetwork {
     /// 192.168.0.0/16 that follows from the network's name.
     #[schemars(with = "Option<ipnet_schema::Ipv4Net>")]
     pub(super) subnet: Option<At<String>>,
+    /// The guests' IPv6 prefix: "auto" (one of the network's own, which follows from
+    /// this machine and the network's name), "off", or a /64 in fd00::/8. Default: auto.
+    pub(super) ipv6: Option<At<String>>,
     /// Guests get NAME.DOMAIN in DNS. Default: test.
     pub(super) domain: Option<At<String>>,
     /// Largest IP packet in bytes that guests are told to send: "auto", or 576 to 65520.

@@ -7,6 +7,7 @@ fn surroundings() -> Surroundings {
         home: Some("/home/ann".into()),
         uid: 1000,
         gid: 1000,
+        machine: Some("4d31f0a2c0de4b0f9f6c3d2e1a0b9c8d".to_owned()),
     }
 }
 
@@ -87,6 +88,38 @@ files = ["auto", "/tmp/hosts"]
 }
 
 #[test]
+fn an_ipv6_prefix_is_derived_written_or_left_out() {
+    let prefixes = |text: &str, machine: Option<&str>| -> Vec<String> {
+        let surroundings = Surroundings {
+            machine: machine.map(str::to_owned),
+            ..surroundings()
+        };
+        let config = Config::parse(text, Path::new("c.toml"), &surroundings).unwrap();
+        let shown = |network: &Network| {
+            network
+                .ipv6
+                .map_or_else(|| "off".to_owned(), |p| p.to_string())
+        };
+        config.networks.values().map(shown).collect()
+    };
+    let two = "[network.a]\n[network.b]\nipv6 = \"auto\"\n";
+    let first = prefixes(two, Some("one"));
+    assert_eq!(first, ["fd62:8783:e316::/64", "fd5c:c396:7302::/64"]);
+    assert_eq!(prefixes(two, Some("one")), first, "stable");
+    assert_ne!(prefixes(two, Some("other"))[0], first[0]);
+    assert_ne!(prefixes(two, None)[0], first[0]);
+    let written = "[network.a]\nipv6 = \"fd00:1::/64\"\n[network.b]\nipv6 = \"off\"\n";
+    assert_eq!(prefixes(written, None), ["fd00:1::/64", "off"]);
+    let config = parse(written).unwrap();
+    let network = &config.networks[&NetworkName::parse("a").unwrap()];
+    let shown = |address: Option<Ipv6Addr>| address.unwrap().to_string();
+    assert_eq!(shown(network.gateway_ipv6()), "fd00:1::1");
+    assert_eq!(shown(network.host_internal_ipv6()), "fd00:1::2");
+    let guest = network.ipv6_of("192.168.130.10".parse().unwrap());
+    assert_eq!(shown(guest), "fd00:1::c0a8:820a");
+}
+
+#[test]
 fn smallest_network_has_room_for_a_guest() {
     let config = parse("[network.n]\nsubnet = \"10.0.0.0/29\"\n").unwrap();
     let network = config.networks.values().next().unwrap();
@@ -107,6 +140,16 @@ fn every_mistake_is_told_with_its_line() {
          hint: write 192.168.1.0/24\n\
          config.toml:3: network \"a\": mtu = 100 is not possible\n  \
          hint: write \"auto\" or 576 to 65520",
+    );
+    check_refused(
+        "[network.a]\nipv6 = \"fd00:1::/64\"\n[network.b]\nipv6 = \"fd00:1::/64\"\n",
+        "config.toml:4: network \"b\": ipv6 fd00:1::/64 is that of network \"a\" too\n  \
+         hint: give each network a prefix of its own",
+    );
+    check_refused(
+        "[network.a]\nipv6 = \"2001:470::/64\"\n",
+        "config.toml:2: network \"a\": ipv6 \"2001:470::/64\" is not in fd00::/8, guests would lose the real one\n  \
+         hint: write \"auto\", \"off\" or a prefix like \"fd12:3456:789a::/64\"",
     );
     check_refused(
         "[guest.a]\nmac = \"52:54:00:00:00:01\"\n[guest.b]\nmac = \"52:54:00:00:00:01\"\n",
@@ -176,6 +219,9 @@ fn hostile_values_are_refused() {
         "[guest.a]\nnetwork = \"nope\"",
         "[network.n]\nsubnet = \"8.8.8.0/24\"",
         "[network.n]\nsubnet = \"10.0.0.0/30\"",
+        "[network.n]\nipv6 = \"fd00::/48\"",
+        "[network.n]\nipv6 = \"fd00::1/64\"",
+        "[network.n]\nipv6 = \"on\"",
         "[network.n]\nlease-time = \"1s\"",
         "[network.n]\nlease-time = \"99999999999999999999d\"",
         "[network.n]\nlease-time = \"é\"",

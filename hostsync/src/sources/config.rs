@@ -53,6 +53,7 @@ mod tests {
             home: None,
             uid: 1,
             gid: 1,
+            machine: None,
         };
         let config = Config::parse(text, Path::new("c.toml"), &surroundings).unwrap();
         let shown = |facts: Vec<Fact>| -> Vec<String> {

@@ -66,6 +66,7 @@ mod tests {
             home: None,
             uid: 1,
             gid: 1,
+            machine: None,
         };
         Config::parse(text, Path::new("c.toml"), &surroundings).unwrap()
     }

@@ -1,11 +1,11 @@
 //! What one virtual network is told to be: addresses, kind, limits.
 //! Plain values, checked where they were parsed; nothing here opens a socket or reads a file.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use control::mac::MacAddress;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 /// Whether guests may leave the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,34 @@ impl Default for Limits {
     }
 }
 
+/// The IPv6 side of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Settings {
+    /// The guests' prefix, a /64.
+    pub prefix: Ipv6Net,
+    /// PREFIX::1: neighbour discovery, DNS, echo.
+    pub gateway: Ipv6Addr,
+    /// PREFIX::2: stands for the host's loopback services.
+    pub host_internal: Ipv6Addr,
+    /// The gateway's link-local address, which routers speak from (RFC 4861 section 6.1.2).
+    pub link_local: Ipv6Addr,
+}
+
+impl Ipv6Settings {
+    /// The usual places in `prefix`; the link-local address follows from the gateway's MAC (RFC 4291 appendix A).
+    pub fn new(prefix: Ipv6Net, gateway_mac: MacAddress) -> Self {
+        let at = |low: u128| Ipv6Addr::from(u128::from(prefix.network()) | low);
+        let [a, b, c, d, e, f] = gateway_mac.0;
+        let interface = u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+        Self {
+            prefix,
+            gateway: at(1),
+            host_internal: at(2),
+            link_local: Ipv6Addr::from(0xfe80_u128 << 112 | u128::from(interface)),
+        }
+    }
+}
+
 /// One network as the packet thread sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkSettings {
@@ -70,6 +98,8 @@ pub struct NetworkSettings {
     pub gateway_mac: MacAddress,
     /// The address that stands for the host's loopback services.
     pub host_internal: Ipv4Addr,
+    /// The IPv6 side, if there is one.
+    pub ipv6: Option<Ipv6Settings>,
     /// Whether `host_internal` reaches 127.0.0.1 of the host.
     pub host_loopback: bool,
     /// The largest IP packet on this network, bytes (68..=65520).
@@ -95,6 +125,7 @@ impl NetworkSettings {
             gateway,
             gateway_mac: MacAddress([0x52, 0x55, a, b, c, d]),
             host_internal: Ipv4Addr::from(last),
+            ipv6: None,
             host_loopback: true,
             mtu: 65_520,
             tcp_services: vec![53],

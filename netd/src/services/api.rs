@@ -129,6 +129,7 @@ async fn networks(state: &State) -> Result<Vec<NetworkStatus>, Failure> {
             subnet: network.subnet.to_string(),
             gateway: network.gateway,
             host_internal: network.host_internal,
+            ipv6: network.ipv6.map(|prefix| prefix.to_string()),
             domain: network.domain.clone(),
             guests: snapshot.links.len(),
             socket: state.paths.network_socket(&network.name),

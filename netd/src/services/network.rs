@@ -22,7 +22,7 @@ use crate::datapath::{
 use crate::engine::dhcp::DhcpCounters;
 use crate::engine::lease::{LeaseCounts, LeaseState};
 use crate::engine::services::{LeaseEvent, LinkId};
-use crate::engine::settings::{NetworkSettings, Reach};
+use crate::engine::settings::{Ipv6Settings, NetworkSettings, Reach};
 use crate::services::dns_tcp;
 use crate::services::gateway::{Gateway, GatewaySettings, SharedZone, settings_of};
 use crate::services::journal::{ClockPair, last_addresses};
@@ -542,12 +542,17 @@ fn packet_settings(network: &Network) -> NetworkSettings {
         NetworkKind::Nat => Reach::Nat,
         NetworkKind::HostOnly => Reach::HostOnly,
     };
+    let usual = NetworkSettings::new(network.name.as_str(), reach, network.subnet);
+    let ipv6 = network
+        .ipv6
+        .map(|prefix| Ipv6Settings::new(prefix, usual.gateway_mac));
     NetworkSettings {
+        ipv6,
         gateway: network.gateway,
         host_internal: network.host_internal,
         host_loopback: network.host_loopback,
         mtu: network.mtu.unwrap_or(DEFAULT_MTU),
-        ..NetworkSettings::new(network.name.as_str(), reach, network.subnet)
+        ..usual
     }
 }
 

@@ -92,6 +92,12 @@ fn network_fields(network: &Network) -> Vec<(&'static str, Value)> {
     let mut fields = vec![
         ("type", network.kind.to_string().into()),
         ("subnet", network.subnet.to_string().into()),
+        (
+            "ipv6",
+            network
+                .ipv6
+                .map_or_else(|| "off".into(), |prefix| prefix.to_string().into()),
+        ),
         ("domain", network.domain.to_string().into()),
         (
             "mtu",
@@ -196,6 +202,7 @@ mod tests {
             home: Some("/home/ann".into()),
             uid: 1000,
             gid: 1000,
+            machine: Some("4d31f0a2c0de4b0f9f6c3d2e1a0b9c8d".to_owned()),
         };
         let parse = |text: &str| Config::parse(text, Path::new("c.toml"), &surroundings).unwrap();
         let text = r#"

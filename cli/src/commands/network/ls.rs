@@ -42,6 +42,7 @@ pub(crate) fn configured(config: &Config, paths: &Paths) -> Vec<NetworkStatus> {
         subnet: network.subnet.to_string(),
         gateway: network.gateway,
         host_internal: network.host_internal,
+        ipv6: network.ipv6.map(|prefix| prefix.to_string()),
         domain: network.domain.clone(),
         guests: 0,
         socket: paths.network_socket(&network.name),

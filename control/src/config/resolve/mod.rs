@@ -2,6 +2,7 @@
 
 mod guests;
 mod hosts;
+mod ipv6;
 mod networks;
 mod paths;
 mod shares;
@@ -26,7 +27,7 @@ pub(in crate::config) fn resolve(
             return Err(findings.finish());
         }
     };
-    let networks = networks::networks(&raw, &mut findings);
+    let networks = networks::networks(&raw, surroundings, &mut findings);
     let guests = guests::guests(&raw, &networks, &mut findings);
     let shares = shares::shares(&raw, &guests, surroundings, &mut findings);
     let hosts = hosts::hosts(&raw.hosts, surroundings, &mut findings);

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::super::problem::Findings;
 use super::super::raw::{At, Mtu, RawConfig, RawNetwork};
 use super::super::{
     DEFAULT_DOMAIN, DEFAULT_LEASE_TIME, DEFAULT_NETWORK, LARGEST_MTU, Network, NetworkKind,
+    Surroundings,
 };
-use super::{read, read_address, read_word};
+use super::{ipv6, read, read_address, read_word};
 use crate::mac::fnv1a;
 use crate::names::{HostName, NetworkName};
 
@@ -25,6 +26,7 @@ const LONGEST_LEASE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 pub(super) fn networks(
     raw: &RawConfig,
+    surroundings: &Surroundings,
     findings: &mut Findings<'_>,
 ) -> BTreeMap<NetworkName, Network> {
     let mut named: Vec<(NetworkName, &RawNetwork)> = Vec::new();
@@ -58,6 +60,7 @@ pub(super) fn networks(
         }
         taken.push((name.clone(), subnet));
     }
+    let mut prefixes = ipv6::prefixes(&named, surroundings, findings);
     let mut networks = BTreeMap::new();
     for (name, raw) in named {
         let written = taken.iter().find(|(n, _)| *n == name).map(|(_, s)| *s);
@@ -66,7 +69,8 @@ pub(super) fn networks(
             taken.push((name.clone(), subnet));
             subnet
         });
-        networks.insert(name.clone(), network(name, raw, subnet, findings));
+        let ipv6 = prefixes.remove(&name);
+        networks.insert(name.clone(), network(name, raw, (subnet, ipv6), findings));
     }
     networks
 }
@@ -153,7 +157,7 @@ fn derived_subnet(name: &NetworkName, taken: &[(NetworkName, Ipv4Net)]) -> Ipv4N
 fn network(
     name: NetworkName,
     raw: &RawNetwork,
-    subnet: Ipv4Net,
+    (subnet, ipv6): (Ipv4Net, Option<Ipv6Net>),
     findings: &mut Findings<'_>,
 ) -> Network {
     let owner = format!("network \"{name}\"");
@@ -193,6 +197,7 @@ fn network(
         gateway: (base + 1).into(),
         host_internal: (last - 1).into(),
         pool: (base + (last - base).div_ceil(2)).into()..=(last - 2).into(),
+        ipv6,
         domain: domain.unwrap_or_else(default_domain),
         mtu,
         host_loopback: raw.host_loopback.unwrap_or(true),
