@@ -100,6 +100,18 @@ pub enum EventBody {
     },
     /// The host's resolvers changed.
     ResolversChanged { resolvers: Vec<String> },
+    /// The host's own network has come to use a network's subnet; `remedy` is the command that ends it.
+    SubnetClash {
+        network: NetworkName,
+        subnet: String,
+        message: String,
+        remedy: String,
+    },
+    /// A network's subnet is its own again.
+    SubnetClear {
+        network: NetworkName,
+        subnet: String,
+    },
     /// The names that netd answers for changed.
     NamesChanged { network: NetworkName },
     /// A guest's VMM opened a share's device.

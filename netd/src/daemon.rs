@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::services::handover::HandoverSocket;
 use crate::services::state::State;
-use crate::services::{api, links, resolv_conf};
+use crate::services::{api, clashes, host_watch, links, resolv_conf};
 
 /// Serves until SIGTERM or SIGINT. One netd for a runtime folder: a second one is refused.
 ///
@@ -38,7 +38,10 @@ pub async fn run(paths: Paths, config: Config) -> anyhow::Result<()> {
     let resolv_conf = PathBuf::from(resolv_conf::RESOLV_CONF);
     let (resolvers, host_resolvers) = watch::channel(resolv_conf::read(Path::new(&resolv_conf)));
     let (state, ends) = State::new(paths, &config, host_resolvers);
+    let (host_changes, host_change) = watch::channel(0);
     let tasks = [
+        tokio::spawn(host_watch::follow(host_changes)),
+        tokio::spawn(clashes::follow(Arc::clone(&state), host_change)),
         tokio::spawn(resolv_conf::follow(resolv_conf, resolvers)),
         tokio::spawn(Arc::clone(&state).follow_resolvers()),
         tokio::spawn(Arc::clone(&state).follow_moves(ends.moved)),

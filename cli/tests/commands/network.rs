@@ -180,3 +180,70 @@ fn describe_shows_what_runs() {
         out: device         dev: connected, 12 requests, 0 malformed, $T/run/guest/dev/fs-src.sock
     "#]]);
 }
+
+#[test]
+fn a_network_is_created_on_a_free_subnet_and_removed() {
+    let place = Place::with(CONFIG);
+    place
+        .run("network create vmnet8")
+        .exits(4)
+        .says("network \"vmnet8\" is in");
+    let before = place.config();
+    place
+        .run("network create lab --subnet 10.255.254.0/24 --domain lab.test --dry-run")
+        .is(expect![[r#""#]]);
+    assert_eq!(place.config(), before);
+    place
+        .run("network create vmnet1 --subnet 10.255.254.0/24")
+        .is(expect![[r#""#]]);
+    assert!(place.config().starts_with(&before));
+    place.run("network create lab").exits(0);
+    let free = place.run("network inspect lab").json()["configuration"]["subnet"].clone();
+    assert!(free.as_str().unwrap().ends_with(".0/24"), "{free}");
+    place.run("network rm vmnet9").exits(1).says("no network");
+    place.run("network rm lab").exits(0);
+    place.run("network rm vmnet1").is(expect![[r#""#]]);
+    place.run("network rm vmnet8").is(expect![[r#""#]]);
+}
+
+#[test]
+fn guests_of_a_removed_network_move_and_the_built_in_network_keeps_its_guests() {
+    let place = Place::with("[guest.dev]\naddress = \"192.168.130.5\" # mine\n");
+    place
+        .run("network create lab --subnet 10.255.254.0/24")
+        .exits(0);
+    place.run("guest add web --network lab").exits(0);
+    place
+        .run("network rm lab --move-to vmnet8")
+        .is(expect![[r#""#]]);
+    let config = place.config();
+    assert!(
+        config.contains("[network.vmnet8]\nsubnet = \"192.168.130.0/24\""),
+        "{config}"
+    );
+    assert!(
+        config.contains("address = \"192.168.130.5\" # mine"),
+        "{config}"
+    );
+    assert!(
+        config.contains("[guest.web]\nnetwork = \"vmnet8\""),
+        "{config}"
+    );
+}
+
+#[test]
+fn renumbering_keeps_last_parts_and_comments_and_says_what_is_left() {
+    let place = Place::with(&format!("{CONFIG}\"gw.test\" = \"192.168.130.1\"\n"));
+    let line = "network renumber vmnet8 --subnet 10.255.254.0/24";
+    place.run(&format!("{line} --dry-run")).is(expect![[r#""#]]);
+    place.run(line).is(expect![[r#""#]]);
+    let config = place.config();
+    assert!(config.contains("address = \"10.255.254.5\""), "{config}");
+    assert!(config.contains("# used by everyone"), "{config}");
+    place
+        .run("network renumber vmnet8 --subnet 10.255.253.0/29")
+        .exits(0);
+    place.run("guest add big --address 10.255.253.3").exits(0);
+    let free = place.run("network renumber vmnet8 --format json").json();
+    assert_ne!(free["subnet"], free["was"]);
+}

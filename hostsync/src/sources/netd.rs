@@ -148,6 +148,8 @@ fn concerns_names(event: &Event) -> bool {
         | EventBody::PortFailed { .. }
         | EventBody::FlowRefused { .. }
         | EventBody::ResolversChanged { .. }
+        | EventBody::SubnetClash { .. }
+        | EventBody::SubnetClear { .. }
         | EventBody::ShareConnected { .. }
         | EventBody::ShareDisconnected { .. }
         | EventBody::ShareFailed { .. }

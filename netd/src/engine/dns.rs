@@ -39,6 +39,8 @@ pub struct Zone {
     domain: WireName,
     subnet: Ipv4Net,
     server: WireName,
+    /// What is not known here is refused and never asked elsewhere.
+    closed: bool,
     fixed: HashMap<WireName, Ipv4Addr>,
     fixed_reverse: HashMap<Ipv4Addr, WireName>,
     /// Names that have no record but others below them (RFC 8020).
@@ -55,12 +57,20 @@ impl Zone {
             domain: encode_name(domain).into(),
             subnet,
             server: encode_name(server).into(),
+            closed: false,
             fixed: HashMap::new(),
             fixed_reverse: HashMap::new(),
             parents: Vec::new(),
             leased: HashMap::new(),
             leased_reverse: HashMap::new(),
         }
+    }
+
+    /// The network has moved, or become open or closed; names stay as they are until they are set again.
+    pub fn place(&mut self, domain: &HostName, subnet: Ipv4Net, closed: bool) {
+        self.domain = encode_name(domain).into();
+        self.subnet = subnet;
+        self.closed = closed;
     }
 
     /// Replaces the names of the configuration.
@@ -129,9 +139,11 @@ impl Zone {
     #[must_use]
     pub fn handle(&self, bytes: &[u8]) -> DnsOutcome {
         match Query::decode(bytes) {
-            Ok(query) => self
-                .answer(&query)
-                .map_or(DnsOutcome::Forward, DnsOutcome::Answer),
+            Ok(query) => match self.answer(&query) {
+                Some(answer) => DnsOutcome::Answer(answer),
+                None if self.closed => DnsOutcome::Answer(query.failure(ResponseCode::Refused)),
+                None => DnsOutcome::Forward,
+            },
             Err(BadQuery::Silent) => DnsOutcome::Drop,
             Err(BadQuery::Answer { id, code }) => DnsOutcome::Answer(bare_answer(id, code)),
         }

@@ -218,3 +218,42 @@ fn cache_is_bounded() {
     }
     assert_eq!(cache.len(), 4_096);
 }
+
+#[test]
+fn a_closed_zone_answers_its_own_names_and_refuses_all_others() {
+    let mut zone = zone();
+    zone.place(&host("test"), "10.0.0.0/24".parse().unwrap(), true);
+    assert_eq!(ask(&zone, "web.test", RecordType::A), "NoError 10.0.0.9");
+    assert_eq!(
+        ask(&zone, "shop.example", RecordType::A),
+        "NoError 10.0.0.2"
+    );
+    for leak in ["example.com", "data.attacker.example", "unknown"] {
+        assert_eq!(ask(&zone, leak, RecordType::A), "Refused", "{leak}");
+        assert_eq!(ask(&zone, leak, RecordType::TXT), "Refused", "{leak}");
+    }
+    assert_eq!(
+        ask(&zone, "9.9.9.9.in-addr.arpa", RecordType::PTR),
+        "Refused"
+    );
+}
+
+#[test]
+fn a_zone_that_moved_answers_for_the_new_subnet_and_domain() {
+    let mut zone = zone();
+    zone.place(&host("lab"), "10.9.0.0/24".parse().unwrap(), false);
+    zone.set_static(&[StaticName {
+        name: host("dev.lab"),
+        address: Ipv4Addr::new(10, 9, 0, 2),
+        canonical: true,
+    }]);
+    assert_eq!(ask(&zone, "dev.lab", RecordType::A), "NoError 10.9.0.2");
+    assert_eq!(
+        ask(&zone, "2.0.9.10.in-addr.arpa", RecordType::PTR),
+        "NoError dev.lab."
+    );
+    assert_eq!(
+        ask(&zone, "2.0.0.10.in-addr.arpa", RecordType::PTR),
+        "forward"
+    );
+}

@@ -46,6 +46,9 @@ pub struct GatewaySettings {
     pub own_names: Vec<(HostName, Ipv4Addr)>,
     /// Names of each guest, NAME.DOMAIN first.
     pub guest_names: BTreeMap<GuestName, Vec<HostName>>,
+    /// Names that are not the network's own are refused, not asked elsewhere: a host-only network would
+    /// leak through its resolver (VMware's vmnet1 forwards nothing either). `dns = [...]` opens it.
+    pub names_stay: bool,
 }
 
 /// DHCP and DNS of one network.
@@ -78,6 +81,7 @@ impl Gateway {
             moved: BTreeMap::new(),
             events: Vec::new(),
         };
+        gateway.place_zone();
         gateway.write_static_names();
         gateway
     }
@@ -112,9 +116,10 @@ impl Gateway {
         Ok(())
     }
 
-    /// Other settings of the same subnet; leases run on where they can.
+    /// Other settings; leases run on where they can, those of another subnet end.
     pub fn reconfigure(&mut self, settings: GatewaySettings) {
         self.dhcp.reconfigure(settings.dhcp.clone());
+        let other_domain = self.settings.dhcp.domain != settings.dhcp.domain;
         self.settings = settings;
         let guests = &self.settings.guest_names;
         self.moved.retain(|guest, _| guests.contains_key(guest));
@@ -128,7 +133,28 @@ impl Gateway {
             }
         }
         self.take_changes();
+        self.place_zone();
         self.write_static_names();
+        if other_domain {
+            let leases = self.dhcp.table().leases();
+            let unnamed = leases.filter(|(_, lease)| lease.guest.is_none());
+            let named: Vec<_> = unnamed
+                .filter_map(|(address, lease)| Some((lease.host_name.clone()?, address)))
+                .collect();
+            self.zone.change(|zone| {
+                for (name, address) in &named {
+                    zone.remove_lease(*address);
+                    zone.add_lease(name, *address);
+                }
+            });
+        }
+    }
+
+    fn place_zone(&self) {
+        let dhcp = &self.settings.dhcp;
+        let (subnet, closed) = (dhcp.leases.subnet, self.settings.names_stay);
+        self.zone
+            .change(|zone| zone.place(&dhcp.domain, subnet, closed));
     }
 
     /// The zone, to share.
@@ -344,6 +370,7 @@ pub fn settings_of(
                 )
             })
             .collect(),
+        names_stay: network.kind == NetworkKind::HostOnly && network.dns.is_empty(),
     }
 }
 

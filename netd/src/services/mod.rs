@@ -3,10 +3,12 @@
 //! nothing here is per packet.
 
 pub mod api;
+pub mod clashes;
 pub mod dns_tcp;
 pub mod gateway;
 mod gvproxy;
 pub mod handover;
+pub mod host_watch;
 pub mod inotify;
 pub mod journal;
 pub mod links;

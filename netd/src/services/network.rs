@@ -9,6 +9,7 @@ use std::time::Instant;
 use control::config::{Config, Network, NetworkKind};
 use control::events::{EventBody, EventLog, timestamp};
 use control::failure::Failure;
+use control::host_network;
 use control::mac::MacAddress;
 use control::names::{GuestName, HostName, NetworkName};
 use control::paths::Paths;
@@ -190,7 +191,7 @@ impl RunningNetwork {
         lock(&self.links).records.clone()
     }
 
-    /// Other settings of the same subnet.
+    /// Other settings. With another subnet, guests keep the last part of their addresses where there is room.
     ///
     /// # Errors
     /// When the packet thread is gone.
@@ -199,11 +200,17 @@ impl RunningNetwork {
             .guests_on(&network.name)
             .map(|guest| guest.mac)
             .collect();
+        let had = self.config().subnet;
+        let now = network.subnet;
+        let keep = move |address| match had == now {
+            true => Some(address),
+            false => host_network::moved(address, had, now),
+        };
         let known = self
             .with_services(move |gateway| {
                 let table = gateway.dhcp_server().table();
                 macs.into_iter()
-                    .filter_map(|mac| table.address_of(mac).map(|address| (mac, address)))
+                    .filter_map(|mac| Some((mac, keep(table.address_of(mac)?)?)))
                     .collect::<BTreeMap<_, _>>()
             })
             .await?;

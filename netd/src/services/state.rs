@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::datapath::LinkTransport;
+use crate::services::clashes::Clashes;
 use crate::services::links;
 use crate::services::network::{Moved, RunningNetwork, lock};
 use crate::services::ports::{Origin, PortTable};
@@ -98,6 +99,8 @@ pub struct State {
     pub events: EventLog,
     /// When it started, RFC 3339.
     pub started: String,
+    /// Subnets that the host uses too.
+    pub clashes: Clashes,
     config: Mutex<Arc<Config>>,
     networks: Mutex<BTreeMap<NetworkName, Slot>>,
     running: tokio::sync::Mutex<Running>,
@@ -142,6 +145,7 @@ impl State {
             ports: tokio::sync::Mutex::new(PortTable::new(events.clone())),
             events,
             started: timestamp_now(),
+            clashes: Clashes::default(),
             config: Mutex::new(Arc::new(config.clone())),
             networks: Mutex::default(),
             running: tokio::sync::Mutex::default(),
@@ -201,6 +205,7 @@ impl State {
     pub async fn problems(&self) -> Vec<String> {
         let mut problems = lock(&self.problems).clone();
         problems.extend(self.ports.lock().await.problems());
+        problems.extend(self.clashes.problems());
         for network in self.networks() {
             problems.extend(network.problems());
         }
@@ -352,17 +357,15 @@ impl State {
         self.open_doors(&config, &mut running, &mut changes).await;
         self.publish_all(&config, &mut changes).await;
         lock(&self.problems).clone_from(&changes.problems);
+        self.clashes.look(&config, &self.events);
+        changes.problems.extend(self.clashes.problems());
         changes
     }
 
     async fn stop_networks(&self, config: &Config, running: &mut Running, changes: &mut Changes) {
+        // Another subnet is a change of settings: links, and the guests behind them, stay.
         let stays = |slot: &Slot| {
-            let had = slot.network.config();
-            let wanted = config.networks.get(slot.network.name());
-            // With another subnet the packet thread would have to end every flow anyway.
-            let same_place = wanted
-                .is_some_and(|wanted| wanted.subnet == had.subnet && wanted.gateway == had.gateway);
-            same_place && !slot.news.is_finished()
+            config.networks.contains_key(slot.network.name()) && !slot.news.is_finished()
         };
         let gone: Vec<Slot> = {
             let mut networks = lock(&self.networks);

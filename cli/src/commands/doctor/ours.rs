@@ -267,25 +267,12 @@ fn hosts_files(config: &Config) -> Check {
 
 fn subnets(config: &Config, used: &[UsedSubnet]) -> Check {
     let name = "subnets";
-    for network in config.networks.values() {
-        if let Some(other) = host_network::clash(network.subnet, used) {
-            let evidence = format!(
-                "network {} has {}, but {} leads to {}",
-                network.name, network.subnet, other.interface, other.subnet
-            );
-            let free = host_network::free_subnet(used)
-                .map(|subnet| subnet.to_string())
-                .unwrap_or_default();
-            let fix = format!(
-                "write subnet = \"{free}\" into [network.{}], then: sharectl down && sharectl up",
-                network.name
-            );
-            // Guests of a host-only network lose nothing but the host's own neighbours.
-            return match network.kind {
-                NetworkKind::Nat => Check::failed(name, evidence, fix),
-                NetworkKind::HostOnly => Check::warning(name, evidence, fix),
-            };
-        }
+    if let Some(clash) = host_network::clashes(config, used).first() {
+        // Guests of a host-only network lose nothing but the host's own neighbours.
+        return match clash.kind {
+            NetworkKind::Nat => Check::failed(name, clash.to_string(), clash.remedy()),
+            NetworkKind::HostOnly => Check::warning(name, clash.to_string(), clash.remedy()),
+        };
     }
     let all = crate::output::comma_list(config.networks.values().map(|network| network.subnet));
     Check::ok(
@@ -342,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn clash_names_both_sides_and_a_free_subnet() {
+    fn clash_names_both_sides_and_the_command_that_ends_it() {
         let used = [UsedSubnet {
             subnet: "192.168.0.0/16".parse().unwrap(),
             interface: "tun0".to_owned(),
@@ -351,9 +338,9 @@ mod tests {
         assert_eq!(check.state, State::Failed);
         assert_eq!(
             check.evidence,
-            "network vmnet8 has 192.168.130.0/24, but tun0 leads to 192.168.0.0/16"
+            "network vmnet8 has 192.168.130.0/24, but tun0 of this host leads to 192.168.0.0/16"
         );
-        assert!(check.fix.unwrap().contains("10.130.0.0/24"));
+        assert_eq!(check.fix.unwrap(), "sharectl network renumber vmnet8");
         assert_eq!(subnets(&config(""), &[]).state, State::Ok);
     }
 

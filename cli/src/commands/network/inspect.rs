@@ -6,7 +6,7 @@ use control::paths::Daemon;
 use serde::Serialize;
 
 use crate::commands::{guest, network};
-use crate::context::{Context, unknown};
+use crate::context::Context;
 use crate::error::Outcome;
 
 /// Show a network: configuration, guests, connections, counters, as JSON
@@ -29,17 +29,7 @@ struct Inspection<'c> {
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let config = context.config()?;
-    let Some(configuration) = config.networks.get(&args.network) else {
-        let known = config.networks.keys().map(NetworkName::as_str);
-        let add = format!("write [network.{}] into the file", args.network);
-        return Err(unknown(
-            "network",
-            args.network.as_str(),
-            known,
-            &context.paths.config,
-            &add,
-        ));
-    };
+    let configuration = network::find(context, &config, &args.network)?;
     let live: Option<Vec<NetworkStatus>> = context.ask_if_up(Daemon::Netd, "/v1/networks");
     let running = live.is_some();
     let networks = live.unwrap_or_else(|| network::configured(&config, &context.paths));

@@ -169,7 +169,7 @@ fn network(
         .kind
         .as_ref()
         .and_then(|k| read_word(findings, (&owner, "type"), k, &kinds))
-        .unwrap_or(NetworkKind::Nat);
+        .unwrap_or_else(|| usual_kind(&name));
     let domain = raw
         .domain
         .as_ref()
@@ -205,6 +205,14 @@ fn network(
         dns,
         listen,
         name,
+    }
+}
+
+/// What VMware has under that name.
+fn usual_kind(name: &NetworkName) -> NetworkKind {
+    match name.as_str() {
+        "vmnet1" => NetworkKind::HostOnly,
+        _ => NetworkKind::Nat,
     }
 }
 

@@ -1,0 +1,134 @@
+//! `sharectl network renumber`: another subnet for a network, with everything that stands in the file.
+
+use std::net::Ipv4Addr;
+
+use control::config::Network;
+use control::host_network;
+use control::names::{GuestName, NetworkName};
+use control::paths::Daemon;
+use ipnet::Ipv4Net;
+
+use super::create::{free_subnet, used_subnets};
+use super::find;
+use crate::context::Context;
+use crate::edit::{Draft, document};
+use crate::error::{CliError, Outcome};
+
+/// Give a network another subnet
+///
+/// Reserved addresses of guests move along and keep their last part. netd follows at once: leases, names
+/// and published ports too. A guest that runs learns its new address when it asks for one.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  sharectl network renumber vmnet8\n  sharectl network renumber vmnet8 --subnet 10.9.0.0/24"
+)]
+pub(crate) struct Args {
+    /// As in `sharectl network ls`
+    #[arg(value_name = "NAME")]
+    network: NetworkName,
+    /// ADDRESS/PREFIX, instead of a free one
+    #[arg(long)]
+    subnet: Option<Ipv4Net>,
+    /// Say what would be changed, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(crate) fn run(context: &Context, args: Args) -> Outcome {
+    let used = used_subnets(context);
+    let mut draft = Draft::open(&context.paths.config)?;
+    let config = draft.config()?;
+    let network = find(context, &config, &args.network)?;
+    let subnet = match args.subnet {
+        Some(subnet) => subnet,
+        None => free_subnet(&config, None, &used)?,
+    };
+    if let Some(other) = host_network::clash(subnet, &used) {
+        return Err(CliError::conflict(
+            format!("{} of this host leads to {}", other.interface, other.subnet),
+            "leave --subnet out: a free one is chosen then",
+        ));
+    }
+    document::set_value(
+        &mut draft.document,
+        &["network", network.name.as_str()],
+        "subnet",
+        subnet.to_string(),
+    )?;
+    let mut moved: Vec<(GuestName, Ipv4Addr)> = Vec::new();
+    for guest in config.guests_on(&network.name) {
+        let Some(address) = guest.address else {
+            continue;
+        };
+        let Some(there) = host_network::moved(address, network.subnet, subnet) else {
+            return Err(CliError::conflict(
+                format!(
+                    "address {address} of guest {} has no place in {subnet}",
+                    guest.name
+                ),
+                format!(
+                    "name a larger one: --subnet ADDRESS/{}",
+                    network.subnet.prefix_len()
+                ),
+            ));
+        };
+        document::set_value(
+            &mut draft.document,
+            &["guest", guest.name.as_str()],
+            "address",
+            there.to_string(),
+        )?;
+        moved.push((guest.name.clone(), there));
+    }
+    let left = left_behind(&draft, network);
+    let was = network.subnet;
+    if args.dry_run {
+        draft.config()?;
+    } else {
+        draft.commit()?;
+        context.reload(&Daemon::ALL)?;
+    }
+    for (line, address) in &left {
+        context.out.warning(&format!(
+            "{}:{line} still says {address}, which was in {was}",
+            context.paths.config.display()
+        ));
+    }
+    let verb = if args.dry_run { "would get" } else { "has" };
+    let mut sentence = format!("network {} {verb} {subnet} in place of {was}", args.network);
+    for (guest, address) in &moved {
+        sentence.push_str(&format!("\nguest {guest} {verb} {address}"));
+    }
+    context.out.done(
+        &sentence,
+        &serde_json::json!({
+            "network": args.network,
+            "was": was,
+            "subnet": subnet,
+            "guests": moved.iter().map(|(guest, address)| (guest.to_string(), address.to_string())).collect::<std::collections::BTreeMap<_, _>>(),
+        }),
+    )?;
+    if !args.dry_run {
+        context.out.note(
+            "a guest that runs keeps its old address until it asks again: renew its lease there, or reboot it",
+        );
+    }
+    Ok(())
+}
+
+/// Addresses of the old subnet that the file still has, with their lines: only a person knows what they are for.
+fn left_behind(draft: &Draft, network: &Network) -> Vec<(usize, Ipv4Addr)> {
+    let text = draft.document.to_string();
+    let mut found = Vec::new();
+    for (line, number) in text.lines().zip(1..) {
+        let code = line.split('#').next().unwrap_or_default();
+        for word in code.split(|c: char| !c.is_ascii_digit() && c != '.') {
+            if let Ok(address) = word.parse::<Ipv4Addr>()
+                && network.subnet.contains(&address)
+            {
+                found.push((number, address));
+            }
+        }
+    }
+    found
+}
