@@ -14,6 +14,9 @@ const VERBS: &[&str] = &[
     "config show",
     "config schema",
     "config path",
+    "network create",
+    "network rm",
+    "network renumber",
     "network ls",
     "network inspect",
     "guest add",
@@ -91,7 +94,7 @@ fn front_page() {
         out:   down         Stop the daemons, and take our block out of the hosts files first
         out:   status       Show the daemons, guests and shares, and what is wrong with them
         out:   config       The configuration: check it, show what it means, its schema and place
-        out:   network      Networks: list, look at one
+        out:   network      Networks: create, remove, renumber, list, look at one
         out:   guest        Guests: add, remove, list, start, plug in
         out:   share        Shares: add, remove, list folders of the host that guests see
         out:   port         Published ports: publish, unpublish, list

@@ -191,19 +191,36 @@ fn a_network_is_created_on_a_free_subnet_and_removed() {
     let before = place.config();
     place
         .run("network create lab --subnet 10.255.254.0/24 --domain lab.test --dry-run")
-        .is(expect![[r#""#]]);
+        .is(expect![[r#"
+            exit 0
+            out: network lab would be added: nat, 10.255.254.0/24, gateway 10.255.254.1
+        "#]]);
     assert_eq!(place.config(), before);
     place
         .run("network create vmnet1 --subnet 10.255.254.0/24")
-        .is(expect![[r#""#]]);
-    assert!(place.config().starts_with(&before));
+        .is(expect![[r#"
+            exit 0
+            out: network vmnet1 added: host-only, 10.255.254.0/24, gateway 10.255.254.1
+            err: note: netd is not running; it takes effect at: sharectl up
+            err: note: next: sharectl guest add NAME --network vmnet1
+        "#]]);
+    let written = "[network.vmnet1]\nsubnet = \"10.255.254.0/24\"\n";
+    assert!(place.config().contains(written), "{}", place.config());
     place.run("network create lab").exits(0);
     let free = place.run("network inspect lab").json()["configuration"]["subnet"].clone();
     assert!(free.as_str().unwrap().ends_with(".0/24"), "{free}");
     place.run("network rm vmnet9").exits(1).says("no network");
     place.run("network rm lab").exits(0);
-    place.run("network rm vmnet1").is(expect![[r#""#]]);
-    place.run("network rm vmnet8").is(expect![[r#""#]]);
+    place.run("network rm vmnet1").is(expect![[r#"
+        exit 0
+        out: network vmnet1 removed
+        err: note: netd, sharefs and hostsync are not running; it takes effect at: sharectl up
+    "#]]);
+    place.run("network rm vmnet8").is(expect![[r#"
+        exit 4
+        err: error: network "vmnet8" has guests: dev
+        err: hint: move them: sharectl network rm vmnet8 --move-to NETWORK, or: sharectl guest rm NAME
+    "#]]);
 }
 
 #[test]
@@ -213,9 +230,11 @@ fn guests_of_a_removed_network_move_and_the_built_in_network_keeps_its_guests() 
         .run("network create lab --subnet 10.255.254.0/24")
         .exits(0);
     place.run("guest add web --network lab").exits(0);
-    place
-        .run("network rm lab --move-to vmnet8")
-        .is(expect![[r#""#]]);
+    place.run("network rm lab --move-to vmnet8").is(expect![[r#"
+            exit 0
+            out: network lab removed; web now on vmnet8
+            err: note: netd, sharefs and hostsync are not running; it takes effect at: sharectl up
+        "#]]);
     let config = place.config();
     assert!(
         config.contains("[network.vmnet8]\nsubnet = \"192.168.130.0/24\""),
@@ -235,8 +254,20 @@ fn guests_of_a_removed_network_move_and_the_built_in_network_keeps_its_guests() 
 fn renumbering_keeps_last_parts_and_comments_and_says_what_is_left() {
     let place = Place::with(&format!("{CONFIG}\"gw.test\" = \"192.168.130.1\"\n"));
     let line = "network renumber vmnet8 --subnet 10.255.254.0/24";
-    place.run(&format!("{line} --dry-run")).is(expect![[r#""#]]);
-    place.run(line).is(expect![[r#""#]]);
+    place.run(&format!("{line} --dry-run")).is(expect![[r#"
+        exit 0
+        out: network vmnet8 would get 10.255.254.0/24 in place of 192.168.130.0/24
+        out: guest dev would get 10.255.254.5
+        err: warning: $T/config.toml:16 still says 192.168.130.1, which was in 192.168.130.0/24
+    "#]]);
+    place.run(line).is(expect![[r#"
+        exit 0
+        out: network vmnet8 has 10.255.254.0/24 in place of 192.168.130.0/24
+        out: guest dev has 10.255.254.5
+        err: note: netd, sharefs and hostsync are not running; it takes effect at: sharectl up
+        err: warning: $T/config.toml:16 still says 192.168.130.1, which was in 192.168.130.0/24
+        err: note: a guest that runs keeps its old address until it asks again: renew its lease there, or reboot it
+    "#]]);
     let config = place.config();
     assert!(config.contains("address = \"10.255.254.5\""), "{config}");
     assert!(config.contains("# used by everyone"), "{config}");
