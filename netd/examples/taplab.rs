@@ -178,7 +178,7 @@ fn main() -> anyhow::Result<()> {
             })?;
             let publish = NewPublish {
                 protocol,
-                address: Some(GUEST),
+                address: Some(GUEST.into()),
                 port: *guest,
                 sockets,
             };

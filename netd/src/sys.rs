@@ -9,7 +9,7 @@
 use std::ffi::c_int;
 use std::io::{self, IoSlice};
 use std::mem::{MaybeUninit, size_of, zeroed};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -97,16 +97,21 @@ pub fn tap_has_header(tap: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(flags & libc::IFF_VNET_HDR != 0)
 }
 
-/// Asks for ICMP errors on a datagram socket's error queue (IP_RECVERR).
-pub fn receive_errors(socket: BorrowedFd<'_>) -> io::Result<()> {
+/// Asks for ICMP errors on a datagram socket's error queue (IP_RECVERR, IPV6_RECVERR).
+pub fn receive_errors(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
+    let (level, option) = if ipv6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_RECVERR)
+    };
     let on: c_int = 1;
     let length = libc::socklen_t::try_from(size_of::<c_int>()).unwrap_or(4);
     // SAFETY: the option is one int, which lives through the call.
     checked(unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_RECVERR,
+            level,
+            option,
             (&raw const on).cast(),
             length,
         )
@@ -118,10 +123,10 @@ pub fn receive_errors(socket: BorrowedFd<'_>) -> io::Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueuedError {
     /// Where the failed datagram was going.
-    pub destination: SocketAddrV4,
+    pub destination: SocketAddr,
     /// The errno.
     pub errno: i32,
-    /// The ICMP type and code, if an ICMP message caused it.
+    /// The type and code, if an ICMP or ICMPv6 message (by the family of `destination`) caused it.
     pub icmp: Option<(u8, u8)>,
     /// For "fragmentation needed": the MTU.
     pub info: u32,
@@ -129,12 +134,13 @@ pub struct QueuedError {
 
 /// Takes one entry off the error queue; `None` = empty.
 pub fn next_error(socket: BorrowedFd<'_>) -> Option<QueuedError> {
-    let mut address = MaybeUninit::<libc::sockaddr_in>::zeroed();
+    // `sockaddr_in6` has room for both families and is aligned for both.
+    let mut address = MaybeUninit::<libc::sockaddr_in6>::zeroed();
     let mut control = [0_u64; 32];
     // SAFETY: `msghdr` is plain data for which all zeroes is valid.
     let mut message: libc::msghdr = unsafe { zeroed() };
     message.msg_name = address.as_mut_ptr().cast();
-    message.msg_namelen = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).unwrap_or(16);
+    message.msg_namelen = libc::socklen_t::try_from(size_of::<libc::sockaddr_in6>()).unwrap_or(28);
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control);
     // SAFETY: every pointer in `message` is to a local that outlives the call, with its true length;
@@ -151,18 +157,25 @@ pub fn next_error(socket: BorrowedFd<'_>) -> Option<QueuedError> {
     }
     // SAFETY: zeroed at first and maybe filled by the kernel: initialised either way.
     let address = unsafe { address.assume_init() };
-    let destination = SocketAddrV4::new(
-        Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)),
-        u16::from_be(address.sin_port),
-    );
+    let destination = if c_int::from(address.sin6_family) == libc::AF_INET6 {
+        let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
+        SocketAddr::from((ip, u16::from_be(address.sin6_port)))
+    } else {
+        // SAFETY: the kernel wrote a `sockaddr_in` (or nothing, and zeroes are valid) into the larger structure,
+        // whose alignment is no less.
+        let address = unsafe { (&raw const address).cast::<libc::sockaddr_in>().read() };
+        let ip = Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr));
+        SocketAddr::from((ip, u16::from_be(address.sin_port)))
+    };
     // SAFETY: `message` describes the control buffer that the kernel just filled.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     while let Some(present) = NonNull::new(header) {
         // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR only give headers that lie inside the buffer, aligned by `[u64]`.
         let entry = unsafe { present.as_ref() };
         let room = size_of::<libc::sock_extended_err>() + size_of::<libc::cmsghdr>();
-        if entry.cmsg_level == libc::IPPROTO_IP
-            && entry.cmsg_type == libc::IP_RECVERR
+        let kind = (entry.cmsg_level, entry.cmsg_type);
+        if (kind == (libc::IPPROTO_IP, libc::IP_RECVERR)
+            || kind == (libc::IPPROTO_IPV6, libc::IPV6_RECVERR))
             && entry.cmsg_len >= room
         {
             // SAFETY: the entry says that it holds a `sock_extended_err`, and its length was checked.
@@ -171,8 +184,9 @@ pub fn next_error(socket: BorrowedFd<'_>) -> Option<QueuedError> {
                     .cast::<libc::sock_extended_err>()
                     .read_unaligned()
             };
-            let icmp = (error.ee_origin == libc::SO_EE_ORIGIN_ICMP)
-                .then_some((error.ee_type, error.ee_code));
+            let from_network =
+                [libc::SO_EE_ORIGIN_ICMP, libc::SO_EE_ORIGIN_ICMP6].contains(&error.ee_origin);
+            let icmp = from_network.then_some((error.ee_type, error.ee_code));
             return Some(QueuedError {
                 destination,
                 errno: i32::try_from(error.ee_errno).unwrap_or(0),
@@ -197,19 +211,31 @@ pub fn send_segments(
     socket: BorrowedFd<'_>,
     parts: &[IoSlice<'_>],
     size: u16,
-    to: SocketAddrV4,
+    to: SocketAddr,
 ) -> io::Result<()> {
     const CONTROL: usize = 32;
-    // SAFETY: `sockaddr_in` is plain data for which all zeroes is valid.
-    let mut address: libc::sockaddr_in = unsafe { zeroed() };
-    address.sin_family = libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default();
-    address.sin_port = to.port().to_be();
-    address.sin_addr.s_addr = u32::from(*to.ip()).to_be();
+    // SAFETY: `sockaddr_in` and `sockaddr_in6` are plain data for which all zeroes is valid.
+    let (mut v4, mut v6): (libc::sockaddr_in, libc::sockaddr_in6) = unsafe { zeroed() };
+    let (name, name_length): (*mut libc::c_void, usize) = match to {
+        SocketAddr::V4(to) => {
+            v4.sin_family = libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default();
+            v4.sin_port = to.port().to_be();
+            v4.sin_addr.s_addr = u32::from(*to.ip()).to_be();
+            ((&raw mut v4).cast(), size_of_val(&v4))
+        }
+        SocketAddr::V6(to) => {
+            v6.sin6_family = libc::sa_family_t::try_from(libc::AF_INET6).unwrap_or_default();
+            v6.sin6_port = to.port().to_be();
+            v6.sin6_addr.s6_addr = to.ip().octets();
+            v6.sin6_scope_id = to.scope_id();
+            ((&raw mut v6).cast(), size_of_val(&v6))
+        }
+    };
     let mut control = [0_u64; CONTROL / 8];
     // SAFETY: `msghdr` is plain data for which all zeroes is valid.
     let mut message: libc::msghdr = unsafe { zeroed() };
-    message.msg_name = (&raw mut address).cast();
-    message.msg_namelen = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).unwrap_or(16);
+    message.msg_name = name;
+    message.msg_namelen = libc::socklen_t::try_from(name_length).unwrap_or_default();
     // The kernel only reads through this pointer; `IoSlice` has the layout of `iovec`.
     message.msg_iov = parts.as_ptr().cast::<libc::iovec>().cast_mut();
     message.msg_iovlen = parts.len();
@@ -312,34 +338,36 @@ mod tests {
 
     #[test]
     fn one_call_sends_many_datagrams() {
-        let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let std::net::SocketAddr::V4(to) = receiver.local_addr().unwrap() else {
-            panic!()
-        };
-        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let parts = [IoSlice::new(b"onetwo"), IoSlice::new(b"thr")];
-        send_segments(sender.as_fd(), &parts, 3, to).unwrap();
-        let mut buffer = [0; 16];
-        for expected in [b"one", b"two", b"thr"] {
-            let count = receiver.recv(&mut buffer).unwrap();
-            assert_eq!(&buffer[..count], expected);
+        for loopback in ["127.0.0.1:0", "[::1]:0"] {
+            let receiver = std::net::UdpSocket::bind(loopback).unwrap();
+            let sender = std::net::UdpSocket::bind(loopback).unwrap();
+            let parts = [IoSlice::new(b"onetwo"), IoSlice::new(b"thr")];
+            let to = receiver.local_addr().unwrap();
+            send_segments(sender.as_fd(), &parts, 3, to).unwrap();
+            let mut buffer = [0; 16];
+            for expected in [b"one", b"two", b"thr"] {
+                let count = receiver.recv(&mut buffer).unwrap();
+                assert_eq!(&buffer[..count], expected);
+            }
         }
     }
 
     #[test]
     fn a_refused_datagram_is_read_from_the_error_queue() {
-        let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let destination = closed.local_addr().unwrap();
-        drop(closed);
-        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-        receive_errors(socket.as_fd()).unwrap();
-        assert_eq!(next_error(socket.as_fd()), None);
-        socket.send_to(b"x", destination).unwrap();
-        let error = next_error(socket.as_fd()).unwrap();
-        assert_eq!(std::net::SocketAddr::V4(error.destination), destination);
-        assert_eq!(
-            (error.errno, error.icmp),
-            (libc::ECONNREFUSED, Some((3, 3)))
-        );
+        for (any, loopback, icmp) in [
+            ("0.0.0.0:0", "127.0.0.1:0", (3, 3)),
+            ("[::]:0", "[::1]:0", (1, 4)),
+        ] {
+            let closed = std::net::UdpSocket::bind(loopback).unwrap();
+            let destination = closed.local_addr().unwrap();
+            drop(closed);
+            let socket = std::net::UdpSocket::bind(any).unwrap();
+            receive_errors(socket.as_fd(), destination.is_ipv6()).unwrap();
+            assert_eq!(next_error(socket.as_fd()), None);
+            socket.send_to(b"x", destination).unwrap();
+            let error = next_error(socket.as_fd()).unwrap();
+            assert_eq!(error.destination, destination);
+            assert_eq!((error.errno, error.icmp), (libc::ECONNREFUSED, Some(icmp)));
+        }
     }
 }

@@ -63,7 +63,7 @@ fn publish(
     let (reply, answer) = tokio::sync::oneshot::channel();
     let publish = NewPublish {
         protocol,
-        address: Some(guest.address),
+        address: Some(guest.address.into()),
         port,
         sockets,
     };
@@ -478,7 +478,7 @@ fn a_tcp_service_of_the_gateway_is_a_stream_for_the_daemon() {
             peer,
             stream,
             ..
-        } if peer.0 == address => Some(stream),
+        } if peer.ip() == address => Some(stream),
         _ => None,
     });
     stream.set_nonblocking(false).unwrap();

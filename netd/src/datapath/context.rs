@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use control::mac::MacAddress;
@@ -16,6 +16,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::messages::Notice;
 use crate::engine::arp;
 use crate::engine::counters::NetworkCounters;
+use crate::engine::ends::Addresses;
 use crate::engine::icmp::{self, Quoted, Unreachable};
 use crate::engine::neighbour::Neighbours;
 use crate::engine::offload::Offload;
@@ -96,7 +97,7 @@ pub(super) struct Context {
     /// Streams with gathered frames.
     pub(super) dirty: Vec<LinkId>,
     /// Addresses that became known in this turn: flows may wait for them.
-    pub(super) found: Vec<Ipv4Addr>,
+    pub(super) found: Vec<IpAddr>,
     notices: Sender<Notice>,
     /// News that the daemon must not miss, while its queue is full.
     unsent: VecDeque<Notice>,
@@ -206,42 +207,52 @@ impl Context {
     }
 
     /// From one of our addresses (or the far end we stand for) to a guest.
-    pub(super) fn path(&self, from: Ipv4Addr, to: Ipv4Addr, place: Place) -> Path {
+    pub(super) fn path(&self, addresses: Addresses, place: Place) -> Path {
         Path {
             source_mac: self.settings.gateway_mac,
             destination_mac: place.mac,
-            source: from,
-            destination: to,
+            addresses,
         }
     }
 
     /// Tells a guest that its packet cannot be delivered; the gateway is the one who says so.
     pub(super) fn send_unreachable(&mut self, place: Place, reason: Unreachable, quoted: &Quoted) {
-        let from = if reason == Unreachable::Port {
-            quoted.destination
-        } else {
-            self.settings.gateway
-        };
-        let path = self.path(from, quoted.source, place);
+        let mut addresses = quoted.addresses.reversed();
+        if reason != Unreachable::Port {
+            match &mut addresses {
+                Addresses::V4 { source, .. } => *source = self.settings.gateway,
+                Addresses::V6 { source, .. } => match self.settings.ipv6 {
+                    Some(ours) => *source = ours.gateway,
+                    None => return,
+                },
+            }
+        }
+        let path = self.path(addresses, place);
         self.send_built(place.link, |frame| {
             icmp::unreachable(frame, &path, reason, quoted)
         });
     }
 
-    /// A broadcast ARP request.
-    pub(super) fn ask_arp(&mut self, address: Ipv4Addr) {
-        let request = arp::request(&self.settings, address);
-        self.flood(None, &request, &Offload::default());
+    /// Asks every guest whose address this is.
+    pub(super) fn ask_who_has(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => {
+                let request = arp::request(&self.settings, address);
+                self.flood(None, &request, &Offload::default());
+            }
+            IpAddr::V6(_) => {}
+        }
     }
 
     /// Whether a guest may use this source address, and notes where the address lives.
-    pub(super) fn source_allowed(&mut self, address: Ipv4Addr, place: Place) -> bool {
-        let ours = address == self.settings.gateway || address == self.settings.host_internal;
+    pub(super) fn source_allowed(&mut self, address: IpAddr, place: Place) -> bool {
+        let ours = self.settings.is_ours(address);
         let foreign = self
-            .services
-            .owner_of(address)
+            .settings
+            .ipv4_of(address)
+            .and_then(|address| self.services.owner_of(address))
             .is_some_and(|owner| owner != place.mac);
-        if ours || foreign || !self.settings.subnet.contains(&address) {
+        if ours || foreign || !self.settings.is_local(address) {
             if let Some(link) = self.link(place.link) {
                 link.counters.spoofed += 1;
             }
@@ -315,7 +326,7 @@ impl Context {
         &mut self,
         link: LinkId,
         protocol: &'static str,
-        to: SocketAddrV4,
+        destination: SocketAddr,
         reason: &'static str,
     ) {
         let due = self
@@ -329,7 +340,7 @@ impl Context {
         let notice = Notice::Refused {
             guest: self.guest_on(link).cloned(),
             protocol,
-            destination: SocketAddr::V4(to),
+            destination,
             reason,
             more: self.refusals.more,
         };

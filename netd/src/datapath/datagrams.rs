@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::io::IoSlice;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use control::port::Protocol;
@@ -14,14 +14,15 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::context::{Context, Place, Source};
+use super::errors;
 use super::gather::GATHER_PARTS;
 use super::messages::FlowSnapshot;
+use crate::engine::ends::{Addresses, Key};
 use crate::engine::fragment::pieces;
 use crate::engine::icmp::{Quoted, Unreachable};
 use crate::engine::nat::{self, Target};
 use crate::engine::packet::{
-    DONT_FRAGMENT, IPV4, Ipv4Fields, MORE_FRAGMENTS, PROTOCOL_UDP, UDP, udp_header, write_ipv4,
-    write_udp_frame,
+    FRAGMENT, PROTOCOL_UDP, Piece, UDP, push_piece_headers, udp_header, write_udp_frame,
 };
 use crate::engine::recent::Recent;
 use crate::io::host;
@@ -31,15 +32,12 @@ const TURN: usize = 64;
 /// Far ends that a mapping remembers; the one added longest ago is forgotten.
 const PEERS: usize = 64;
 
-/// Two ends as the guest sees them.
-type Ends = ((Ipv4Addr, u16), (Ipv4Addr, u16));
-
 struct Mapping {
     socket: OwnedFd,
     place: Place,
     /// Addresses (as the host sees them) that may answer.
-    peers: Vec<Ipv4Addr>,
-    last_peer: Ipv4Addr,
+    peers: Vec<IpAddr>,
+    last_peer: IpAddr,
     bytes_out: u64,
     bytes_in: u64,
 }
@@ -55,8 +53,7 @@ struct Client {
 /// A datagram of a guest.
 #[derive(Clone, Copy)]
 pub(super) struct Datagram<'a> {
-    pub(super) source: (Ipv4Addr, u16),
-    pub(super) destination: (Ipv4Addr, u16),
+    pub(super) key: Key,
     /// Several slices are as many datagrams (gathered ones).
     pub(super) payload: &'a [&'a [u8]],
     /// The one slice is many datagrams of this size (USO); 0 = it is one.
@@ -65,13 +62,13 @@ pub(super) struct Datagram<'a> {
 
 #[derive(Default)]
 pub(super) struct Datagrams {
-    mappings: Recent<(Ipv4Addr, u16), Mapping>,
-    clients: Recent<Ends, Client>,
+    mappings: Recent<SocketAddr, Mapping>,
+    clients: Recent<Key, Client>,
     /// (published socket, client) -> the client's slot.
     by_client: HashMap<(u32, SocketAddr), u32>,
     buffer: Vec<u8>,
     frame: Vec<u8>,
-    identification: u16,
+    identification: u32,
     next_port: u16,
 }
 
@@ -88,7 +85,7 @@ impl Datagrams {
         datagram: &Datagram<'_>,
         published: impl Fn(u32) -> Option<&'p OwnedFd>,
     ) {
-        if let Some(slot) = self.clients.find(&(datagram.source, datagram.destination)) {
+        if let Some(slot) = self.clients.find(&datagram.key) {
             self.clients.touch(slot, context.now);
             if let Some((_, client)) = self.clients.at_mut(slot)
                 && let Some(socket) = published(client.socket)
@@ -99,7 +96,7 @@ impl Datagrams {
             }
             return;
         }
-        let destination = SocketAddrV4::new(datagram.destination.0, datagram.destination.1);
+        let destination = datagram.key.remote();
         let to = match nat::outbound(&context.settings, Protocol::Udp, destination) {
             Ok(Target::HostLoopback(to) | Target::Remote(to)) => to,
             Ok(Target::Gateway(_)) => return,
@@ -109,7 +106,7 @@ impl Datagrams {
                 if !matches!(
                     refusal,
                     nat::Refusal::Multicast | nat::Refusal::Reserved | nat::Refusal::ThisNetwork
-                ) && destination.ip() != &context.settings.subnet.broadcast()
+                ) && destination.ip() != context.settings.subnet.broadcast()
                 {
                     context.refused(place.link, "udp", destination, refusal.reason());
                     let reason = if refusal.looks_closed() {
@@ -117,33 +114,29 @@ impl Datagrams {
                     } else {
                         Unreachable::Prohibited
                     };
-                    context.send_unreachable(
-                        place,
-                        reason,
-                        &quote(datagram.source, datagram.destination),
-                    );
+                    context.send_unreachable(place, reason, &quote(datagram.key));
                 }
                 return;
             }
         };
-        let Some(slot) = self.mapping(context, place, datagram.source) else {
+        let Some(slot) = self.mapping(context, place, datagram.key.guest()) else {
             return;
         };
         self.mappings.touch(slot, context.now);
         let Some((_, mapping)) = self.mappings.at_mut(slot) else {
             return;
         };
-        if mapping.last_peer != *to.ip() {
-            mapping.last_peer = *to.ip();
-            if !mapping.peers.contains(to.ip()) {
+        if mapping.last_peer != to.ip() {
+            mapping.last_peer = to.ip();
+            if !mapping.peers.contains(&to.ip()) {
                 if mapping.peers.len() >= PEERS {
                     mapping.peers.remove(0);
                 }
-                mapping.peers.push(*to.ip());
+                mapping.peers.push(to.ip());
             }
         }
         mapping.bytes_out += datagram.length() as u64;
-        if let Err(error) = datagram.send(&mapping.socket, to.into()) {
+        if let Err(error) = datagram.send(&mapping.socket, to) {
             context.counters.udp_send_failed += 1;
             let reason = match error {
                 Errno::NETUNREACH | Errno::NETDOWN => Unreachable::Network,
@@ -152,27 +145,22 @@ impl Datagrams {
                 Errno::ACCESS | Errno::PERM => Unreachable::Prohibited,
                 _full_or_pending => return,
             };
-            context.send_unreachable(place, reason, &quote(datagram.source, datagram.destination));
+            context.send_unreachable(place, reason, &quote(datagram.key));
         }
     }
 
-    fn mapping(
-        &mut self,
-        context: &mut Context,
-        place: Place,
-        source: (Ipv4Addr, u16),
-    ) -> Option<u32> {
+    fn mapping(&mut self, context: &mut Context, place: Place, source: SocketAddr) -> Option<u32> {
         if let Some(slot) = self.mappings.find(&source) {
             let (_, mapping) = self.mappings.at_mut(slot)?;
             if mapping.place != place {
-                if !context.source_allowed(source.0, place) {
+                if !context.source_allowed(source.ip(), place) {
                     return None;
                 }
                 mapping.place = place;
             }
             return Some(slot);
         }
-        if !context.source_allowed(source.0, place) {
+        if !context.source_allowed(source.ip(), place) {
             return None;
         }
         while self.mappings.len() >= context.settings.limits.udp_mappings.max(1) {
@@ -180,7 +168,7 @@ impl Datagrams {
             self.mappings.remove(oldest);
             context.counters.udp_evicted += 1;
         }
-        let socket = match host::datagram() {
+        let socket = match host::datagram(source.ip()) {
             Ok(socket) => socket,
             Err(error) => {
                 context.counters.udp_send_failed += 1;
@@ -197,7 +185,7 @@ impl Datagrams {
             socket,
             place,
             peers: Vec::new(),
-            last_peer: Ipv4Addr::UNSPECIFIED,
+            last_peer: unspecified(source.ip()),
             bytes_out: 0,
             bytes_in: 0,
         };
@@ -223,9 +211,10 @@ impl Datagrams {
         let place = mapping.place;
         if flags.contains(EventFlags::ERR) {
             while let Some(error) = crate::sys::next_error(mapping.socket.as_fd()) {
-                let from = seen_from(context, SocketAddr::V4(error.destination));
-                if let (Some(reason), Some(from)) = (reason(&error), from) {
-                    context.send_unreachable(place, reason, &quote(guest, from));
+                let key =
+                    seen_from(context, error.destination).and_then(|from| Key::of(guest, from));
+                if let (Some(reason), Some(key)) = (errors::reason(&error), key) {
+                    context.send_unreachable(place, reason, &quote(key));
                 }
             }
         }
@@ -242,14 +231,14 @@ impl Datagrams {
                 | Err(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH) => continue,
                 Err(_empty) => break,
             };
-            let Ok(SocketAddr::V4(from)) = SocketAddr::try_from(from) else {
+            let Ok(from) = SocketAddr::try_from(from) else {
                 continue;
             };
-            if mapping.last_peer != *from.ip() && !mapping.peers.contains(from.ip()) {
+            if mapping.last_peer != from.ip() && !mapping.peers.contains(&from.ip()) {
                 context.counters.udp_unsolicited += 1;
                 continue;
             }
-            let Some(seen) = seen_from(context, from.into()) else {
+            let Some(key) = seen_from(context, from).and_then(|seen| Key::of(guest, seen)) else {
                 continue;
             };
             used = true;
@@ -259,7 +248,7 @@ impl Datagrams {
                 &mut self.frame,
                 &mut self.identification,
                 place,
-                (seen, guest),
+                key,
                 &self.buffer[..count],
             );
         }
@@ -274,7 +263,7 @@ impl Datagrams {
         context: &mut Context,
         socket: u32,
         descriptor: &OwnedFd,
-        guest: Option<(Ipv4Addr, u16)>,
+        guest: Option<SocketAddr>,
     ) {
         self.buffer.resize(BUFFER, 0);
         while crate::sys::next_error(descriptor.as_fd()).is_some() {}
@@ -290,16 +279,16 @@ impl Datagrams {
             let (Ok(from), Some(guest)) = (SocketAddr::try_from(from), guest) else {
                 continue;
             };
-            let Some((mac, link)) = context.neighbours.get(guest.0) else {
-                // The datagram is lost, as a router loses it while ARP is under way (RFC 1812 §3.3.2); the next is not.
-                context.ask_arp(guest.0);
+            let Some((mac, link)) = context.neighbours.get(guest.ip()) else {
+                // The datagram is lost, as a router loses it while it asks for the address (RFC 1812 §3.3.2); the next is not.
+                context.ask_who_has(guest.ip());
                 continue;
             };
             let Some(slot) = self.client(context, socket, from, guest) else {
                 continue;
             };
             self.clients.touch(slot, context.now);
-            let Some((&(_, seen), client)) = self.clients.at_mut(slot) else {
+            let Some((&key, client)) = self.clients.at_mut(slot) else {
                 continue;
             };
             client.bytes_in += count as u64;
@@ -309,7 +298,7 @@ impl Datagrams {
                 &mut self.frame,
                 &mut self.identification,
                 place,
-                (seen, guest),
+                key,
                 &self.buffer[..count],
             );
         }
@@ -320,13 +309,13 @@ impl Datagrams {
         context: &mut Context,
         socket: u32,
         from: SocketAddr,
-        guest: (Ipv4Addr, u16),
+        guest: SocketAddr,
     ) -> Option<u32> {
         if let Some(&slot) = self.by_client.get(&(socket, from)) {
             if self
                 .clients
                 .at(slot)
-                .is_some_and(|(ends, _)| ends.0 == guest)
+                .is_some_and(|(key, _)| key.guest() == guest)
             {
                 return Some(slot);
             }
@@ -337,16 +326,16 @@ impl Datagrams {
             self.drop_client(oldest);
             context.counters.udp_evicted += 1;
         }
-        let address = nat::client_seen_as(&context.settings, from);
-        let mut seen = (address, from.port());
+        let address = nat::client_seen_as(&context.settings, from, guest.ip())?;
+        let mut key = Key::of(guest, SocketAddr::new(address, from.port()))?;
         let mut tries = 0_u16;
-        while self.clients.find(&(guest, seen)).is_some() {
+        while self.clients.find(&key).is_some() {
             tries += 1;
             if tries > 1_024 {
                 return None;
             }
             self.next_port = self.next_port.wrapping_add(1) | 0x8000;
-            seen = (address, self.next_port);
+            key.ports.1 = self.next_port;
         }
         let client = Client {
             socket,
@@ -354,7 +343,7 @@ impl Datagrams {
             bytes_out: 0,
             bytes_in: 0,
         };
-        let slot = self.clients.insert((guest, seen), client, context.now);
+        let slot = self.clients.insert(key, client, context.now);
         self.by_client.insert((socket, from), slot);
         context.counters.udp_mappings += 1;
         Some(slot)
@@ -427,7 +416,7 @@ impl Datagrams {
             .map(move |(_, guest, mapping, used)| FlowSnapshot {
                 protocol: "udp",
                 guest: *guest,
-                remote: (mapping.last_peer, 0),
+                remote: SocketAddr::new(mapping.last_peer, 0),
                 outbound: true,
                 state: "open",
                 bytes_out: mapping.bytes_out,
@@ -437,10 +426,10 @@ impl Datagrams {
         let clients = self
             .clients
             .iter()
-            .map(move |(_, ends, client, used)| FlowSnapshot {
+            .map(move |(_, key, client, used)| FlowSnapshot {
                 protocol: "udp",
-                guest: ends.0,
-                remote: ends.1,
+                guest: key.guest(),
+                remote: key.remote(),
                 outbound: false,
                 state: "open",
                 bytes_out: client.bytes_out,
@@ -470,7 +459,7 @@ impl Datagram<'_> {
 
     /// Sends everything; the first error of a datagram that could not be sent.
     fn send(&self, socket: &OwnedFd, to: SocketAddr) -> rustix::io::Result<()> {
-        if let (Some(size), SocketAddr::V4(to)) = (self.common_size(), to) {
+        if let Some(size) = self.common_size() {
             let mut parts = [IoSlice::new(&[]); GATHER_PARTS];
             for (part, slice) in parts.iter_mut().zip(self.payload) {
                 *part = IoSlice::new(slice);
@@ -510,46 +499,30 @@ fn send(socket: &OwnedFd, payload: &[u8], to: SocketAddr) -> rustix::io::Result<
 }
 
 /// The far end as the guest knows it.
-fn seen_from(context: &Context, from: SocketAddr) -> Option<(Ipv4Addr, u16)> {
-    let SocketAddr::V4(from) = from else {
-        return None;
-    };
+fn seen_from(context: &Context, from: SocketAddr) -> Option<SocketAddr> {
     let address = if from.ip().is_loopback() {
-        context.settings.host_internal
+        context.settings.host_internal_like(from.ip())?
     } else {
-        *from.ip()
+        from.ip()
     };
-    Some((address, from.port()))
+    Some(SocketAddr::new(address, from.port()))
 }
 
-fn reason(error: &crate::sys::QueuedError) -> Option<Unreachable> {
-    match (error.icmp, error.errno) {
-        (Some((3, 0)), _) => Some(Unreachable::Network),
-        (Some((3, 1)), _) => Some(Unreachable::Host),
-        (Some((3, 3)), _) => Some(Unreachable::Port),
-        (Some((3, 4)), _) => Some(Unreachable::FragmentationNeeded(
-            u16::try_from(error.info).unwrap_or(u16::MAX),
-        )),
-        (Some((3, 9 | 10 | 13)), _) => Some(Unreachable::Prohibited),
-        (None, libc::EMSGSIZE) => Some(Unreachable::FragmentationNeeded(
-            u16::try_from(error.info).unwrap_or(u16::MAX),
-        )),
-        (_, libc::ECONNREFUSED) => Some(Unreachable::Port),
-        (_, libc::EHOSTUNREACH) => Some(Unreachable::Host),
-        (_, libc::ENETUNREACH) => Some(Unreachable::Network),
-        _other => None,
+fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 
-fn quote(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Quoted {
+fn quote(key: Key) -> Quoted {
     let mut start = [0; 8];
-    start[..2].copy_from_slice(&source.1.to_be_bytes());
-    start[2..4].copy_from_slice(&destination.1.to_be_bytes());
+    start[..2].copy_from_slice(&key.ports.0.to_be_bytes());
+    start[2..4].copy_from_slice(&key.ports.1.to_be_bytes());
     start[4..6].copy_from_slice(&8_u16.to_be_bytes());
     Quoted {
         protocol: PROTOCOL_UDP,
-        source: source.0,
-        destination: destination.0,
+        addresses: key.addresses,
         start,
     }
 }
@@ -558,33 +531,35 @@ fn quote(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Quoted {
 fn deliver(
     context: &mut Context,
     frame: &mut Vec<u8>,
-    identification: &mut u16,
+    identification: &mut u32,
     place: Place,
-    (from, to): Ends,
+    key: Key,
     payload: &[u8],
 ) {
-    let path = context.path(from.0, to.0, place);
-    let mtu = usize::from(context.settings.mtu);
+    let path = context.path(key.addresses.reversed(), place);
+    let ports = (key.ports.1, key.ports.0);
+    let room = usize::from(context.settings.mtu).saturating_sub(path.ip_header());
     let plain = crate::engine::offload::Offload::default();
-    if IPV4 + UDP + payload.len() <= mtu {
-        write_udp_frame(frame, &path, (from.1, to.1), payload);
+    if UDP + payload.len() <= room {
+        write_udp_frame(frame, &path, ports, payload);
         context.send(place.link, frame, &plain);
         return;
     }
     *identification = identification.wrapping_add(1);
-    let mut whole = udp_header(&path, (from.1, to.1), payload).to_vec();
+    let mut whole = udp_header(&path, ports, payload).to_vec();
     whole.extend_from_slice(payload);
-    for (start, end, more) in pieces(whole.len(), mtu) {
-        let offset = u16::try_from(start / 8).unwrap_or(0);
-        let fields = Ipv4Fields {
-            protocol: PROTOCOL_UDP,
-            payload_length: end - start,
+    let room = match key.addresses {
+        Addresses::V4 { .. } => room,
+        Addresses::V6 { .. } => room.saturating_sub(FRAGMENT),
+    };
+    for (start, end, more) in pieces(whole.len(), room) {
+        let piece = Piece {
             identification: *identification,
-            fragment: offset | if more { MORE_FRAGMENTS } else { 0 },
+            offset: u16::try_from(start / 8).unwrap_or(0),
+            more,
         };
-        debug_assert_eq!(fields.fragment & DONT_FRAGMENT, 0);
         frame.clear();
-        frame.extend_from_slice(&write_ipv4(&path, &fields));
+        push_piece_headers(frame, &path, PROTOCOL_UDP, end - start, piece);
         frame.extend_from_slice(&whole[start..end]);
         context.send(place.link, frame, &plain);
     }

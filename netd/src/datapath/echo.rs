@@ -1,7 +1,7 @@
 //! Ping to the outside through the kernel's ping sockets (icmp(7)), where net.ipv4.ping_group_range lets us.
 //! One socket for each identifier of a guest; the kernel chooses its own identifier on the wire.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
@@ -9,10 +9,11 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::context::{Context, Place, Source};
+use super::errors;
 use super::messages::FlowSnapshot;
+use crate::engine::ends::Addresses;
 use crate::engine::icmp::{self, Quoted, Unreachable};
 use crate::engine::nat;
-use crate::engine::packet::PROTOCOL_ICMP;
 use crate::engine::recent::Recent;
 use crate::io::host;
 
@@ -22,12 +23,12 @@ const IDLE: Duration = Duration::from_secs(60);
 struct Mapping {
     socket: OwnedFd,
     place: Place,
-    remote: Ipv4Addr,
+    remote: IpAddr,
 }
 
 #[derive(Default)]
 pub(super) struct Echoes {
-    mappings: Recent<(Ipv4Addr, u16), Mapping>,
+    mappings: Recent<(IpAddr, u16), Mapping>,
 }
 
 impl Echoes {
@@ -36,20 +37,16 @@ impl Echoes {
         &mut self,
         context: &mut Context,
         place: Place,
-        (source, destination): (Ipv4Addr, Ipv4Addr),
+        addresses: Addresses,
         message: &[u8],
     ) {
         let Some(start) = message.first_chunk::<8>() else {
             return;
         };
         let identifier = u16::from_be_bytes([start[4], start[5]]);
-        let quoted = Quoted {
-            protocol: PROTOCOL_ICMP,
-            source,
-            destination,
-            start: *start,
-        };
-        let to = SocketAddrV4::new(destination, 0);
+        let (source, destination) = (addresses.source(), addresses.destination());
+        let quoted = quote(addresses, *start);
+        let to = SocketAddr::new(destination, 0);
         if let Err(refusal) = nat::outside(&context.settings, destination) {
             context.counters.echo_refused += 1;
             if refusal == nat::Refusal::HostOnly {
@@ -84,8 +81,8 @@ impl Echoes {
         &mut self,
         context: &mut Context,
         place: Place,
-        key: (Ipv4Addr, u16),
-        remote: Ipv4Addr,
+        key: (IpAddr, u16),
+        remote: IpAddr,
     ) -> Option<u32> {
         if let Some(slot) = self.mappings.find(&key) {
             let (_, mapping) = self.mappings.at_mut(slot)?;
@@ -101,7 +98,7 @@ impl Echoes {
             let (oldest, _) = self.mappings.oldest()?;
             self.mappings.remove(oldest);
         }
-        let socket = match host::echo() {
+        let socket = match host::echo(remote) {
             Ok(socket) => socket,
             Err(error) => {
                 context.host_limit(
@@ -138,22 +135,15 @@ impl Echoes {
             return;
         };
         let place = mapping.place;
-        let mut start = [8, 0, 0, 0, 0, 0, 0, 0];
+        let Some(asked) = Addresses::of(guest, mapping.remote) else {
+            return;
+        };
+        let mut start = [icmp::echo_request_kind(asked), 0, 0, 0, 0, 0, 0, 0];
         start[4..6].copy_from_slice(&identifier.to_be_bytes());
         while let Some(error) = crate::sys::next_error(mapping.socket.as_fd()) {
-            let reason = match (error.icmp, error.errno) {
-                (Some((3, 0)), _) | (_, libc::ENETUNREACH) => Unreachable::Network,
-                (Some((3, 13)), _) => Unreachable::Prohibited,
-                (Some((3, _)), _) | (_, libc::EHOSTUNREACH) => Unreachable::Host,
-                _other => continue,
-            };
-            let quoted = Quoted {
-                protocol: PROTOCOL_ICMP,
-                source: guest,
-                destination: mapping.remote,
-                start,
-            };
-            context.send_unreachable(place, reason, &quoted);
+            if let Some(reason) = errors::reason(&error) {
+                context.send_unreachable(place, reason, &quote(asked, start));
+            }
         }
         let mut buffer = vec![0; 1 << 16];
         let mut used = false;
@@ -163,15 +153,18 @@ impl Echoes {
             else {
                 break;
             };
-            let Some(Ok(SocketAddr::V4(from))) = from.map(SocketAddr::try_from) else {
+            let Some(Ok(from)) = from.map(SocketAddr::try_from) else {
+                continue;
+            };
+            let Some(addresses) = Addresses::of(from.ip(), guest) else {
                 continue;
             };
             let message = &buffer[..count];
-            if message.len() < 8 || message[0] != 0 {
+            if message.len() < 8 || message[0] != icmp::echo_reply_kind(addresses) {
                 continue;
             }
             used = true;
-            let path = context.path(*from.ip(), guest, place);
+            let path = context.path(addresses, place);
             context.send_built(place.link, |frame| {
                 icmp::echo_reply_from(frame, &path, identifier, message)
             });
@@ -214,13 +207,21 @@ impl Echoes {
             .iter()
             .map(move |(_, guest, mapping, used)| FlowSnapshot {
                 protocol: "icmp",
-                guest: *guest,
-                remote: (mapping.remote, 0),
+                guest: (*guest).into(),
+                remote: SocketAddr::new(mapping.remote, 0),
                 outbound: true,
                 state: "open",
                 bytes_out: 0,
                 bytes_in: 0,
                 idle: now.saturating_duration_since(used),
             })
+    }
+}
+
+fn quote(addresses: Addresses, start: [u8; 8]) -> Quoted {
+    Quoted {
+        protocol: icmp::protocol(addresses),
+        addresses,
+        start,
     }
 }

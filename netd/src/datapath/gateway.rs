@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::context::{Context, Place};
 use super::messages::{DnsToken, Notice};
-use crate::engine::packet::{BROADCAST, Path, write_udp_frame};
+use crate::engine::ends::{Addresses, Key};
+use crate::engine::packet::{BROADCAST, Path, UDP, write_udp_frame};
 use crate::engine::services::{DhcpArrival, DhcpDestination, DnsClient, DnsOutcome};
 
 const DNS_PORT: u16 = 53;
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Waiting {
     place: Place,
-    client: (Ipv4Addr, u16),
+    query: Key,
 }
 
 #[derive(Default)]
@@ -61,8 +62,10 @@ impl Gateway {
         let path = Path {
             source_mac: context.settings.gateway_mac,
             destination_mac,
-            source: context.settings.gateway,
-            destination,
+            addresses: Addresses::V4 {
+                source: context.settings.gateway,
+                destination,
+            },
         };
         context.send_built(place.link, |frame| {
             write_udp_frame(frame, &path, (DHCP_SERVER, port), &reply.payload)
@@ -70,14 +73,9 @@ impl Gateway {
     }
 
     /// A datagram to port 53 of the gateway.
-    pub(super) fn dns(
-        &mut self,
-        context: &mut Context,
-        place: Place,
-        client: (Ipv4Addr, u16),
-        query: &[u8],
-    ) {
-        if !context.source_allowed(client.0, place) {
+    pub(super) fn dns(&mut self, context: &mut Context, place: Place, key: Key, query: &[u8]) {
+        let address = key.guest().ip();
+        if !context.source_allowed(address, place) {
             return;
         }
         context.counters.dns_queries += 1;
@@ -85,28 +83,17 @@ impl Gateway {
             .links
             .get(place.link.0 as usize)
             .and_then(|link| link.as_deref()?.guest.as_ref());
-        let outcome = context.services.dns(
-            query,
-            &DnsClient {
-                address: client.0,
-                guest,
-            },
-            context.now,
-        );
+        let outcome = context
+            .services
+            .dns(query, &DnsClient { address, guest }, context.now);
         match outcome {
-            DnsOutcome::Answer(answer) => answer_dns(context, place, client, &answer),
-            DnsOutcome::Forward => self.forward(context, place, client, query),
+            DnsOutcome::Answer(answer) => answer_dns(context, place, key, &answer),
+            DnsOutcome::Forward => self.forward(context, place, key, query),
             DnsOutcome::Drop => context.counters.dns_dropped += 1,
         }
     }
 
-    fn forward(
-        &mut self,
-        context: &mut Context,
-        place: Place,
-        client: (Ipv4Addr, u16),
-        query: &[u8],
-    ) {
+    fn forward(&mut self, context: &mut Context, place: Place, key: Key, query: &[u8]) {
         while let Some((token, until)) = self.order.front().copied()
             && (until <= context.now || !self.waiting.contains_key(&token))
         {
@@ -120,21 +107,21 @@ impl Gateway {
         let notice = Notice::DnsQuery {
             token: DnsToken(token),
             payload: query.to_vec(),
-            address: client.0,
+            address: key.guest().ip(),
             guest,
         };
         if full || !context.notify(notice) {
             context.counters.dns_dropped += 1;
             return;
         }
-        self.waiting.insert(token, Waiting { place, client });
+        self.waiting.insert(token, Waiting { place, query: key });
         self.order.push_back((token, context.now + PATIENCE));
     }
 
     /// The answer to a forwarded query.
     pub(super) fn answer(&mut self, context: &mut Context, token: DnsToken, payload: &[u8]) {
         if let Some(waiting) = self.waiting.remove(&token.0) {
-            answer_dns(context, waiting.place, waiting.client, payload);
+            answer_dns(context, waiting.place, waiting.query, payload);
         }
     }
 
@@ -144,14 +131,14 @@ impl Gateway {
     }
 }
 
-fn answer_dns(context: &mut Context, place: Place, client: (Ipv4Addr, u16), payload: &[u8]) {
-    let path = context.path(context.settings.gateway, client.0, place);
+fn answer_dns(context: &mut Context, place: Place, query: Key, payload: &[u8]) {
+    let path = context.path(query.addresses.reversed(), place);
     // A longer answer would not fit a packet: the services truncate (RFC 1035 §4.2.1), this is the last guard.
-    if payload.len() + 28 > usize::from(context.settings.mtu) {
+    if payload.len() + UDP + path.ip_header() > usize::from(context.settings.mtu) {
         context.counters.dns_dropped += 1;
         return;
     }
     context.send_built(place.link, |frame| {
-        write_udp_frame(frame, &path, (DNS_PORT, client.1), payload)
+        write_udp_frame(frame, &path, (DNS_PORT, query.ports.0), payload)
     });
 }

@@ -3,17 +3,17 @@
 //! Frames stay in the buffer that they were read into; only plain data is gathered, and whatever else comes hands on
 //! what was gathered before it.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use super::context::{Context, Place};
 use super::datagrams::Datagram;
 use super::input;
-use super::pump::Key;
 use super::worker::Tables;
 use crate::engine::checksum::{Sum, checksum};
+use crate::engine::ends::{Addresses, Key};
 use crate::engine::offload::{Offload, Segmentation};
-use crate::engine::packet::{ETHERNET, IPV4, PROTOCOL_TCP, PROTOCOL_UDP, UDP};
+use crate::engine::packet::{ETHERNET, IPV4, IPV6, PROTOCOL_TCP, PROTOCOL_UDP, UDP};
 use crate::engine::services::LinkId;
 use crate::engine::tcp::segment::Segment;
 use crate::engine::tcp::seq::Seq;
@@ -161,8 +161,7 @@ impl Gather {
             Head::Tcp(key, segment) => tables.flows.segment(context, place, key, &segment, payload),
             Head::Udp { key, .. } => {
                 let datagram = Datagram {
-                    source: key.guest,
-                    destination: key.remote,
+                    key,
                     payload,
                     segment: 0,
                 };
@@ -180,42 +179,41 @@ fn plain_data(
     frame: &[u8],
     offload: &Offload,
 ) -> Option<(Place, Head, Range<usize>)> {
-    const L4: usize = ETHERNET + IPV4;
-    let head = frame.first_chunk::<{ L4 + UDP }>()?;
     let mac = context.link(from)?.last_source?;
-    let plain = head[..6] == context.settings.gateway_mac.0
-        && head[6..12] == mac.0
-        && head[12..15] == [8, 0, 0x45]
-        && head[20] & 0x3f == 0
-        && head[21] == 0;
-    if !plain {
+    let ethernet = frame.first_chunk::<ETHERNET>()?;
+    if ethernet[..6] != context.settings.gateway_mac.0 || ethernet[6..12] != mac.0 {
         return None;
     }
+    let Plain {
+        addresses,
+        protocol,
+        start: l4,
+        end,
+    } = match (ethernet[12], ethernet[13]) {
+        (0x08, 0x00) => plain_ipv4(frame)?,
+        (0x86, 0xdd) if context.settings.ipv6.is_some() => plain_ipv6(frame)?,
+        _other => return None,
+    };
+    if end > frame.len() || context.settings.is_ours(addresses.source()) {
+        return None;
+    }
+    let transport = &frame[l4..end];
+    let head = transport.first_chunk::<UDP>()?;
     let half = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
-    let address = |at: usize| Ipv4Addr::new(head[at], head[at + 1], head[at + 2], head[at + 3]);
-    let (source, destination) = (address(26), address(30));
-    let ours = |address: Ipv4Addr| {
-        address == context.settings.gateway || address == context.settings.host_internal
-    };
-    let end = ETHERNET + usize::from(half(16));
-    if end > frame.len() || end < L4 || ours(source) || checksum(&head[ETHERNET..L4]) != 0 {
-        return None;
-    }
     let key = Key {
-        guest: (source, half(L4)),
-        remote: (destination, half(L4 + 2)),
+        addresses,
+        ports: (half(0), half(2)),
     };
-    let protocol = head[23];
     let (head, start) = match protocol {
         PROTOCOL_TCP => {
-            let header = frame.get(L4..L4 + 20)?.first_chunk::<20>()?;
+            let header = transport.first_chunk::<20>()?;
             let word = |at: usize| {
                 u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
             };
-            let start = L4 + usize::from(header[12] >> 4) * 4;
-            let length = end.checked_sub(start)?;
+            let start = usize::from(header[12] >> 4) * 4;
+            let length = transport.len().checked_sub(start)?;
             if header[13] & !FLAG_PUSH != FLAG_ACK
-                || start < L4 + 20
+                || start < 20
                 || length == 0
                 || length > LARGE_FRAME
             {
@@ -235,11 +233,10 @@ fn plain_data(
             (Head::Tcp(key, segment), start)
         }
         PROTOCOL_UDP => {
-            let (start, size) = (L4 + UDP, end.checked_sub(L4 + UDP)?);
-            let fits =
-                usize::from(half(L4 + 4)) == UDP + size && (1..=LARGEST_DATAGRAM).contains(&size);
+            let size = transport.len() - UDP;
+            let fits = usize::from(half(4)) == UDP + size && (1..=LARGEST_DATAGRAM).contains(&size);
             // Services and broadcasts have their own way; an unsummed datagram is rare enough for the long one.
-            let carried = destination != context.settings.gateway && half(L4 + 6) != 0;
+            let carried = !context.settings.is_gateway(addresses.destination()) && half(6) != 0;
             if !fits || !carried || offload.segmentation != Segmentation::None {
                 return None;
             }
@@ -250,18 +247,64 @@ fn plain_data(
                     total: size,
                     closed: false,
                 },
-                start,
+                UDP,
             )
         }
         _other => return None,
     };
     if !offload.trusted() {
-        let length = u16::try_from(end - L4).ok()?;
-        let mut sum = Sum::pseudo_header(source, destination, protocol, length);
-        sum.add(&frame[L4..end]);
+        let length = u16::try_from(transport.len()).ok()?;
+        let mut sum = Sum::pseudo_header(addresses, protocol, length);
+        sum.add(transport);
         if sum.finish() != 0 {
             return None;
         }
     }
-    Some((Place { mac, link: from }, head, start..end))
+    Some((Place { mac, link: from }, head, l4 + start..end))
+}
+
+/// What a plain IP header says.
+struct Plain {
+    addresses: Addresses,
+    protocol: u8,
+    /// Where the transport header begins and the packet ends, from the start of the frame.
+    start: usize,
+    end: usize,
+}
+
+fn plain_ipv4(frame: &[u8]) -> Option<Plain> {
+    let header = frame.get(ETHERNET..)?.first_chunk::<IPV4>()?;
+    if header[0] != 0x45 || header[6] & 0x3f != 0 || header[7] != 0 || checksum(header) != 0 {
+        return None;
+    }
+    let address =
+        |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
+    let end = ETHERNET + usize::from(u16::from_be_bytes([header[2], header[3]]));
+    (end >= ETHERNET + IPV4).then_some(Plain {
+        addresses: Addresses::V4 {
+            source: address(12),
+            destination: address(16),
+        },
+        protocol: header[9],
+        start: ETHERNET + IPV4,
+        end,
+    })
+}
+
+fn plain_ipv6(frame: &[u8]) -> Option<Plain> {
+    let header = frame.get(ETHERNET..)?.first_chunk::<IPV6>()?;
+    if header[0] >> 4 != 6 {
+        return None;
+    }
+    let address =
+        |at: usize| -> Option<Ipv6Addr> { Some((*header.get(at..)?.first_chunk::<16>()?).into()) };
+    Some(Plain {
+        addresses: Addresses::V6 {
+            source: address(8)?,
+            destination: address(24)?,
+        },
+        protocol: header[6],
+        start: ETHERNET + IPV6,
+        end: ETHERNET + IPV6 + usize::from(u16::from_be_bytes([header[4], header[5]])),
+    })
 }

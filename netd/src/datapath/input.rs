@@ -9,10 +9,10 @@ use smoltcp::wire::{Icmpv4Message, Icmpv4Packet, IpProtocol, Ipv4Packet, TcpPack
 use super::context::{Context, Place};
 use super::datagrams::Datagram;
 use super::messages::Notice;
-use super::pump::Key;
 use super::worker::Tables;
 use crate::engine::arp::{self, Arp};
 use crate::engine::checksum::{Sum, checksum};
+use crate::engine::ends::{Addresses, Key};
 use crate::engine::fragment::{self, Outcome};
 use crate::engine::icmp;
 use crate::engine::offload::{Offload, Segmentation};
@@ -148,7 +148,7 @@ fn address_resolution(context: &mut Context, place: Place, payload: &[u8]) -> bo
         }
         Arp::Seen { claim, answer } => {
             if let Some((address, _mac)) = claim
-                && !context.source_allowed(address, place)
+                && !context.source_allowed(address.into(), place)
             {
                 return false;
             }
@@ -168,8 +168,9 @@ fn speaks_for_us(context: &Context, payload: &[u8]) -> bool {
     let Some([a, b, c, d]) = payload.get(12..16) else {
         return false;
     };
-    let source = Ipv4Addr::new(*a, *b, *c, *d);
-    source == context.settings.gateway || source == context.settings.host_internal
+    context
+        .settings
+        .is_ours(Ipv4Addr::new(*a, *b, *c, *d).into())
 }
 
 fn ipv4(
@@ -193,14 +194,17 @@ fn ipv4(
     if destination.is_multicast() {
         return;
     }
+    let addresses = Addresses::V4 {
+        source,
+        destination,
+    };
     let body = packet.payload();
     let protocol: u8 = packet.next_header().into();
     if packet.more_frags() || packet.frag_offset() > 0 {
         let datagram = fragment::Datagram {
-            source,
-            destination,
+            addresses,
             protocol,
-            identification: packet.ident(),
+            identification: packet.ident().into(),
         };
         let offset = usize::from(packet.frag_offset());
         match tables
@@ -215,7 +219,7 @@ fn ipv4(
                     context,
                     tables,
                     place,
-                    (source, destination),
+                    addresses,
                     protocol,
                     &whole,
                     &Offload::default(),
@@ -224,15 +228,7 @@ fn ipv4(
         }
         return;
     }
-    transport(
-        context,
-        tables,
-        place,
-        (source, destination),
-        protocol,
-        body,
-        offload,
-    );
+    transport(context, tables, place, addresses, protocol, body, offload);
 }
 
 #[expect(
@@ -243,14 +239,14 @@ fn transport(
     context: &mut Context,
     tables: &mut Tables,
     place: Place,
-    ends: (Ipv4Addr, Ipv4Addr),
+    addresses: Addresses,
     protocol: u8,
     body: &[u8],
     offload: &Offload,
 ) {
     let length = u16::try_from(body.len()).unwrap_or(u16::MAX);
     let intact = |number| {
-        let mut sum = Sum::pseudo_header(ends.0, ends.1, number, length);
+        let mut sum = Sum::pseudo_header(addresses, number, length);
         sum.add(body);
         sum.finish() == 0
     };
@@ -263,8 +259,8 @@ fn transport(
                 return malformed(context, place.link);
             }
             let key = Key {
-                guest: (ends.0, packet.src_port()),
-                remote: (ends.1, packet.dst_port()),
+                addresses,
+                ports: (packet.src_port(), packet.dst_port()),
             };
             tables.flows.segment(
                 context,
@@ -287,14 +283,16 @@ fn transport(
                 Segmentation::None | Segmentation::Tcp4 | Segmentation::Tcp6 => 0,
             };
             let datagram = Datagram {
-                source: (ends.0, packet.src_port()),
-                destination: (ends.1, packet.dst_port()),
+                key: Key {
+                    addresses,
+                    ports: (packet.src_port(), packet.dst_port()),
+                },
                 payload: &[packet.payload()],
                 segment,
             };
             udp(context, tables, place, &datagram);
         }
-        IpProtocol::Icmp => icmp(context, tables, place, ends, body),
+        IpProtocol::Icmp => icmp(context, tables, place, addresses, body),
         IpProtocol::HopByHop
         | IpProtocol::Igmp
         | IpProtocol::Ipv6Route
@@ -315,19 +313,23 @@ pub(super) fn udp(
     place: Place,
     datagram: &Datagram<'_>,
 ) {
-    let (to, port) = datagram.destination;
-    let gateway = to == context.settings.gateway;
+    let (to, port) = (datagram.key.remote().ip(), datagram.key.ports.1);
+    let gateway = context.settings.is_gateway(to);
     let payload = datagram.payload.first().copied().unwrap_or_default();
-    if port == 67 && (gateway || to.is_broadcast()) {
-        return tables
-            .gateway
-            .dhcp(context, place, datagram.source.0, payload);
+    if let Addresses::V4 {
+        source,
+        destination,
+    } = datagram.key.addresses
+    {
+        if port == 67 && (gateway || destination.is_broadcast()) {
+            return tables.gateway.dhcp(context, place, source, payload);
+        }
+        if destination.is_broadcast() || destination == context.settings.subnet.broadcast() {
+            return;
+        }
     }
     if port == 53 && gateway {
-        return tables.gateway.dns(context, place, datagram.source, payload);
-    }
-    if to.is_broadcast() || to == context.settings.subnet.broadcast() {
-        return;
+        return tables.gateway.dns(context, place, datagram.key, payload);
     }
     let published = &tables.published;
     tables
@@ -341,7 +343,7 @@ fn icmp(
     context: &mut Context,
     tables: &mut Tables,
     place: Place,
-    ends: (Ipv4Addr, Ipv4Addr),
+    addresses: Addresses,
     body: &[u8],
 ) {
     let Ok(packet) = Icmpv4Packet::new_checked(body) else {
@@ -354,13 +356,12 @@ fn icmp(
     if packet.msg_type() != Icmpv4Message::EchoRequest {
         return;
     }
-    let (source, destination) = ends;
-    if destination == context.settings.gateway || destination == context.settings.host_internal {
-        if context.source_allowed(source, place) {
-            let path = context.path(destination, source, place);
+    if context.settings.is_ours(addresses.destination()) {
+        if context.source_allowed(addresses.source(), place) {
+            let path = context.path(addresses.reversed(), place);
             context.send_built(place.link, |frame| icmp::echo_reply(frame, &path, body));
         }
     } else {
-        tables.echoes.outbound(context, place, ends, body);
+        tables.echoes.outbound(context, place, addresses, body);
     }
 }

@@ -1,7 +1,7 @@
 //! What the packet thread is told ([`Command`]) and what it tells ([`Notice`]).
 //! Both cross bounded queues; nothing here is per packet.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -51,7 +51,7 @@ pub struct NewPublish {
     /// TCP or UDP, the same as in `sockets`.
     pub protocol: Protocol,
     /// The guest's address; `None` = not known yet, connections are refused meanwhile.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
     /// The guest's port.
     pub port: u16,
     /// Listening (TCP) or bound (UDP) sockets.
@@ -86,7 +86,7 @@ pub enum Command {
         /// Which.
         id: PublishId,
         /// Where it leads from now on; open connections stay.
-        address: Option<Ipv4Addr>,
+        address: Option<IpAddr>,
     },
     /// Close a published port's sockets; open connections stay.
     Unpublish(PublishId),
@@ -170,7 +170,7 @@ pub enum Notice {
         /// The DNS message.
         payload: Vec<u8>,
         /// The asking address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The asking guest, where known.
         guest: Option<GuestName>,
     },
@@ -179,7 +179,7 @@ pub enum Notice {
         /// The gateway's port.
         port: u16,
         /// The guest's end.
-        peer: (Ipv4Addr, u16),
+        peer: SocketAddr,
         /// The guest, where known.
         guest: Option<GuestName>,
         /// Our half of a socket pair, non-blocking.
@@ -228,9 +228,9 @@ pub struct FlowSnapshot {
     /// "tcp", "udp" or "icmp".
     pub protocol: &'static str,
     /// The guest's end.
-    pub guest: (Ipv4Addr, u16),
+    pub guest: SocketAddr,
     /// The other end as the guest sees it; unspecified for a UDP mapping.
-    pub remote: (Ipv4Addr, u16),
+    pub remote: SocketAddr,
     /// The guest began (false: a published port).
     pub outbound: bool,
     /// For people: "dialing", "open", "closing", ...
@@ -259,5 +259,5 @@ pub struct Snapshot {
     /// Payload bytes resting in buffers.
     pub buffered_bytes: usize,
     /// The address table: address, MAC, link.
-    pub neighbours: Vec<(Ipv4Addr, MacAddress, LinkId)>,
+    pub neighbours: Vec<(IpAddr, MacAddress, LinkId)>,
 }

@@ -5,6 +5,7 @@
 mod context;
 mod datagrams;
 mod echo;
+mod errors;
 mod flows;
 mod gateway;
 mod gather;

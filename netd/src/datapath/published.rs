@@ -1,6 +1,6 @@
 //! The published ports that the packet thread serves: sockets handed over ready, and where they lead.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use control::port::Protocol;
 use rustix::event::epoll::EventFlags;
@@ -19,7 +19,7 @@ struct Socket {
     id: PublishId,
     protocol: Protocol,
     descriptor: OwnedFd,
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
     port: u16,
 }
 
@@ -66,7 +66,7 @@ impl Published {
         id
     }
 
-    pub(super) fn retarget(&mut self, id: PublishId, address: Option<Ipv4Addr>) {
+    pub(super) fn retarget(&mut self, id: PublishId, address: Option<IpAddr>) {
         for socket in self
             .sockets
             .iter_mut()
@@ -104,7 +104,9 @@ impl Published {
         let Some(Some(socket)) = self.sockets.get(index as usize) else {
             return;
         };
-        let guest = socket.address.map(|address| (address, socket.port));
+        let guest = socket
+            .address
+            .map(|address| SocketAddr::new(address, socket.port));
         match socket.protocol {
             Protocol::Udp => datagrams.published(context, index, &socket.descriptor, guest),
             Protocol::Tcp => {

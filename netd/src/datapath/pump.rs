@@ -11,6 +11,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
 use super::context::{Context, Place};
 use super::gather::GATHER_PARTS;
+use crate::engine::ends::Key;
 use crate::engine::tcp::segment::Segment;
 use crate::engine::tcp::{Intake, Machine, Phase};
 use crate::io::link::TcpFrame;
@@ -20,13 +21,6 @@ use crate::io::pool::{Chunks, LARGE, Pool, SMALL};
 const TURN: usize = 32;
 /// Slices of one frame.
 const SLICES: usize = 16;
-
-/// The two ends of a flow as the guest sees them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    pub(super) guest: (std::net::Ipv4Addr, u16),
-    pub(super) remote: (std::net::Ipv4Addr, u16),
-}
 
 /// One flow.
 #[derive(Debug)]
@@ -266,7 +260,7 @@ impl Flow {
         while let Some(outgoing) = self.machine.next_transmit() {
             let Some(place) = self.place.or_else(|| self.find_place(context)) else {
                 // Nobody knows the guest yet: as lost on the wire, the timer asks again.
-                context.ask_arp(self.key.guest.0);
+                context.ask_who_has(self.key.guest().ip());
                 self.machine.sent(&outgoing, 0, context.now);
                 continue;
             };
@@ -280,12 +274,12 @@ impl Flow {
             } else {
                 (0, 0)
             };
-            let path = context.path(self.key.remote.0, self.key.guest.0, place);
+            let path = context.path(self.key.addresses.reversed(), place);
             let mut header = outgoing;
             header.fin &= length == outgoing.length;
             let frame = TcpFrame {
                 path,
-                ports: (self.key.remote.1, self.key.guest.1),
+                ports: (self.key.ports.1, self.key.ports.0),
                 header,
                 payload: &parts[..count],
                 mss: self.machine.mss(),
@@ -311,7 +305,7 @@ impl Flow {
     }
 
     fn find_place(&mut self, context: &Context) -> Option<Place> {
-        let (mac, link) = context.neighbours.get(self.key.guest.0)?;
+        let (mac, link) = context.neighbours.get(self.key.guest().ip())?;
         self.place = Some(Place { mac, link });
         self.place
     }
@@ -421,7 +415,6 @@ fn send(socket: &OwnedFd, bytes: &[u8]) -> rustix::io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
-    use std::net::Ipv4Addr;
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -450,12 +443,10 @@ mod tests {
         let now = super::super::worker::clock();
         let mut context = Context::new(settings, Box::new(NoServices), sender, now).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let (guest, remote) = (
-            (Ipv4Addr::new(10, 0, 0, 2), 1),
-            (Ipv4Addr::new(192, 0, 2, 1), 2),
-        );
-        let machine = Machine::from_syn(&segment(0, None, 0), Seq(500), 1_500, now);
-        let mut flow = Flow::new(machine, Key { guest, remote }, ours.into(), now);
+        let (guest, remote) = ("10.0.0.2:1", "192.0.2.1:2");
+        let key = Key::of(guest.parse().unwrap(), remote.parse().unwrap()).unwrap();
+        let machine = Machine::from_syn(&segment(0, None, 0), Seq(500), 1_460, now);
+        let mut flow = Flow::new(machine, key, ours.into(), now);
         flow.writable = true;
         flow.machine.host_connected();
         let syn = flow.machine.next_transmit().unwrap();

@@ -320,13 +320,19 @@ impl Worker {
             context, tables, ..
         } = self;
         let old = &context.settings;
-        let moved = (old.subnet, old.gateway, old.gateway_mac, old.host_internal)
-            != (
-                settings.subnet,
-                settings.gateway,
-                settings.gateway_mac,
-                settings.host_internal,
-            );
+        let moved = (
+            old.subnet,
+            old.gateway,
+            old.gateway_mac,
+            old.host_internal,
+            old.ipv6,
+        ) != (
+            settings.subnet,
+            settings.gateway,
+            settings.gateway_mac,
+            settings.host_internal,
+            settings.ipv6,
+        );
         if moved {
             tables.flows.close_all(context);
             tables.datagrams.clear();

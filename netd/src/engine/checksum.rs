@@ -1,7 +1,7 @@
 //! The Internet checksum (RFC 1071), eight bytes a step: on a link without offload it is
 //! computed over every payload byte, so its speed is the link's speed.
 
-use std::net::Ipv4Addr;
+use crate::engine::ends::Addresses;
 
 /// A running ones' complement sum over an even number of bytes so far, or the tail of an odd run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -12,16 +12,25 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// The pseudo header of TCP and UDP over IPv4 (RFC 9293 §3.1).
-    pub fn pseudo_header(
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
-        protocol: u8,
-        length: u16,
-    ) -> Self {
+    /// The pseudo header of TCP, UDP and ICMPv6 (RFC 9293 §3.1, RFC 8200 §8.1: both sum to the same).
+    pub fn pseudo_header(addresses: Addresses, protocol: u8, length: u16) -> Self {
         let mut sum = Self::default();
-        sum.add(&source.octets());
-        sum.add(&destination.octets());
+        match addresses {
+            Addresses::V4 {
+                source,
+                destination,
+            } => {
+                sum.add(&source.octets());
+                sum.add(&destination.octets());
+            }
+            Addresses::V6 {
+                source,
+                destination,
+            } => {
+                sum.add(&source.octets());
+                sum.add(&destination.octets());
+            }
+        }
         sum.add(&[0, protocol]);
         sum.add(&length.to_be_bytes());
         sum

@@ -2,8 +2,9 @@
 //! together, ours for a guest cut apart. Overlapping fragments are an attack or a fault: the datagram is dropped.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
+
+use crate::engine::ends::Addresses;
 
 /// Datagrams being put together at a time.
 const CAPACITY: usize = 64;
@@ -15,14 +16,12 @@ const TIME: Duration = Duration::from_secs(5);
 /// What the fragments of one datagram share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram {
-    /// Sender.
-    pub source: Ipv4Addr,
-    /// Receiver.
-    pub destination: Ipv4Addr,
+    /// Sender and receiver.
+    pub addresses: Addresses,
     /// Protocol number.
     pub protocol: u8,
     /// Identification field.
-    pub identification: u16,
+    pub identification: u32,
 }
 
 #[derive(Debug)]
@@ -173,9 +172,9 @@ impl Partial {
     }
 }
 
-/// Cuts `length` payload bytes for an MTU: each piece as (offset, end, more follow).
-pub fn pieces(length: usize, mtu: usize) -> impl Iterator<Item = (usize, usize, bool)> {
-    let step = (mtu.saturating_sub(20) & !7).max(8);
+/// Cuts `length` payload bytes for packets with room for `room` of them: each piece as (offset, end, more follow).
+pub fn pieces(length: usize, room: usize) -> impl Iterator<Item = (usize, usize, bool)> {
+    let step = (room & !7).max(8);
     (0..length.max(1)).step_by(step).map(move |offset| {
         let end = (offset + step).min(length);
         (offset, end, end < length)
@@ -192,12 +191,16 @@ pub fn pieces(length: usize, mtu: usize) -> impl Iterator<Item = (usize, usize, 
     reason = "any instant serves as the origin of a virtual clock"
 )]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
-    fn datagram(identification: u16) -> Datagram {
+    fn datagram(identification: u32) -> Datagram {
         Datagram {
-            source: Ipv4Addr::new(10, 0, 0, 7),
-            destination: Ipv4Addr::new(192, 0, 2, 1),
+            addresses: Addresses::V4 {
+                source: Ipv4Addr::new(10, 0, 0, 7),
+                destination: Ipv4Addr::new(192, 0, 2, 1),
+            },
             protocol: 17,
             identification,
         }
@@ -207,7 +210,7 @@ mod tests {
     fn pieces_in_any_order_make_the_datagram() {
         let now = Instant::now();
         let payload: Vec<u8> = (0..9_000_u32).map(|n| n as u8).collect();
-        let cuts: Vec<_> = pieces(payload.len(), 1500).collect();
+        let cuts: Vec<_> = pieces(payload.len(), 1480).collect();
         assert_eq!(cuts.len(), 7);
         for rotate in 0..cuts.len() {
             let mut order = cuts.clone();

@@ -1,9 +1,11 @@
-//! ICMP messages that we make (RFC 792, RFC 1812 §4.3): echo replies and "destination unreachable".
+//! ICMP messages that we make (RFC 792, RFC 1812 §4.3, RFC 4443): echo replies and "destination unreachable".
 
-use std::net::Ipv4Addr;
+use crate::engine::checksum::Sum;
+use crate::engine::ends::Addresses;
+use crate::engine::packet::{ETHERNET, IPV6, PROTOCOL_ICMP, PROTOCOL_ICMPV6, Path, write_ip};
 
-use crate::engine::checksum::checksum;
-use crate::engine::packet::{DONT_FRAGMENT, IPV4, Ipv4Fields, PROTOCOL_ICMP, Path, write_ipv4};
+/// What every link carries in one piece (RFC 8200 §5).
+pub const SMALLEST_MTU_V6: u16 = 1_280;
 
 /// Why a destination cannot be reached; the numbers of the code field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,17 @@ impl Unreachable {
             Self::Prohibited => 13,
         }
     }
+
+    /// RFC 4443 §3.1 and §3.2.
+    fn kind_and_code_v6(self) -> (u8, u8) {
+        match self {
+            Self::Network => (1, 0),
+            Self::Prohibited => (1, 1),
+            Self::Host => (1, 3),
+            Self::Port => (1, 4),
+            Self::FragmentationNeeded(_) => (2, 0),
+        }
+    }
 }
 
 /// The packet of a guest that could not be delivered, as far as the guest needs it to find its socket.
@@ -37,87 +50,118 @@ impl Unreachable {
 pub struct Quoted {
     /// Protocol number.
     pub protocol: u8,
-    /// The guest.
-    pub source: Ipv4Addr,
-    /// Where it was going.
-    pub destination: Ipv4Addr,
+    /// From the guest to where it was going.
+    pub addresses: Addresses,
     /// First eight bytes behind the IP header (ports and, for TCP, the sequence number).
     pub start: [u8; 8],
 }
 
+/// The longest message of [`unreachable`].
+const LONGEST: usize = 8 + IPV6 + 8;
+
 /// A whole frame that tells a guest; `path` leads from the reporting address to the guest.
 pub fn unreachable(frame: &mut Vec<u8>, path: &Path, reason: Unreachable, quoted: &Quoted) {
-    let mut message = [0; 8 + IPV4 + 8];
-    message[0] = 3;
-    message[1] = reason.code();
-    if let Unreachable::FragmentationNeeded(mtu) = reason {
-        message[6..8].copy_from_slice(&mtu.to_be_bytes());
+    let mut message = Vec::with_capacity(LONGEST);
+    match path.addresses {
+        Addresses::V4 { .. } => {
+            message.extend_from_slice(&[3, reason.code(), 0, 0, 0, 0, 0, 0]);
+            if let Unreachable::FragmentationNeeded(mtu) = reason {
+                message[6..8].copy_from_slice(&mtu.to_be_bytes());
+            }
+        }
+        Addresses::V6 { .. } => {
+            let (kind, code) = reason.kind_and_code_v6();
+            message.extend_from_slice(&[kind, code, 0, 0, 0, 0, 0, 0]);
+            if let Unreachable::FragmentationNeeded(mtu) = reason {
+                // RFC 8201 §4: no link is narrower, and a host that is told less need not believe it.
+                message[6..8].copy_from_slice(&mtu.max(SMALLEST_MTU_V6).to_be_bytes());
+            }
+        }
     }
     let quoted_path = Path {
-        source: quoted.source,
-        destination: quoted.destination,
+        addresses: quoted.addresses,
         ..*path
     };
-    let fields = Ipv4Fields {
-        protocol: quoted.protocol,
-        payload_length: 8,
-        identification: 0,
-        fragment: DONT_FRAGMENT,
-    };
-    message[8..28].copy_from_slice(&write_ipv4(&quoted_path, &fields)[14..]);
-    message[28..].copy_from_slice(&quoted.start);
-    let sum = checksum(&message);
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let header = write_ip(&quoted_path, quoted.protocol, quoted.start.len());
+    message.extend_from_slice(&header[ETHERNET..]);
+    message.extend_from_slice(&quoted.start);
     emit(frame, path, &message);
 }
 
 /// Turns an echo request's ICMP bytes into the reply's.
 pub fn echo_reply(frame: &mut Vec<u8>, path: &Path, request: &[u8]) {
-    let start = frame_start(frame, path, request.len());
-    frame.extend_from_slice(request);
-    seal(&mut frame[start..], 0);
+    let start = emit(frame, path, request);
+    if let Some(kind) = frame.get_mut(start) {
+        *kind = echo_reply_kind(path.addresses);
+    }
+    seal(&mut frame[start..], path);
 }
 
 /// An echo reply made of a ping socket's answer: `identifier` is the guest's own.
 pub fn echo_reply_from(frame: &mut Vec<u8>, path: &Path, identifier: u16, message: &[u8]) {
-    let start = frame_start(frame, path, message.len());
-    frame.extend_from_slice(message);
+    let start = emit(frame, path, message);
     if let Some(field) = frame.get_mut(start + 4..start + 6) {
         field.copy_from_slice(&identifier.to_be_bytes());
     }
-    seal(&mut frame[start..], 0);
+    seal(&mut frame[start..], path);
 }
 
-fn seal(message: &mut [u8], kind: u8) {
-    if let [first, _code, high, low, ..] = message {
-        *first = kind;
-        (*high, *low) = (0, 0);
+/// The type of an echo reply in a family.
+pub fn echo_reply_kind(addresses: Addresses) -> u8 {
+    match addresses {
+        Addresses::V4 { .. } => 0,
+        Addresses::V6 { .. } => 129,
     }
-    let sum = checksum(message);
+}
+
+/// The type of an echo request in a family.
+pub fn echo_request_kind(addresses: Addresses) -> u8 {
+    match addresses {
+        Addresses::V4 { .. } => 8,
+        Addresses::V6 { .. } => 128,
+    }
+}
+
+/// The number of ICMP in a family.
+pub fn protocol(addresses: Addresses) -> u8 {
+    match addresses {
+        Addresses::V4 { .. } => PROTOCOL_ICMP,
+        Addresses::V6 { .. } => PROTOCOL_ICMPV6,
+    }
+}
+
+/// A whole frame with an ICMP message; gives the place of the message.
+pub fn emit(frame: &mut Vec<u8>, path: &Path, message: &[u8]) -> usize {
+    frame.clear();
+    frame.extend_from_slice(&write_ip(path, protocol(path.addresses), message.len()));
+    let start = frame.len();
+    frame.extend_from_slice(message);
+    seal(&mut frame[start..], path);
+    start
+}
+
+fn seal(message: &mut [u8], path: &Path) {
+    if let Some(field) = message.get_mut(2..4) {
+        field.fill(0);
+    }
+    let mut sum = match path.addresses {
+        Addresses::V4 { .. } => Sum::default(),
+        Addresses::V6 { .. } => {
+            let length = u16::try_from(message.len()).unwrap_or(u16::MAX);
+            Sum::pseudo_header(path.addresses, PROTOCOL_ICMPV6, length)
+        }
+    };
+    sum.add(message);
+    let sum = sum.finish();
     if let Some(field) = message.get_mut(2..4) {
         field.copy_from_slice(&sum.to_be_bytes());
     }
 }
 
-fn frame_start(frame: &mut Vec<u8>, path: &Path, length: usize) -> usize {
-    frame.clear();
-    let fields = Ipv4Fields {
-        protocol: PROTOCOL_ICMP,
-        payload_length: length,
-        identification: 0,
-        fragment: 0,
-    };
-    frame.extend_from_slice(&write_ipv4(path, &fields));
-    frame.len()
-}
-
-fn emit(frame: &mut Vec<u8>, path: &Path, message: &[u8]) {
-    frame_start(frame, path, message.len());
-    frame.extend_from_slice(message);
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use control::mac::MacAddress;
     use smoltcp::phy::ChecksumCapabilities;
     use smoltcp::wire::{Icmpv4DstUnreachable, Icmpv4Packet, Icmpv4Repr, Ipv4Packet};
@@ -128,8 +172,10 @@ mod tests {
         Path {
             source_mac: MacAddress([2, 0, 0, 0, 0, 1]),
             destination_mac: MacAddress([2, 0, 0, 0, 0, 2]),
-            source: Ipv4Addr::new(10, 0, 0, 1),
-            destination: Ipv4Addr::new(10, 0, 0, 7),
+            addresses: Addresses::V4 {
+                source: Ipv4Addr::new(10, 0, 0, 1),
+                destination: Ipv4Addr::new(10, 0, 0, 7),
+            },
         }
     }
 
@@ -137,8 +183,10 @@ mod tests {
     fn unreachable_is_read_back_by_smoltcp() {
         let quoted = Quoted {
             protocol: 17,
-            source: Ipv4Addr::new(10, 0, 0, 7),
-            destination: Ipv4Addr::new(192, 0, 2, 1),
+            addresses: Addresses::V4 {
+                source: Ipv4Addr::new(10, 0, 0, 7),
+                destination: Ipv4Addr::new(192, 0, 2, 1),
+            },
             start: [1, 2, 3, 4, 0, 8, 0, 0],
         };
         let mut frame = Vec::new();
@@ -156,7 +204,7 @@ mod tests {
         assert_eq!(reason, Icmpv4DstUnreachable::PortUnreachable);
         assert_eq!(
             (header.src_addr, header.dst_addr),
-            (quoted.source, quoted.destination)
+            (Ipv4Addr::new(10, 0, 0, 7), Ipv4Addr::new(192, 0, 2, 1))
         );
         assert_eq!(data, quoted.start);
     }

@@ -6,6 +6,7 @@ pub mod counters;
 pub mod dhcp;
 pub mod dns;
 pub mod dns_cache;
+pub mod ends;
 pub mod fragment;
 pub mod icmp;
 pub mod lease;

@@ -1,7 +1,7 @@
 //! Who may reach what: one pure function each way, asked once a flow.
 //! It opens nothing; the packet thread does what the answer says.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use control::port::Protocol;
 
@@ -13,22 +13,24 @@ pub enum Target {
     /// A service of the gateway on this port.
     Gateway(u16),
     /// The host's loopback, under the name of `host.internal`.
-    HostLoopback(SocketAddrV4),
+    HostLoopback(SocketAddr),
     /// Anywhere the host can reach.
-    Remote(SocketAddrV4),
+    Remote(SocketAddr),
 }
 
 /// Why a flow is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// 0.0.0.0/8 names no host (RFC 6890).
+    /// 0.0.0.0/8 and :: name no host (RFC 6890).
     ThisNetwork,
-    /// 127.0.0.0/8 would be the host's loopback; `host.internal` is the way there.
+    /// 127.0.0.0/8 and ::1 would be the host's loopback; `host.internal` is the way there.
     Loopback,
-    /// 224.0.0.0/4.
+    /// 224.0.0.0/4 and ff00::/8.
     Multicast,
-    /// 240.0.0.0/4 and 255.255.255.255.
+    /// 240.0.0.0/4, 255.255.255.255, and IPv4 addresses in IPv6 clothes (RFC 4291 §2.5.5).
     Reserved,
+    /// fe80::/10 of some other link.
+    LinkLocal,
     /// A guest's address: guests reach each other on the switch, and no guest answered there.
     OwnSubnet,
     /// The network has no way out.
@@ -43,12 +45,13 @@ impl Refusal {
     /// For people.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::ThisNetwork => "0.0.0.0/8 names no host",
+            Self::ThisNetwork => "the unspecified address names no host",
             Self::Loopback => {
-                "127.0.0.0/8 is not reachable from a guest; host.internal is the host's loopback"
+                "loopback addresses are not reachable from a guest; host.internal is the host's"
             }
             Self::Multicast => "multicast does not leave the network",
             Self::Reserved => "reserved address",
+            Self::LinkLocal => "link-local addresses do not leave the network",
             Self::OwnSubnet => "no guest answers on this address",
             Self::HostOnly => "the network is host-only",
             Self::HostLoopbackOff => "host-loopback is off for this network",
@@ -65,6 +68,7 @@ impl Refusal {
             | Self::Loopback
             | Self::Multicast
             | Self::Reserved
+            | Self::LinkLocal
             | Self::OwnSubnet
             | Self::HostOnly => false,
         }
@@ -75,26 +79,27 @@ impl Refusal {
 pub fn outbound(
     settings: &NetworkSettings,
     protocol: Protocol,
-    destination: SocketAddrV4,
+    destination: SocketAddr,
 ) -> Result<Target, Refusal> {
-    let address = *destination.ip();
-    if address == settings.gateway {
+    let (address, port) = (destination.ip(), destination.port());
+    if settings.is_gateway(address) {
         let served = match protocol {
-            Protocol::Tcp => settings.tcp_services.contains(&destination.port()),
-            Protocol::Udp => matches!(destination.port(), 53 | 67),
+            Protocol::Tcp => settings.tcp_services.contains(&port),
+            Protocol::Udp => matches!(port, 53 | 67),
         };
         return if served {
-            Ok(Target::Gateway(destination.port()))
+            Ok(Target::Gateway(port))
         } else {
             Err(Refusal::NoService)
         };
     }
-    if address == settings.host_internal {
+    if settings.is_host_internal(address) {
+        let loopback = match address {
+            IpAddr::V4(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::from(Ipv6Addr::LOCALHOST),
+        };
         return if settings.host_loopback {
-            Ok(Target::HostLoopback(SocketAddrV4::new(
-                Ipv4Addr::LOCALHOST,
-                destination.port(),
-            )))
+            Ok(Target::HostLoopback(SocketAddr::new(loopback, port)))
         } else {
             Err(Refusal::HostLoopbackOff)
         };
@@ -104,17 +109,14 @@ pub fn outbound(
 }
 
 /// Whether an address outside the network may be reached at all.
-pub fn outside(settings: &NetworkSettings, address: Ipv4Addr) -> Result<(), Refusal> {
-    let [first, ..] = address.octets();
-    if first == 0 {
-        Err(Refusal::ThisNetwork)
-    } else if first == 127 {
-        Err(Refusal::Loopback)
-    } else if (224..240).contains(&first) {
-        Err(Refusal::Multicast)
-    } else if first >= 240 {
-        Err(Refusal::Reserved)
-    } else if settings.subnet.contains(&address) {
+pub fn outside(settings: &NetworkSettings, address: IpAddr) -> Result<(), Refusal> {
+    let refused = match address {
+        IpAddr::V4(address) => never_v4(address),
+        IpAddr::V6(address) => never_v6(address),
+    };
+    if let Some(refusal) = refused {
+        Err(refusal)
+    } else if settings.is_local(address) {
         Err(Refusal::OwnSubnet)
     } else if settings.reach == Reach::HostOnly {
         Err(Refusal::HostOnly)
@@ -123,23 +125,52 @@ pub fn outside(settings: &NetworkSettings, address: Ipv4Addr) -> Result<(), Refu
     }
 }
 
-/// The source address that a guest sees of a client of its published port: the client's own where the guest's
-/// answer would come back to us, else `host.internal`.
-pub fn client_seen_as(settings: &NetworkSettings, client: SocketAddr) -> Ipv4Addr {
-    let address = match client.ip() {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(address) => address.to_ipv4_mapped(),
-    };
-    match address {
+fn never_v4(address: Ipv4Addr) -> Option<Refusal> {
+    match address.octets() {
+        [0, ..] => Some(Refusal::ThisNetwork),
+        [127, ..] => Some(Refusal::Loopback),
+        [224..240, ..] => Some(Refusal::Multicast),
+        [240..=255, ..] => Some(Refusal::Reserved),
+        _unicast => None,
+    }
+}
+
+/// ::ffff:127.0.0.1 would be the host's loopback for a careless socket, so nothing of ::/96 and ::ffff:0:0/96 passes.
+fn never_v6(address: Ipv6Addr) -> Option<Refusal> {
+    if address.is_unspecified() {
+        Some(Refusal::ThisNetwork)
+    } else if address.is_loopback() {
+        Some(Refusal::Loopback)
+    } else if address.is_multicast() {
+        Some(Refusal::Multicast)
+    } else if matches!(address.segments(), [0, 0, 0, 0, 0, 0 | 0xffff, ..]) {
+        Some(Refusal::Reserved)
+    } else if address.is_unicast_link_local() {
+        Some(Refusal::LinkLocal)
+    } else {
+        None
+    }
+}
+
+/// The source address that a guest sees of a client of its published port, in the family of the guest's own
+/// address: the client's own where the guest's answer would come back to us, else `host.internal`; nothing where
+/// the network does not have the family.
+pub fn client_seen_as(
+    settings: &NetworkSettings,
+    client: SocketAddr,
+    guest: IpAddr,
+) -> Option<IpAddr> {
+    let address = client.ip().to_canonical();
+    let comes_back = address.is_ipv4() == guest.is_ipv4()
+        && !settings.is_local(address)
+        && match address {
+            IpAddr::V4(address) => never_v4(address).is_none(),
+            IpAddr::V6(address) => never_v6(address).is_none(),
+        };
+    if comes_back {
         Some(address)
-            if !address.is_loopback()
-                && !address.is_unspecified()
-                && !address.is_multicast()
-                && !settings.subnet.contains(&address) =>
-        {
-            address
-        }
-        Some(_) | None => settings.host_internal,
+    } else {
+        settings.host_internal_like(guest)
     }
 }
 
@@ -157,10 +188,10 @@ mod tests {
     fn each_destination_has_its_answer() {
         let remote = |text: &str| Ok(Target::Remote(text.parse().unwrap()));
         let loopback = |port| {
-            Ok(Target::HostLoopback(SocketAddrV4::new(
+            Ok(Target::HostLoopback(SocketAddr::from((
                 Ipv4Addr::LOCALHOST,
                 port,
-            )))
+            ))))
         };
         let table: [(&str, Protocol, Answer, Answer); 15] = [
             // destination, protocol, on a nat network, on a host-only network
@@ -287,7 +318,11 @@ mod tests {
     #[test]
     fn a_client_keeps_its_address_where_answers_come_back() {
         let settings = settings(Reach::Nat);
-        let seen = |client: &str| client_seen_as(&settings, client.parse().unwrap()).to_string();
+        let guest = "192.168.130.7".parse().unwrap();
+        let seen = |client: &str| {
+            let seen = client_seen_as(&settings, client.parse().unwrap(), guest);
+            seen.unwrap().to_string()
+        };
         assert_eq!(seen("198.51.100.7:4000"), "198.51.100.7");
         assert_eq!(seen("127.0.0.1:4000"), "192.168.130.254");
         assert_eq!(seen("127.64.3.4:4000"), "192.168.130.254");

@@ -1,8 +1,8 @@
-//! Which guest answers on which IPv4 address: learned from ARP and from packets that guests send to us.
-//! The lease table has the last word; ARP (RFC 826) only fills what it does not know.
+//! Which guest answers on which address: learned from ARP, neighbour discovery and from packets that guests send to us.
+//! The lease table has the last word; ARP (RFC 826) and NDP (RFC 4861) only fill what it does not know.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use control::mac::MacAddress;
 
@@ -15,17 +15,17 @@ const CAPACITY_PER_LINK: usize = 256;
 /// The table.
 #[derive(Debug, Default)]
 pub struct Neighbours {
-    entries: HashMap<Ipv4Addr, (MacAddress, LinkId)>,
+    entries: HashMap<IpAddr, (MacAddress, LinkId)>,
 }
 
 impl Neighbours {
     /// The guest behind an address.
-    pub fn get(&self, address: Ipv4Addr) -> Option<(MacAddress, LinkId)> {
+    pub fn get(&self, address: IpAddr) -> Option<(MacAddress, LinkId)> {
         self.entries.get(&address).copied()
     }
 
     /// An address was seen; true if that is news.
-    pub fn learn(&mut self, address: Ipv4Addr, mac: MacAddress, link: LinkId) -> bool {
+    pub fn learn(&mut self, address: IpAddr, mac: MacAddress, link: LinkId) -> bool {
         match self.entries.get_mut(&address) {
             Some(entry) if *entry == (mac, link) => false,
             Some(entry) => {
@@ -61,7 +61,7 @@ impl Neighbours {
     }
 
     /// All entries, by address.
-    pub fn list(&self) -> Vec<(Ipv4Addr, MacAddress, LinkId)> {
+    pub fn list(&self) -> Vec<(IpAddr, MacAddress, LinkId)> {
         let mut list: Vec<_> = self
             .entries
             .iter()
@@ -74,23 +74,25 @@ impl Neighbours {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
     fn a_link_that_claims_everything_stays_within_its_share() {
         let mut neighbours = Neighbours::default();
         let mac = MacAddress([2, 0, 0, 0, 0, 1]);
-        neighbours.learn(Ipv4Addr::new(10, 0, 0, 1), mac, LinkId(7));
+        neighbours.learn(Ipv4Addr::new(10, 0, 0, 1).into(), mac, LinkId(7));
         for n in 0..5_000_u32 {
-            neighbours.learn(Ipv4Addr::from(0x0b00_0000 + n), mac, LinkId(1));
+            neighbours.learn(Ipv4Addr::from(0x0b00_0000 + n).into(), mac, LinkId(1));
         }
         assert!(neighbours.list().len() <= CAPACITY_PER_LINK + 1);
         assert_eq!(
-            neighbours.get(Ipv4Addr::new(10, 0, 0, 1)),
+            neighbours.get(Ipv4Addr::new(10, 0, 0, 1).into()),
             Some((mac, LinkId(7)))
         );
-        assert!(!neighbours.learn(Ipv4Addr::new(10, 0, 0, 1), mac, LinkId(7)));
+        assert!(!neighbours.learn(Ipv4Addr::new(10, 0, 0, 1).into(), mac, LinkId(7)));
         neighbours.forget(LinkId(7));
-        assert_eq!(neighbours.get(Ipv4Addr::new(10, 0, 0, 1)), None);
+        assert_eq!(neighbours.get(Ipv4Addr::new(10, 0, 0, 1).into()), None);
     }
 }

@@ -293,6 +293,7 @@ mod tests {
     use smoltcp::wire::{EthernetFrame, Ipv4Address, Ipv4Packet, TcpPacket};
 
     use super::*;
+    use crate::engine::ends::Addresses;
 
     /// An Ethernet/IPv4/TCP frame with the given payload, checksum left undone.
     fn frame(payload: usize) -> (Vec<u8>, Offload) {
@@ -315,8 +316,10 @@ mod tests {
             *byte = (n * 7) as u8;
         }
         let partial = Sum::pseudo_header(
-            [10, 0, 0, 1].into(),
-            [10, 0, 0, 2].into(),
+            Addresses::V4 {
+                source: [10, 0, 0, 1].into(),
+                destination: [10, 0, 0, 2].into(),
+            },
             6,
             (20 + payload) as u16,
         )

@@ -3,7 +3,7 @@
 //! no lock; they run inside the packet thread, so a call must take microseconds.
 
 use std::any::Any;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use control::mac::MacAddress;
@@ -60,7 +60,7 @@ pub struct DhcpReply {
 #[derive(Clone, Copy, Debug)]
 pub struct DnsClient<'a> {
     /// The asking address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The guest, where known.
     pub guest: Option<&'a GuestName>,
 }

@@ -1,11 +1,13 @@
 //! What one virtual network is told to be: addresses, kind, limits.
 //! Plain values, checked where they were parsed; nothing here opens a socket or reads a file.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use control::mac::MacAddress;
 use ipnet::{Ipv4Net, Ipv6Net};
+
+use crate::engine::ends::Addresses;
 
 /// Whether guests may leave the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +113,71 @@ pub struct NetworkSettings {
 }
 
 impl NetworkSettings {
+    /// The gateway's own address, of either family.
+    pub fn is_gateway(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => address == self.gateway,
+            IpAddr::V6(address) => self
+                .ipv6
+                .is_some_and(|ours| address == ours.gateway || address == ours.link_local),
+        }
+    }
+
+    /// The address that stands for the host's loopback, of either family.
+    pub fn is_host_internal(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => address == self.host_internal,
+            IpAddr::V6(address) => self.ipv6.is_some_and(|ours| address == ours.host_internal),
+        }
+    }
+
+    /// An address that no guest may use.
+    pub fn is_ours(&self, address: IpAddr) -> bool {
+        self.is_gateway(address) || self.is_host_internal(address)
+    }
+
+    /// An address on the network's own cable.
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.subnet.contains(&address),
+            IpAddr::V6(address) => {
+                address.is_unicast_link_local()
+                    || self.ipv6.is_some_and(|ours| ours.prefix.contains(&address))
+            }
+        }
+    }
+
+    /// The IPv4 address that says whose an address is: itself, or that of the guest that a PREFIX::IPV4 belongs to.
+    /// None for addresses that guests choose by themselves (SLAAC, link-local).
+    pub fn ipv4_of(&self, address: IpAddr) -> Option<Ipv4Addr> {
+        match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(address) => {
+                let prefix = self.ipv6?.prefix;
+                let low = u32::try_from(u128::from(address) ^ u128::from(prefix.network())).ok()?;
+                let address = Ipv4Addr::from(low);
+                self.subnet.contains(&address).then_some(address)
+            }
+        }
+    }
+
+    /// The address of `host.internal` in the family of `like`, if the network has that family.
+    pub fn host_internal_like(&self, like: IpAddr) -> Option<IpAddr> {
+        match like {
+            IpAddr::V4(_) => Some(self.host_internal.into()),
+            IpAddr::V6(_) => self.ipv6.map(|ours| ours.host_internal.into()),
+        }
+    }
+
+    /// Payload of the largest TCP segment between these.
+    pub fn segment_size(&self, addresses: Addresses) -> u16 {
+        let headers = match addresses {
+            Addresses::V4 { .. } => 40,
+            Addresses::V6 { .. } => 60,
+        };
+        self.mtu.saturating_sub(headers)
+    }
+
     /// Settings with the usual places: gateway on the first address of the subnet, `host_internal` on the last,
     /// a gateway MAC made from the gateway's address (locally administered), DNS over TCP served.
     pub fn new(name: impl Into<String>, reach: Reach, subnet: Ipv4Net) -> Self {

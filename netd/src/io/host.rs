@@ -1,6 +1,6 @@
 //! Sockets of the host on a guest's behalf: made non-blocking, never waited for.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -37,9 +37,9 @@ pub fn dial_error(error: Errno) -> DialError {
 }
 
 /// Begins a connection; true = it stands already.
-pub fn dial(to: SocketAddrV4) -> Result<(OwnedFd, bool), DialError> {
+pub fn dial(to: SocketAddr) -> Result<(OwnedFd, bool), DialError> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
+    let socket = rustix::net::socket_with(family(to.ip()), SocketType::STREAM, flags, None)
         .map_err(DialError::Exhausted)?;
     prepare_stream(&socket);
     match rustix::net::connect(&socket, &to) {
@@ -79,12 +79,27 @@ pub fn keep_alive(socket: &OwnedFd) {
     sockopt::set_socket_keepalive(socket, true).ok();
 }
 
-/// A UDP socket on any port, with ICMP errors told.
-pub fn datagram() -> Result<OwnedFd, Errno> {
+fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::INET,
+        IpAddr::V6(_) => AddressFamily::INET6,
+    }
+}
+
+/// A UDP socket on any port, in the family of `like`, with ICMP errors told.
+pub fn datagram(like: IpAddr) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
-    rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?;
-    crate::sys::receive_errors(socket.as_fd()).ok();
+    let socket = rustix::net::socket_with(family(like), SocketType::DGRAM, flags, None)?;
+    let any = match like {
+        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => {
+            // An IPv4 address in IPv6 clothes must not be let in or out.
+            sockopt::set_ipv6_v6only(&socket, true)?;
+            IpAddr::from(Ipv6Addr::UNSPECIFIED)
+        }
+    };
+    rustix::net::bind(&socket, &SocketAddr::new(any, 0))?;
+    crate::sys::receive_errors(socket.as_fd(), like.is_ipv6()).ok();
     sockopt::set_socket_recv_buffer_size(&socket, DATAGRAM_BUFFER).ok();
     sockopt::set_socket_send_buffer_size(&socket, DATAGRAM_BUFFER).ok();
     Ok(socket)
@@ -93,16 +108,15 @@ pub fn datagram() -> Result<OwnedFd, Errno> {
 /// A burst of small datagrams must survive one turn of the loop.
 pub const DATAGRAM_BUFFER: usize = 1 << 20;
 
-/// A socket for ICMP echo, where net.ipv4.ping_group_range allows it.
-pub fn echo() -> Result<OwnedFd, Errno> {
+/// A socket for ICMP echo in the family of `like`, where net.ipv4.ping_group_range allows it.
+pub fn echo(like: IpAddr) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(
-        AddressFamily::INET,
-        SocketType::DGRAM,
-        flags,
-        Some(ipproto::ICMP),
-    )?;
-    crate::sys::receive_errors(socket.as_fd()).ok();
+    let protocol = match like {
+        IpAddr::V4(_) => ipproto::ICMP,
+        IpAddr::V6(_) => ipproto::ICMPV6,
+    };
+    let socket = rustix::net::socket_with(family(like), SocketType::DGRAM, flags, Some(protocol))?;
+    crate::sys::receive_errors(socket.as_fd(), like.is_ipv6()).ok();
     Ok(socket)
 }
 

@@ -12,13 +12,11 @@ use super::tap::Tap;
 use crate::datapath::LinkTransport;
 use crate::engine::counters::LinkCounters;
 use crate::engine::offload::{Offload, complete};
-use crate::engine::packet::{
-    DONT_FRAGMENT, ETHERNET, IPV4, Ipv4Fields, PROTOCOL_TCP, Path, write_ipv4,
-};
-use crate::engine::tcp::segment::{LONGEST_HEADER, Outgoing};
+use crate::engine::packet::{ETHERNET, IPV6, PROTOCOL_TCP, Path, write_ip};
+use crate::engine::tcp::segment::{LONGEST_HEADER, Outgoing, pseudo_sum};
 
-/// The longest frame: a full IPv4 packet, an Ethernet header and a VLAN tag.
-pub const FRAME_MAX: usize = 65_535 + ETHERNET + 4;
+/// The longest frame: a full IPv6 packet, an Ethernet header and a VLAN tag.
+pub const FRAME_MAX: usize = IPV6 + 65_535 + ETHERNET + 4;
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +46,32 @@ pub struct TcpFrame<'a> {
     pub mss: usize,
 }
 
-/// Ethernet, IPv4 and TCP header of one segment.
-pub type Headers = [u8; ETHERNET + IPV4 + LONGEST_HEADER];
+/// Room for Ethernet, IP and TCP header of one segment.
+pub const HEADERS_MAX: usize = ETHERNET + IPV6 + LONGEST_HEADER;
+
+/// Ethernet, IP and TCP header of one segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Headers {
+    bytes: [u8; HEADERS_MAX],
+    /// Where TCP begins.
+    pub tcp: usize,
+    /// Bytes in use.
+    pub end: usize,
+}
+
+impl std::ops::Deref for Headers {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.end]
+    }
+}
+
+impl Headers {
+    /// Sets TCP's checksum field.
+    pub fn set_checksum(&mut self, value: u16) {
+        self.bytes[self.tcp + 16..self.tcp + 18].copy_from_slice(&value.to_be_bytes());
+    }
+}
 
 impl TcpFrame<'_> {
     /// Payload bytes.
@@ -57,9 +79,9 @@ impl TcpFrame<'_> {
         self.payload.iter().map(|slice| slice.len()).sum()
     }
 
-    /// The headers for payload `start..end`, L4 checksum zero; and the TCP header's length.
+    /// The headers for payload `start..end`, L4 checksum zero.
     /// `last` flags (FIN, PSH) go only with the end of the payload.
-    pub fn headers(&self, start: usize, end: usize) -> (Headers, usize) {
+    pub fn headers(&self, start: usize, end: usize) -> Headers {
         let total = self.length();
         let last = end == total;
         let header = Outgoing {
@@ -69,16 +91,25 @@ impl TcpFrame<'_> {
             ..self.header
         };
         let (tcp, tcp_length) = header.emit(self.ports);
-        let fields = Ipv4Fields {
-            protocol: PROTOCOL_TCP,
-            payload_length: tcp_length + end - start,
-            identification: 0,
-            fragment: DONT_FRAGMENT,
+        let ip = write_ip(&self.path, PROTOCOL_TCP, tcp_length + end - start);
+        let mut headers = Headers {
+            bytes: [0; HEADERS_MAX],
+            tcp: ip.len(),
+            end: ip.len() + tcp_length,
         };
-        let mut bytes = [0; ETHERNET + IPV4 + LONGEST_HEADER];
-        bytes[..ETHERNET + IPV4].copy_from_slice(&write_ipv4(&self.path, &fields));
-        bytes[ETHERNET + IPV4..].copy_from_slice(&tcp);
-        (bytes, tcp_length)
+        headers.bytes[..ip.len()].copy_from_slice(&ip);
+        headers.bytes[ip.len()..headers.end].copy_from_slice(&tcp[..tcp_length]);
+        headers
+    }
+
+    /// Headers with the checksum over header and payload `start..end`.
+    pub fn sealed(&self, start: usize, end: usize) -> Headers {
+        let mut headers = self.headers(start, end);
+        let mut sum = pseudo_sum(&self.path, headers.end - headers.tcp + end - start);
+        sum.add(&headers[headers.tcp..]);
+        self.each_slice(start, end, |slice| sum.add(slice));
+        headers.set_checksum(sum.finish());
+        headers
     }
 
     /// The slices that make up payload `start..end`.
@@ -264,7 +295,7 @@ impl Link {
             Sent::Full if taken == 0 => return None,
             Sent::Taken | Sent::Full => {
                 self.counters.sent_frames += 1;
-                self.counters.sent_bytes += (taken + ETHERNET + IPV4 + 20) as u64;
+                self.counters.sent_bytes += (taken + ETHERNET + frame.path.ip_header() + 20) as u64;
             }
             // As lost on the wire: retransmission is the remedy.
             Sent::Dropped | Sent::Gone => {

@@ -7,9 +7,8 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
-use super::link::{FRAME_MAX, Headers, Sent, TcpFrame};
-use crate::engine::packet::{ETHERNET, IPV4};
-use crate::engine::tcp::segment::pseudo_sum;
+use super::link::{FRAME_MAX, HEADERS_MAX, Sent, TcpFrame};
+use crate::engine::packet::ETHERNET;
 
 const PREFIX: usize = 4;
 /// Bytes read at once: several frames of the largest size.
@@ -212,8 +211,7 @@ impl Stream {
         }
         let total = frame.length();
         if total == 0 {
-            let (headers, l4) = sealed(frame, 0, 0);
-            return (0, self.queue(&headers[..ETHERNET + IPV4 + l4]));
+            return (0, self.queue(&frame.sealed(0, 0)));
         }
         let mut done = 0;
         while done < total {
@@ -230,16 +228,19 @@ impl Stream {
 
     fn write_batch(&mut self, frame: &TcpFrame<'_>, start: usize, end: usize) -> Batch {
         let mss = frame.mss.max(1);
-        let mut heads = [[0_u8; HEAD]; BATCH];
+        let mut heads = [[0_u8; PREFIX + HEADERS_MAX]; BATCH];
+        let mut head_length = 0;
         let mut parts = [IoSlice::new(&[]); 1 + 2 * BATCH + 16];
         let waiting = self.output.len() - self.written;
         let mut segments = 0;
         for (head, from) in heads.iter_mut().zip((start..end).step_by(mss)) {
             let to = (from + mss).min(end);
-            let (headers, _l4) = sealed(frame, from, to);
-            let length = u32::try_from(HEAD - PREFIX + to - from).unwrap_or(0);
+            let headers = frame.sealed(from, to);
+            // All alike: the segments of one frame differ in numbers only.
+            head_length = PREFIX + headers.len();
+            let length = u32::try_from(headers.len() + to - from).unwrap_or(0);
             head[..PREFIX].copy_from_slice(&length.to_be_bytes());
-            head[PREFIX..].copy_from_slice(&headers[..HEAD - PREFIX]);
+            head[PREFIX..head_length].copy_from_slice(&headers);
             segments += 1;
         }
         parts[0] = IoSlice::new(&self.output[self.written..]);
@@ -251,7 +252,7 @@ impl Stream {
             }
         };
         for (head, from) in heads[..segments].iter().zip((start..end).step_by(mss)) {
-            add(head);
+            add(&head[..head_length]);
             frame.each_slice(from, (from + mss).min(end), &mut add);
         }
         let parts = &parts[..count];
@@ -293,9 +294,6 @@ impl Stream {
     }
 }
 
-/// Length prefix and headers of a data segment (no TCP options there).
-const HEAD: usize = PREFIX + ETHERNET + IPV4 + 20;
-
 enum Batch {
     Written,
     /// Partly written; the rest is queued, the socket is full.
@@ -303,15 +301,4 @@ enum Batch {
     /// The socket is full and nothing of it was written.
     Refused,
     Broken,
-}
-
-/// Headers with the checksum over header and payload `start..end`.
-fn sealed(frame: &TcpFrame<'_>, start: usize, end: usize) -> (Headers, usize) {
-    let (mut headers, length) = frame.headers(start, end);
-    let l4 = ETHERNET + IPV4;
-    let mut sum = pseudo_sum(&frame.path, length + end - start);
-    sum.add(&headers[l4..l4 + length]);
-    frame.each_slice(start, end, |slice| sum.add(slice));
-    headers[l4 + 16..l4 + 18].copy_from_slice(&sum.finish().to_be_bytes());
-    (headers, length)
 }

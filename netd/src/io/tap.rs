@@ -2,13 +2,14 @@
 //! virtio-net header (then the kernel on its other side leaves checksums and segmentation to us and we to it).
 
 use std::io::IoSlice;
+use std::ops::Range;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use super::link::{FRAME_MAX, Sent, TcpFrame};
+use crate::engine::ends::Addresses;
 use crate::engine::offload::{Offload, Segmentation, VNET_HEADER};
-use crate::engine::packet::{ETHERNET, IPV4};
 use crate::engine::tcp::segment::pseudo_sum;
 
 /// Payload slices of one frame.
@@ -27,7 +28,7 @@ pub enum Read {
     /// Nothing there.
     Empty,
     /// A frame at this place of the buffer.
-    Frame(std::ops::Range<usize>, Offload),
+    Frame(Range<usize>, Offload),
     /// Something that is no frame; skip it.
     Malformed,
     /// The device is gone.
@@ -125,45 +126,46 @@ impl Tap {
     }
 
     fn write_tcp_part(&self, frame: &TcpFrame<'_>, start: usize, end: usize) -> Sent {
-        let mut bytes = [0; VNET_HEADER + ETHERNET + IPV4 + 28];
-        let (headers, tcp_length) = frame.headers(start, end);
-        let l4 = ETHERNET + IPV4;
-        bytes[VNET_HEADER..][..headers.len()].copy_from_slice(&headers);
-        let header_length = l4 + tcp_length;
-        let total = tcp_length + (end - start);
-        if self.header {
-            let large = end - start > frame.mss;
-            let offload = Offload {
-                needs_checksum: true,
-                checksum_start: 34,
-                checksum_offset: 16,
-                segmentation: if large {
-                    Segmentation::Tcp4
-                } else {
-                    Segmentation::None
-                },
-                segment_size: if large {
-                    u16::try_from(frame.mss).unwrap_or(0)
-                } else {
-                    0
-                },
-                header_length: u16::try_from(header_length).unwrap_or(0),
-                ..Offload::default()
-            };
-            bytes[..VNET_HEADER].copy_from_slice(&offload.emit());
-            let partial = pseudo_sum(&frame.path, total).partial();
-            bytes[VNET_HEADER + l4 + 16..][..2].copy_from_slice(&partial.to_be_bytes());
-        } else {
-            let mut sum = pseudo_sum(&frame.path, total);
-            sum.add(&bytes[VNET_HEADER + l4..][..tcp_length]);
-            frame.each_slice(start, end, |slice| sum.add(slice));
-            bytes[VNET_HEADER + l4 + 16..][..2].copy_from_slice(&sum.finish().to_be_bytes());
+        if !self.header {
+            let headers = frame.sealed(start, end);
+            return self.write_parts(&[], &headers, frame, start..end);
         }
-        let front = if self.header { 0 } else { VNET_HEADER };
-        let mut parts = [IoSlice::new(&[]); SLICES + 1];
-        parts[0] = IoSlice::new(&bytes[front..VNET_HEADER + header_length]);
-        let mut count = 1;
-        frame.each_slice(start, end, |slice| {
+        let mut headers = frame.headers(start, end);
+        let total = headers.end - headers.tcp + (end - start);
+        headers.set_checksum(pseudo_sum(&frame.path, total).partial());
+        let large = end - start > frame.mss;
+        let offload = Offload {
+            needs_checksum: true,
+            checksum_start: u16::try_from(headers.tcp).unwrap_or(0),
+            checksum_offset: 16,
+            segmentation: match frame.path.addresses {
+                _ if !large => Segmentation::None,
+                Addresses::V4 { .. } => Segmentation::Tcp4,
+                Addresses::V6 { .. } => Segmentation::Tcp6,
+            },
+            segment_size: if large {
+                u16::try_from(frame.mss).unwrap_or(0)
+            } else {
+                0
+            },
+            header_length: u16::try_from(headers.end).unwrap_or(0),
+            ..Offload::default()
+        };
+        self.write_parts(&offload.emit(), &headers, frame, start..end)
+    }
+
+    fn write_parts(
+        &self,
+        front: &[u8],
+        headers: &[u8],
+        frame: &TcpFrame<'_>,
+        payload: Range<usize>,
+    ) -> Sent {
+        let mut parts = [IoSlice::new(&[]); SLICES + 2];
+        parts[0] = IoSlice::new(front);
+        parts[1] = IoSlice::new(headers);
+        let mut count = 2;
+        frame.each_slice(payload.start, payload.end, |slice| {
             if let Some(part) = parts.get_mut(count) {
                 *part = IoSlice::new(slice);
                 count += 1;

@@ -1,7 +1,7 @@
 //! The control API: which request does what. See control::server for the protocol and its limits.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use control::api::{
@@ -202,8 +202,12 @@ fn other_guests(
             let seen = snapshot
                 .neighbours
                 .iter()
-                .find(|(_, neighbour, _)| neighbour == mac);
-            found.insert(*mac, (seen.map(|(address, _, _)| *address), None));
+                .filter(|(_, neighbour, _)| neighbour == mac)
+                .find_map(|(address, _, _)| match address {
+                    IpAddr::V4(address) => Some(*address),
+                    IpAddr::V6(_) => None,
+                });
+            found.insert(*mac, (seen, None));
         }
     }
     for lease in view.leases.iter().filter(|lease| lease.guest.is_none()) {
@@ -260,15 +264,14 @@ async fn flows(state: &State, only: Option<NetworkName>) -> Result<Vec<FlowStatu
         Some(name) => vec![state.network(&name)?],
         None => state.networks(),
     };
-    let at = |(address, port): (Ipv4Addr, u16)| SocketAddr::new(IpAddr::V4(address), port);
     let mut found = Vec::new();
     for network in networks {
         for flow in network.snapshot().await?.flows {
             found.push(FlowStatus {
                 network: network.name().clone(),
                 protocol: flow.protocol.to_owned(),
-                guest: at(flow.guest),
-                remote: at(flow.remote),
+                guest: flow.guest,
+                remote: flow.remote,
                 outbound: flow.outbound,
                 state: flow.state.to_owned(),
                 bytes_from_guest: flow.bytes_out,

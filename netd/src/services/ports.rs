@@ -170,7 +170,7 @@ impl PortTable {
             for id in &entry.published {
                 let command = Command::Retarget {
                     id: *id,
-                    address: Some(address),
+                    address: Some(address.into()),
                 };
                 if let Err(error) = entry.network.command(command) {
                     tracing::warn!(%error, "a published port still leads to the guest's old address");
@@ -235,7 +235,7 @@ impl PortTable {
             let (reply, answer) = oneshot::channel();
             let publish = NewPublish {
                 protocol: spec.protocol,
-                address,
+                address: address.map(Into::into),
                 port: guest_port,
                 sockets: bound,
             };

@@ -107,22 +107,23 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A guest's SYN was accepted; the host is being dialled. `mtu` is the network's.
-    pub fn from_syn(segment: &Segment, first: Seq, mtu: u16, now: Instant) -> Self {
-        let mut machine = Self::new(Phase::Dialing, first, mtu, now);
+    /// A guest's SYN was accepted; the host is being dialled. `mss` = payload of the largest packet that goes to
+    /// the guest.
+    pub fn from_syn(segment: &Segment, first: Seq, mss: u16, now: Instant) -> Self {
+        let mut machine = Self::new(Phase::Dialing, first, mss, now);
         machine.take_syn(segment);
         machine
     }
 
     /// A connection to a guest's published port begins.
-    pub fn to_guest(first: Seq, mtu: u16, now: Instant) -> Self {
-        let mut machine = Self::new(Phase::SynSent, first, mtu, now);
+    pub fn to_guest(first: Seq, mss: u16, now: Instant) -> Self {
+        let mut machine = Self::new(Phase::SynSent, first, mss, now);
         machine.syn_due = true;
         machine
     }
 
-    fn new(phase: Phase, first: Seq, mtu: u16, now: Instant) -> Self {
-        let our_mss = mtu.saturating_sub(40).max(MINIMUM_MSS);
+    fn new(phase: Phase, first: Seq, mss: u16, now: Instant) -> Self {
+        let our_mss = mss.max(MINIMUM_MSS);
         Self {
             phase,
             receive: Receive::default(),

@@ -157,8 +157,7 @@ impl Outgoing {
 /// The pseudo header's sum for a TCP segment of `length` bytes, header included.
 pub fn pseudo_sum(path: &Path, length: usize) -> Sum {
     Sum::pseudo_header(
-        path.source,
-        path.destination,
+        path.addresses,
         PROTOCOL_TCP,
         u16::try_from(length).unwrap_or(u16::MAX),
     )

@@ -20,7 +20,8 @@ use smoltcp::wire::{HardwareAddress, IpCidr, Ipv4Packet, TcpPacket};
 
 use super::segment::pseudo_sum;
 use super::*;
-use crate::engine::packet::{DONT_FRAGMENT, Ipv4Fields, PROTOCOL_TCP, Path, write_ipv4};
+use crate::engine::ends::Addresses;
+use crate::engine::packet::{PROTOCOL_TCP, Path, write_ip};
 
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -191,8 +192,10 @@ impl World {
         Path {
             source_mac: nobody,
             destination_mac: nobody,
-            source: REMOTE,
-            destination: GUEST,
+            addresses: Addresses::V4 {
+                source: REMOTE,
+                destination: GUEST,
+            },
         }
     }
 
@@ -213,13 +216,8 @@ impl World {
             let mut sum = pseudo_sum(&Self::path(), length + payload.len());
             sum.add(&header[..length]);
             sum.add(payload);
-            let fields = Ipv4Fields {
-                protocol: PROTOCOL_TCP,
-                payload_length: length + payload.len(),
-                identification: 0,
-                fragment: DONT_FRAGMENT,
-            };
-            let mut packet = write_ipv4(&Self::path(), &fields)[14..].to_vec();
+            let whole = length + payload.len();
+            let mut packet = write_ip(&Self::path(), PROTOCOL_TCP, whole)[14..].to_vec();
             packet.extend_from_slice(&header[..length]);
             packet[36..38].copy_from_slice(&sum.finish().to_be_bytes());
             packet.extend_from_slice(payload);
@@ -668,13 +666,13 @@ fn a_published_port_opens_towards_the_guest_or_is_refused() {
         4_096,
     );
     open.socket().listen(40_000).unwrap();
-    open.machine = Some(Machine::to_guest(Seq(7), 1_500, open.instant()));
+    open.machine = Some(Machine::to_guest(Seq(7), 1_460, open.instant()));
     open.run_until("opening", |world| world.opened);
     open.host_stream.extend(b"hello");
     open.run_until("a word", |world| world.socket().recv_queue() == 5);
 
     let mut refused = world(PERFECT, 4_096);
-    refused.machine = Some(Machine::to_guest(Seq(7), 1_500, refused.instant()));
+    refused.machine = Some(Machine::to_guest(Seq(7), 1_460, refused.instant()));
     refused.run_until("refusal", |world| world.reset_by_guest);
     assert!(!refused.opened);
 }
@@ -694,7 +692,7 @@ fn a_guest_that_vanished_is_given_up_in_bounded_time() {
 
     let mut dialled = world(PERFECT, 4_096);
     dialled.faults.lost = 1_000;
-    dialled.machine = Some(Machine::to_guest(Seq(7), 1_500, dialled.instant()));
+    dialled.machine = Some(Machine::to_guest(Seq(7), 1_460, dialled.instant()));
     dialled.run_until("giving up", |world| world.gave_up);
     assert!(dialled.now.as_secs() < 20, "{:?}", dialled.now);
 }

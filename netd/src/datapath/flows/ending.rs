@@ -1,0 +1,103 @@
+//! How a TCP flow ends: in order, by a reset to either side, with its link, or to make room for another.
+
+use std::time::Instant;
+
+use super::{End, Flows, send_alone};
+use crate::datapath::context::Context;
+use crate::engine::services::LinkId;
+use crate::engine::tcp::Phase;
+use crate::io::host;
+
+/// Flows looked at to find the one that gives way.
+const EVICTION_SAMPLE: usize = 64;
+
+impl Flows {
+    /// A link is gone: its flows end, and the host's peers are told.
+    pub(in crate::datapath) fn link_gone(&mut self, context: &mut Context, id: LinkId) {
+        for slot in 0..u32::try_from(self.slots.len()).unwrap_or(0) {
+            if self
+                .flow(slot)
+                .is_some_and(|flow| flow.place.is_some_and(|place| place.link == id))
+            {
+                self.close(context, slot, End::ResetHost);
+            }
+        }
+    }
+
+    /// Ends everything.
+    pub(in crate::datapath) fn close_all(&mut self, context: &mut Context) {
+        for slot in 0..u32::try_from(self.slots.len()).unwrap_or(0) {
+            self.close(context, slot, End::ResetBoth);
+        }
+    }
+
+    pub(super) fn close(&mut self, context: &mut Context, slot: u32, end: End) {
+        let Some(place) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        let Some(mut flow) = place.flow.take() else {
+            return;
+        };
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(slot);
+        self.index.remove(&flow.key);
+        flow.release(&mut context.pool);
+        if let Some(at) = flow.place
+            && flow.outbound
+            && flow.machine.phase() == Phase::Dialing
+            && let Some(link) = context.link(at.link)
+        {
+            link.dials = link.dials.saturating_sub(1);
+        }
+        if matches!(end, End::ResetHost | End::ResetBoth) {
+            host::reset_on_close(&flow.host);
+        }
+        if matches!(end, End::ResetGuest | End::ResetBoth)
+            && let Some(at) = flow.place
+        {
+            send_alone(context, at, flow.key, flow.machine.reset());
+        }
+        if end == End::Orderly && flow.machine.finished() {
+            self.linger
+                .insert(flow.key, flow.machine.last_numbers(), context.now);
+        }
+        // Dropping the flow closes its socket, and with it epoll's interest.
+    }
+
+    /// True if one more flow may be made, if need be at the cost of another.
+    pub(super) fn make_room(&mut self, context: &mut Context) -> bool {
+        if self.index.len() < context.settings.limits.tcp_flows {
+            return true;
+        }
+        let count = self.slots.len();
+        let mut victim: Option<(bool, Instant, u32)> = None;
+        for _look in 0..EVICTION_SAMPLE.min(count) {
+            self.cursor = (self.cursor + 1) % count.max(1);
+            let Some(flow) = self
+                .slots
+                .get(self.cursor)
+                .and_then(|slot| slot.flow.as_deref())
+            else {
+                continue;
+            };
+            let open = flow.machine.phase() == Phase::Open;
+            let rank = (
+                open,
+                if open {
+                    flow.machine.last_heard()
+                } else {
+                    flow.since
+                },
+            );
+            if victim.is_none_or(|best| rank < (best.0, best.1)) {
+                victim = Some((rank.0, rank.1, u32::try_from(self.cursor).unwrap_or(0)));
+            }
+        }
+        let Some((_, _, slot)) = victim else {
+            return false;
+        };
+        context.counters.tcp_evicted += 1;
+        self.close(context, slot, End::ResetBoth);
+        true
+    }
+}
