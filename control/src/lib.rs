@@ -14,6 +14,7 @@ pub mod host_network;
 pub mod lock;
 pub mod logging;
 pub mod mac;
+pub mod metrics;
 pub mod names;
 pub mod notify;
 pub mod paths;

@@ -125,6 +125,9 @@ pub fn api(service: Service) -> Api<Service> {
         .text(
             "/metrics",
             "Counters in Prometheus' text format",
-            async |service: Service| Ok(service.view.lock().metrics()),
+            async |service: Service| {
+                let events = service.events.newest();
+                Ok(service.view.lock().metrics(events))
+            },
         )
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use control::api::HostLine;
+use control::metrics::{Kind, Page};
 
 use crate::files::FileReport;
 use crate::table::Table;
@@ -123,63 +124,44 @@ impl Shown {
         lines
     }
 
-    /// The counters in Prometheus' text format 0.0.4.
+    /// What is counted here; see `control::metrics` for the format.
     #[must_use]
-    pub fn metrics(&self) -> String {
+    pub fn metrics(&self, events: u64) -> String {
+        use Kind::{Counter, Gauge};
         let written: usize = self.reports.iter().map(|report| report.written.len()).sum();
-        let mut out = String::new();
-        let mut metric = |name: &str, kind: &str, help: &str, value: u64| {
-            out.push_str(&format!(
-                "# HELP sharectl_hostsync_{name} {help}\n\
-                 # TYPE sharectl_hostsync_{name} {kind}\n\
-                 sharectl_hostsync_{name} {value}\n"
-            ));
-        };
         let counts = self.counts;
-        metric(
-            "names",
-            "gauge",
-            "Names that shall stand in the files.",
-            count(self.table.wanted.len()),
-        );
-        metric(
-            "names_lost",
-            "gauge",
-            "Claims that won no name.",
-            count(self.table.lost.len()),
-        );
-        metric(
-            "lines",
-            "gauge",
-            "Lines that stand, over all files.",
-            count(written),
-        );
-        metric(
-            "netd_connected",
-            "gauge",
-            "Whether netd is followed.",
-            u64::from(self.netd_away.is_none()),
-        );
-        metric(
-            "syncs_total",
-            "counter",
-            "Rounds over all files.",
-            counts.syncs,
-        );
-        metric("writes_total", "counter", "Files changed.", counts.writes);
-        metric(
-            "failures_total",
-            "counter",
-            "Files that could not be changed.",
-            counts.failures,
-        );
-        metric(
-            "snapshots_total",
-            "counter",
-            "Snapshots of netd's guests.",
-            counts.snapshots,
-        );
-        out
+        let mut page = Page::new("hostsync", env!("CARGO_PKG_VERSION"), events);
+        for (family, value) in [
+            (
+                (Gauge, "names", "Names that shall stand in the files."),
+                count(self.table.wanted.len()),
+            ),
+            (
+                (Gauge, "names_lost", "Claims that won no name."),
+                count(self.table.lost.len()),
+            ),
+            (
+                (Gauge, "lines", "Lines that stand, over all files."),
+                count(written),
+            ),
+            (
+                (Gauge, "netd_connected", "Whether netd is followed."),
+                u64::from(self.netd_away.is_none()),
+            ),
+            ((Counter, "syncs", "Rounds over all files."), counts.syncs),
+            ((Counter, "writes", "Files changed."), counts.writes),
+            (
+                (Counter, "failures", "Files that could not be changed."),
+                counts.failures,
+            ),
+            (
+                (Counter, "snapshots", "Snapshots of netd's guests."),
+                counts.snapshots,
+            ),
+        ] {
+            page.add(family, &[], value);
+        }
+        page.finish()
     }
 }
 

@@ -143,7 +143,10 @@ fn api(state: &State) -> Api<State> {
         .text(
             "/metrics",
             "Counters in Prometheus' format",
-            |state| async move { Ok(metrics::page(&state.shares())) },
+            |state| async move {
+                let events = state.events.newest();
+                Ok(metrics::page(&state.shares(), events))
+            },
         )
         .events(state.events.clone())
 }

@@ -1,157 +1,112 @@
-//! `GET /metrics`: the counters in Prometheus' text format 0.0.4.
+//! `GET /metrics`: what is counted here, by guest and share. See `control::metrics` for the format.
 
-use std::fmt::Write;
+use control::metrics::{Kind, Page};
 
 use crate::shares::{DeviceNumbers, Shares};
 use crate::sys::bus_guard;
 
-/// Name, kind, help, and where a device has the number.
+/// What a number is, and where a device has it.
 type Family = (
-    &'static str,
-    &'static str,
-    &'static str,
+    (Kind, &'static str, &'static str),
     fn(&DeviceNumbers<'_>) -> u64,
 );
 
 /// All of them, as one page.
-pub(crate) fn page(shares: &Shares) -> String {
-    let mut page = String::new();
-    let devices: Vec<DeviceNumbers<'_>> = shares.numbers().collect();
-
-    head(
-        &mut page,
-        "sharefs_requests_total",
-        "counter",
-        "requests by operation",
-    );
-    for device in &devices {
-        for (operation, count) in device.counters.requests() {
-            let labels = format!("{},operation=\"{operation}\"", labels(device));
-            line(&mut page, "sharefs_requests_total", &labels, count);
-        }
-    }
+pub(crate) fn page(shares: &Shares, events: u64) -> String {
+    use Kind::{Counter, Gauge};
+    let mut page = Page::new("sharefs", env!("CARGO_PKG_VERSION"), events);
     let families: [Family; 11] = [
+        ((Counter, "errors", "Answers that were an error."), |d| {
+            d.counters.errors.get()
+        }),
         (
-            "sharefs_errors_total",
-            "counter",
-            "answers that were an error",
-            |d| d.counters.errors.get(),
-        ),
-        (
-            "sharefs_malformed_total",
-            "counter",
-            "requests that could not be understood",
+            (
+                Counter,
+                "malformed",
+                "Requests that could not be understood.",
+            ),
             |d| d.counters.malformed.get(),
         ),
+        ((Counter, "unknown", "Requests of an unknown kind."), |d| {
+            d.counters.unknown.get()
+        }),
+        ((Counter, "read_bytes", "Bytes read by the guest."), |d| {
+            d.counters.bytes_read.get()
+        }),
         (
-            "sharefs_unknown_total",
-            "counter",
-            "requests of an unknown kind",
-            |d| d.counters.unknown.get(),
-        ),
-        (
-            "sharefs_read_bytes_total",
-            "counter",
-            "bytes read by the guest",
-            |d| d.counters.bytes_read.get(),
-        ),
-        (
-            "sharefs_written_bytes_total",
-            "counter",
-            "bytes written by the guest",
+            (Counter, "written_bytes", "Bytes written by the guest."),
             |d| d.counters.bytes_written.get(),
         ),
         (
-            "sharefs_refused_waits_total",
-            "counter",
-            "lock requests refused because too many wait",
+            (
+                Counter,
+                "refused_waits",
+                "Lock requests refused because too many wait.",
+            ),
             |d| d.counters.refused_waits.get(),
         ),
+        ((Counter, "connections", "Connections of a VMM."), |d| {
+            d.connections
+        }),
         (
-            "sharefs_connections_total",
-            "counter",
-            "connections of a VMM",
-            |d| d.connections,
-        ),
-        (
-            "sharefs_mounted",
-            "gauge",
-            "1 while the guest has the share mounted",
+            (Gauge, "mounted", "1 while the guest has the share mounted."),
             |d| d.mounted.into(),
         ),
         (
-            "sharefs_nodes",
-            "gauge",
-            "files and folders the guest knows",
+            (Gauge, "nodes", "Files and folders the guest knows."),
             |d| d.nodes as u64,
         ),
         (
-            "sharefs_handles",
-            "gauge",
-            "files and folders the guest has open",
+            (Gauge, "handles", "Files and folders the guest has open."),
             |d| d.handles as u64,
         ),
         (
-            "sharefs_bad_chains_total",
-            "counter",
-            "descriptor chains outside the guest's memory",
+            (
+                Counter,
+                "bad_chains",
+                "Descriptor chains outside the guest's memory.",
+            ),
             |d| d.counters.bad_chains.get(),
         ),
     ];
-    for (name, kind, help, value) in families {
-        head(&mut page, name, kind, help);
-        for device in &devices {
-            line(&mut page, name, &labels(device), value(device));
+    for device in shares.numbers() {
+        let (guest, share) = (device.guest.to_string(), device.share.to_string());
+        let labels = [("guest", guest.as_str()), ("share", share.as_str())];
+        for (operation, count) in device.counters.requests() {
+            page.add(
+                (Counter, "requests", "Requests by operation."),
+                &[labels[0], labels[1], ("operation", operation)],
+                count,
+            );
+        }
+        for (family, value) in families {
+            page.add(family, &labels, value(&device));
         }
     }
     let descriptors = shares.descriptors();
-    for (name, kind, help, value) in [
+    for (family, value) in [
         (
-            "sharefs_descriptors",
-            "gauge",
-            "descriptors held for guests",
+            (Gauge, "descriptors", "Descriptors held for guests."),
             descriptors.held() as u64,
         ),
         (
-            "sharefs_descriptors_limit",
-            "gauge",
-            "the most that may be",
+            (Gauge, "descriptors_limit", "The most that may be."),
             descriptors.limit() as u64,
         ),
         (
-            "sharefs_descriptors_refused_total",
-            "counter",
-            "requests refused at it",
+            (
+                Counter,
+                "descriptors_refused",
+                "Requests refused at that limit.",
+            ),
             descriptors.refused(),
         ),
         (
-            "sharefs_lost_pages_total",
-            "counter",
-            "pages a VMM took away",
+            (Counter, "lost_pages", "Pages a VMM took away."),
             bus_guard::mended() as u64,
         ),
     ] {
-        head(&mut page, name, kind, help);
-        line(&mut page, name, "", value);
+        page.add(family, &[], value);
     }
-    page
-}
-
-fn labels(device: &DeviceNumbers<'_>) -> String {
-    // Names are host names: nothing to escape.
-    format!("guest=\"{}\",share=\"{}\"", device.guest, device.share)
-}
-
-fn head(page: &mut String, name: &str, kind: &str, help: &str) {
-    // Writing to a String cannot fail.
-    writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}").ok();
-}
-
-fn line(page: &mut String, name: &str, labels: &str, value: u64) {
-    let labels = if labels.is_empty() {
-        String::new()
-    } else {
-        format!("{{{labels}}}")
-    };
-    writeln!(page, "{name}{labels} {value}").ok();
+    page.finish()
 }

@@ -70,7 +70,7 @@ fn a_reboot_and_a_killed_vmm_are_served_again_and_nothing_is_left_behind() {
         guest.reboot()?;
         guest.ok("echo 2 >> /mnt/d/log")?;
         ensure!(
-            metric(&world, "sharefs_connections_total")? == 2,
+            metric(&world, "sharectl_sharefs_connections_total")? == 2,
             "a reboot keeps the connections"
         );
         guest.kill();
@@ -78,14 +78,14 @@ fn a_reboot_and_a_killed_vmm_are_served_again_and_nothing_is_left_behind() {
             Ok((share(&world, "d")?["devices"][0]["connected"] == false).then_some(()))
         })?;
         wait_for("descriptors to be given back", SOON, || {
-            Ok((metric(&world, "sharefs_descriptors")? == 0).then_some(()))
+            Ok((metric(&world, "sharectl_sharefs_descriptors")? == 0).then_some(()))
         })?;
 
         let mut guest = world.machine("dev", SHARES)?.boot()?;
         guest.ok("echo 3 >> /mnt/d/log && umount /mnt/d")?;
         guest.power_off()?;
         ensure!(fs::read_to_string(world.share_folder("d")?.join("log"))? == "1\n2\n3\n");
-        ensure!(metric(&world, "sharefs_connections_total")? == 4);
+        ensure!(metric(&world, "sharectl_sharefs_connections_total")? == 4);
         Ok(())
     });
 }
@@ -149,7 +149,7 @@ fn a_reload_disturbs_nobody_and_a_missing_folder_is_that_shares_own_problem() {
             .success()?;
         ensure!(!socket.exists(), "a share that is gone has no socket");
         ensure!(
-            metric(&world, "sharefs_connections_total")? == 2,
+            metric(&world, "sharectl_sharefs_connections_total")? == 2,
             "the guest noticed nothing"
         );
         guest.ok("touch /mnt/d/stop && grep -q x /mnt/d/open")?;
@@ -201,10 +201,11 @@ fn the_control_socket_tells_what_is_served() {
             d["devices"][0]["requests"].as_u64() > Some(2) && d["devices"][0]["malformed"] == 0,
             "{d}"
         );
-        ensure!(metric(&world, "sharefs_mounted")? == 2);
-        ensure!(metric(&world, "sharefs_descriptors")? >= 2);
+        ensure!(metric(&world, "sharectl_sharefs_mounted")? == 2);
+        ensure!(metric(&world, "sharectl_sharefs_descriptors")? >= 2);
         ensure!(
-            metric(&world, "sharefs_errors_total")? <= metric(&world, "sharefs_requests_total")?
+            metric(&world, "sharectl_sharefs_errors_total")?
+                <= metric(&world, "sharectl_sharefs_requests_total")?
         );
         let events = world.ask(Kind::Sharefs, "GET", "/v1/events?since=0", None)?;
         let events = events.body;

@@ -2,16 +2,23 @@
 //! the control API reads copies out of a snapshot.
 
 macro_rules! counters {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[doc = $help:literal])+ $field:ident,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct $name {
-            $($(#[$field_doc])* pub $field: u64,)*
+            $($(#[doc = $help])+ pub $field: u64,)*
         }
         impl $name {
-            /// Each counter with its name, in declaration order: for metrics pages and tests.
+            /// Each counter with its name, in declaration order.
             pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
                 [$((stringify!($field), self.$field),)*].into_iter()
+            }
+
+            /// Each counter's name, meaning and value: for metrics pages.
+            pub fn described(
+                &self,
+            ) -> impl Iterator<Item = (&'static str, &'static str, u64)> + use<> {
+                [$((stringify!($field), concat!($($help),+).trim(), self.$field),)*].into_iter()
             }
         }
     };

@@ -1,112 +1,148 @@
-//! Counters as Prometheus text (exposition format 0.0.4): `netd_*`, with the network as a label.
+//! What is counted here, by network and link. See `control::metrics` for the format.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
-use crate::services::network::RunningNetwork;
+use control::metrics::{Kind, Page};
+
+use crate::datapath::Snapshot;
+use crate::services::network::{RunningNetwork, ServicesView};
 use crate::services::state::State;
 
-/// Name to lines; a name's lines must stand together.
-type Families = BTreeMap<String, (&'static str, Vec<String>)>;
+/// One number of a network.
+struct Number {
+    kind: Kind,
+    name: String,
+    help: &'static str,
+    value: u64,
+}
 
 /// The whole page.
 pub async fn page(state: &State) -> String {
-    let mut families = Families::new();
+    let mut page = Page::new("netd", env!("CARGO_PKG_VERSION"), state.events.newest());
     for network in state.networks() {
-        collect(&network, &mut families).await;
-    }
-    let newest = state.events.newest();
-    families.insert(
-        "netd_events_total".to_owned(),
-        ("counter", vec![newest.to_string()]),
-    );
-    let mut page = String::new();
-    for (name, (kind, lines)) in families {
-        // Writing to a String cannot fail.
-        writeln!(page, "# TYPE {name} {kind}").ok();
-        for line in lines {
-            let gap = if line.starts_with('{') { "" } else { " " };
-            writeln!(page, "{name}{gap}{line}").ok();
+        let (snapshot, view) = look(&network).await;
+        let name = network.name().as_str();
+        for number in numbers(&network, snapshot.as_ref(), view.as_ref()) {
+            let family = (number.kind, number.name.as_str(), number.help);
+            page.add(family, &[("network", name)], number.value);
+        }
+        for link in snapshot.iter().flat_map(|snapshot| &snapshot.links) {
+            let guest = link.guest.as_ref().map_or("", |guest| guest.as_str());
+            let number = link.link.0.to_string();
+            let labels = [("network", name), ("link", &number), ("guest", guest)];
+            for (counter, help, value) in link.counters.described() {
+                let counter = format!("link_{counter}");
+                page.add((Kind::Counter, &counter, help), &labels, value);
+            }
         }
     }
-    page
+    page.finish()
 }
 
 /// All numbers of one network by name, as in `GET /v1/networks`.
 pub async fn counters(network: &RunningNetwork) -> BTreeMap<String, u64> {
-    let mut found = BTreeMap::new();
-    let mut add = |name: &str, value: u64| {
-        found.insert(name.to_owned(), value);
-    };
-    if let Ok(snapshot) = network.snapshot().await {
-        for (name, value) in snapshot.counters.entries() {
-            add(name, value);
-        }
-        add("tcp_flows", snapshot.tcp_flows as u64);
-        add("udp_mapped", snapshot.udp_mappings as u64);
-        add("buffered_bytes", snapshot.buffered_bytes as u64);
-        add("links", snapshot.links.len() as u64);
-    }
-    if let Ok(view) = network.services().await {
-        for (name, value) in view.dhcp.entries() {
-            add(&format!("dhcp_{name}"), value);
-        }
-        add("leases_offered", view.counts.offered as u64);
-        add("leases_bound", view.counts.bound as u64);
-        add("leases_declined", view.counts.declined as u64);
-        add("leases_free", view.counts.free as u64);
-    }
-    let dns = network.resolver().counters();
-    add("dns_forwarded", dns.forwarded);
-    add("dns_cached", dns.cached);
-    add("dns_failed", dns.failed);
-    add("dns_crowded", dns.crowded);
-    add("dns_cache_entries", dns.cache_entries);
-    found
+    let (snapshot, view) = look(network).await;
+    numbers(network, snapshot.as_ref(), view.as_ref())
+        .into_iter()
+        .map(|number| (number.name, number.value))
+        .collect()
 }
 
-/// What goes up and down; everything else only goes up.
-const GAUGES: [&str; 9] = [
-    "tcp_flows",
-    "udp_mapped",
-    "buffered_bytes",
-    "links",
-    "leases_offered",
-    "leases_bound",
-    "leases_declined",
-    "leases_free",
-    "dns_cache_entries",
-];
+async fn look(network: &RunningNetwork) -> (Option<Snapshot>, Option<ServicesView>) {
+    (network.snapshot().await.ok(), network.services().await.ok())
+}
 
-async fn collect(network: &RunningNetwork, families: &mut Families) {
-    let name = network.name();
-    for (counter, value) in counters(network).await {
-        let gauge = GAUGES.contains(&counter.as_str());
-        let (kind, ending) = if gauge {
-            ("gauge", "")
-        } else {
-            ("counter", "_total")
-        };
-        let family = families
-            .entry(format!("netd_{counter}{ending}"))
-            .or_insert((kind, Vec::new()));
-        family.1.push(format!("{{network=\"{name}\"}} {value}"));
-    }
-    let Ok(snapshot) = network.snapshot().await else {
-        return;
+fn numbers(
+    network: &RunningNetwork,
+    snapshot: Option<&Snapshot>,
+    view: Option<&ServicesView>,
+) -> Vec<Number> {
+    let mut found = Vec::new();
+    let mut add = |kind, name: &str, help, value| {
+        found.push(Number {
+            kind,
+            name: name.to_owned(),
+            help,
+            value,
+        });
     };
-    for link in &snapshot.links {
-        // Guest names have no character that needs escaping.
-        let guest = link.guest.as_ref().map_or("", |guest| guest.as_str());
-        for (counter, value) in link.counters.entries() {
-            let family = families
-                .entry(format!("netd_link_{counter}_total"))
-                .or_insert(("counter", Vec::new()));
-            let labels = format!(
-                "network=\"{name}\",link=\"{}\",guest=\"{guest}\"",
-                link.link.0
-            );
-            family.1.push(format!("{{{labels}}} {value}"));
+    use Kind::{Counter, Gauge};
+    if let Some(snapshot) = snapshot {
+        for (name, help, value) in snapshot.counters.described() {
+            add(Counter, name, help, value);
         }
+        let (flows, mappings) = (snapshot.tcp_flows as u64, snapshot.udp_mappings as u64);
+        let (buffered, links) = (snapshot.buffered_bytes as u64, snapshot.links.len() as u64);
+        add(Gauge, "tcp_flows", "TCP flows there are.", flows);
+        add(Gauge, "udp_mapped", "UDP mappings there are.", mappings);
+        add(
+            Gauge,
+            "buffered_bytes",
+            "Payload bytes resting in buffers.",
+            buffered,
+        );
+        add(Gauge, "links", "Links in use.", links);
     }
+    if let Some(view) = view {
+        for (name, help, value) in view.dhcp.described() {
+            add(Counter, &format!("dhcp_{name}"), help, value);
+        }
+        let counts = &view.counts;
+        add(
+            Gauge,
+            "leases_offered",
+            "Addresses offered and not yet taken.",
+            counts.offered as u64,
+        );
+        add(
+            Gauge,
+            "leases_bound",
+            "Addresses leased.",
+            counts.bound as u64,
+        );
+        add(
+            Gauge,
+            "leases_declined",
+            "Addresses that a client found in use.",
+            counts.declined as u64,
+        );
+        add(
+            Gauge,
+            "leases_free",
+            "Addresses of the pool that are free.",
+            counts.free as u64,
+        );
+    }
+    let dns = network.resolver().counters();
+    add(
+        Counter,
+        "dns_forwarded",
+        "DNS queries passed on.",
+        dns.forwarded,
+    );
+    add(
+        Counter,
+        "dns_cached",
+        "DNS queries answered from the cache.",
+        dns.cached,
+    );
+    add(
+        Counter,
+        "dns_failed",
+        "DNS queries that nobody answered.",
+        dns.failed,
+    );
+    add(
+        Counter,
+        "dns_crowded",
+        "DNS queries refused because too many waited.",
+        dns.crowded,
+    );
+    add(
+        Gauge,
+        "dns_cache_entries",
+        "DNS answers kept.",
+        dns.cache_entries,
+    );
+    found
 }

@@ -213,11 +213,11 @@ fn events_tell_the_story_of_a_guest() {
     );
     let metrics = netd.text("/metrics");
     assert!(
-        metrics.contains("netd_dhcp_acks_total{network=\"vmnet8\"} 1\n"),
+        metrics.contains("sharectl_netd_dhcp_acks_total{network=\"vmnet8\"} 1\n"),
         "{metrics}"
     );
     assert!(
-        metrics.contains("netd_leases_bound{network=\"vmnet8\"} 1\n"),
+        metrics.contains("sharectl_netd_leases_bound{network=\"vmnet8\"} 1\n"),
         "{metrics}"
     );
 }
