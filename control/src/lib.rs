@@ -6,8 +6,10 @@
 //! the types of this crate.
 
 pub mod api;
+pub mod capture;
 pub mod client;
 pub mod config;
+pub mod egress;
 pub mod events;
 pub mod failure;
 pub mod host_network;
@@ -19,5 +21,6 @@ pub mod names;
 pub mod notify;
 pub mod paths;
 pub mod port;
+pub mod rate;
 pub mod server;
 pub mod signals;

@@ -22,9 +22,11 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::egress::{EgressRule, NamePolicy, Verdict};
 use crate::mac::MacAddress;
 use crate::names::{GuestName, HostName, NameError, NetworkName, ShareName};
 use crate::port::PortSpec;
+use crate::rate::RateLimit;
 
 pub use problem::{ConfigErrors, Problem};
 
@@ -100,6 +102,28 @@ pub struct Network {
     pub dns: Vec<SocketAddr>,
     /// Where to take QEMU's stream links over TCP.
     pub listen: Option<SocketAddr>,
+    /// What its guests may reach.
+    pub egress: NetworkEgress,
+}
+
+/// What the guests of a network may reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NetworkEgress {
+    /// What becomes of a flow that no rule names.
+    pub default: Verdict,
+    /// In order, after the guest's own; the first that names a flow decides.
+    pub rules: Vec<EgressRule>,
+    /// Which names a guest resolves whose flows are refused by default.
+    pub names: NamePolicy,
+}
+
+/// What one guest may reach, where that differs from its network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct GuestEgress {
+    /// What becomes of a flow that no rule names; none: as the network says.
+    pub default: Option<Verdict>,
+    /// In order, before the network's.
+    pub rules: Vec<EgressRule>,
 }
 
 impl Network {
@@ -145,6 +169,10 @@ pub struct Guest {
     pub names: Vec<HostName>,
     /// Ports of the host that lead to it.
     pub publish: Vec<PortSpec>,
+    /// What it may reach.
+    pub egress: GuestEgress,
+    /// How fast.
+    pub rate_limit: RateLimit,
 }
 
 /// A host folder that guests see.

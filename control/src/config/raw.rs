@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::egress::{EgressRule, NamePolicy, Verdict};
 use crate::mac::MacAddress;
 use crate::port::PortSpec;
 
@@ -116,6 +117,36 @@ pub(super) struct RawNetwork {
     pub(super) dns: Option<Vec<At<String>>>,
     /// A TCP address on which to take QEMU's stream links. Default: none.
     pub(super) listen: Option<At<String>>,
+    /// What becomes of a guest's flow that no rule names: allow or deny. Default: allow.
+    #[schemars(with = "Option<Verdict>")]
+    pub(super) egress: Option<At<String>>,
+    /// What guests may reach, the first rule that names a flow decides; a guest's own come before.
+    #[schemars(with = "Vec<EgressRule>")]
+    pub(super) egress_rules: Vec<At<String>>,
+    /// Which names guests resolve whose flows are denied by default: allowed (those that a rule
+    /// allows) or all. Default: allowed.
+    #[schemars(with = "Option<NamePolicy>")]
+    pub(super) egress_names: Option<At<String>>,
+}
+
+/// One rate for both ways, or one for each.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "a rate such as \"100Mbit/s\", or { up = ..., down = ... }"
+)]
+pub(super) enum RawRateLimit {
+    Both(String),
+    Each(RawRates),
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRates {
+    /// From the guest.
+    pub(super) up: Option<String>,
+    /// To the guest.
+    pub(super) down: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -147,6 +178,14 @@ pub(super) struct RawGuest {
     /// Ports of the host that lead to this guest, in Docker's notation.
     #[schemars(with = "Vec<PortSpec>")]
     pub(super) publish: Vec<At<String>>,
+    /// What becomes of its flows that no rule names: allow or deny. Default: as its network says.
+    #[schemars(with = "Option<Verdict>")]
+    pub(super) egress: Option<At<String>>,
+    /// What it may reach, before the network's rules.
+    #[schemars(with = "Vec<EgressRule>")]
+    pub(super) egress_rules: Vec<At<String>>,
+    /// How fast it may send and receive through the gateway. Default: no limit.
+    pub(super) rate_limit: Option<At<RawRateLimit>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -186,6 +186,56 @@ fn every_mistake_is_told_with_its_line() {
 }
 
 #[test]
+fn egress_and_rates_read_and_are_refused_with_their_line() {
+    let config = parse(
+        r#"
+[network.n]
+egress = "deny"
+egress-rules = ["allow github.com:443", "deny 10.0.0.0/8"]
+[guest.a]
+egress = "allow"
+egress-rules = ["deny host"]
+rate-limit = "100Mbit/s"
+[guest.b]
+rate-limit = { down = "64kbit/s" }
+"#,
+    )
+    .unwrap();
+    let network = config.networks.values().next().unwrap();
+    assert_eq!(network.egress.default, Verdict::Deny);
+    assert_eq!(network.egress.names, NamePolicy::Allowed);
+    assert_eq!(network.egress.rules[1].to_string(), "deny 10.0.0.0/8");
+    let guest = |name| &config.guests[&GuestName::parse(name).unwrap()];
+    assert_eq!(guest("a").egress.default, Some(Verdict::Allow));
+    assert_eq!(guest("b").egress, GuestEgress::default());
+    let rate = Some("100Mbit/s".parse().unwrap());
+    assert_eq!(
+        guest("a").rate_limit,
+        RateLimit {
+            up: rate,
+            down: rate
+        }
+    );
+    assert_eq!(guest("b").rate_limit.up, None);
+    check_refused(
+        "[network.n]\negress = \"refuse\"\negress-rules = [\n  \"deny 10.0.0.1/8\",\n]\n[guest.a]\nrate-limit = \"fast\"\n",
+        "config.toml:2: network \"n\": egress = \"refuse\" is not known\n  \
+         hint: write one of \"allow\", \"deny\"\n\
+         config.toml:4: network \"n\": egress-rules: \"10.0.0.1/8\" in \"deny 10.0.0.1/8\" has bits set beyond its prefix; write 10.0.0.0/8\n\
+         config.toml:7: guest \"a\": rate-limit: \"fast\" is not a rate from 64kbit/s to 1000Gbit/s, e.g. \"100Mbit/s\" or \"1.5Gbit/s\"",
+    );
+    let rules = vec!["\"deny any\""; 1_025].join(",");
+    assert!(parse(&format!("[guest.a]\negress-rules = [{rules}]")).is_err());
+    for text in [
+        "[guest.a]\nrate-limit = 7",
+        "[guest.a]\nrate-limit = { sideways = \"1Mbit/s\" }",
+        "[guest.a]\negress-rules = [\"allow\"]",
+    ] {
+        assert!(parse(text).is_err(), "accepted: {text}");
+    }
+}
+
+#[test]
 fn unknown_keys_and_broken_toml_name_their_line() {
     for (text, line, part) in [
         ("[guest.a]\n\nnmae = \"x\"\n", 3, "unknown field `nmae`"),

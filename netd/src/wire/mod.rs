@@ -3,3 +3,5 @@
 
 pub mod dhcp;
 pub mod dns;
+pub mod dns_addresses;
+pub mod pcapng;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::super::problem::Findings;
 use super::super::raw::{At, RawConfig, RawGuest};
 use super::super::{DEFAULT_NETWORK, Guest, Network};
-use super::{is_reserved, read, read_address};
+use super::{egress, is_reserved, read, read_address};
 use crate::mac::{MacAddress, fnv1a};
 use crate::names::{GuestName, HostName, NetworkName};
 use crate::port::PortSpec;
@@ -94,6 +94,8 @@ pub(super) fn guests(
                 host_address,
                 names,
                 publish,
+                egress: egress::of_guest(raw, &owner, findings),
+                rate_limit: egress::rate_limit(raw.rate_limit.as_ref(), &owner, findings),
                 name,
             },
         );

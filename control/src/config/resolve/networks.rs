@@ -12,7 +12,7 @@ use super::super::{
     DEFAULT_DOMAIN, DEFAULT_LEASE_TIME, DEFAULT_NETWORK, LARGEST_MTU, Network, NetworkKind,
     Surroundings,
 };
-use super::{ipv6, read, read_address, read_word};
+use super::{egress, ipv6, read, read_address, read_word};
 use crate::mac::fnv1a;
 use crate::names::{HostName, NetworkName};
 
@@ -189,6 +189,7 @@ fn network(
         .listen
         .as_ref()
         .and_then(|l| read_address(findings, (&owner, "listen"), l, "127.0.0.1:4100"));
+    let egress = egress::of_network(raw, &owner, findings);
     let base = u32::from(subnet.network());
     let last = u32::from(subnet.broadcast());
     Network {
@@ -204,6 +205,7 @@ fn network(
         lease_time: lease_time.unwrap_or(DEFAULT_LEASE_TIME),
         dns,
         listen,
+        egress,
         name,
     }
 }
