@@ -68,7 +68,9 @@ impl fmt::Display for BitRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, factor) = UNITS
             .into_iter()
-            .find(|(_, factor)| self.0 >= *factor && self.0 % (*factor / 1_000).max(1) == 0)
+            .find(|(_, factor)| {
+                self.0 >= *factor && self.0.is_multiple_of((*factor / 1_000).max(1))
+            })
             .unwrap_or(("bit/s", 1));
         let (whole, rest) = (self.0 / factor, self.0 % factor);
         if rest == 0 {

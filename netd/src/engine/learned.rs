@@ -144,12 +144,6 @@ impl Learned {
             .map(|((address, _), _)| *address)
     }
 
-    /// Guests that are gone from the configuration are forgotten.
-    pub fn keep_guests(&mut self, keep: impl Fn(&GuestName) -> bool) {
-        self.guests
-            .retain(|guest, _| guest.as_ref().is_none_or(&keep));
-    }
-
     /// Pairs held now.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -255,7 +249,5 @@ mod tests {
                 .names(Some(&dev), address(0), now)
                 .any(|name| name == "ruled.example")
         );
-        learned.keep_guests(|guest| *guest == other);
-        assert_eq!(learned.len(), 1);
     }
 }
