@@ -2,7 +2,7 @@
 //! gives them a number, so that a reader who was away knows what it missed.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -47,7 +47,7 @@ pub enum EventBody {
     LeaseBound {
         network: NetworkName,
         mac: MacAddress,
-        address: Ipv4Addr,
+        address: IpAddr,
         guest: Option<GuestName>,
         /// The name the client gave itself, where it is one.
         client_name: Option<HostName>,
@@ -58,7 +58,7 @@ pub enum EventBody {
     LeaseEnded {
         network: NetworkName,
         mac: MacAddress,
-        address: Ipv4Addr,
+        address: IpAddr,
         guest: Option<GuestName>,
         reason: String,
     },

@@ -100,6 +100,12 @@ pub struct Network {
     pub lease_time: Duration,
     /// Resolvers to forward to; empty: the host's own, followed as they change.
     pub dns: Vec<SocketAddr>,
+    /// Time servers that guests are told.
+    pub ntp: Vec<IpAddr>,
+    /// Routes that guests are told beside the default one.
+    pub routes: Vec<Route>,
+    /// Domains that guests search after [`Network::domain`].
+    pub search: Vec<HostName>,
     /// Where to take QEMU's stream links over TCP.
     pub listen: Option<SocketAddr>,
     /// What its guests may reach.
@@ -150,6 +156,21 @@ impl Network {
 
 fn in_prefix(prefix: Ipv6Net, low: u32) -> Ipv6Addr {
     (u128::from(prefix.network()) | u128::from(low)).into()
+}
+
+/// A route for guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Route {
+    /// What lies behind it.
+    pub destination: Ipv4Net,
+    /// The station on the network that leads there.
+    pub via: Ipv4Addr,
+}
+
+impl std::fmt::Display for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} via {}", self.destination, self.via)
+    }
 }
 
 /// A guest that the file names.

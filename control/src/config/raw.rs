@@ -115,6 +115,12 @@ pub(super) struct RawNetwork {
     pub(super) lease_time: Option<At<String>>,
     /// Resolvers to forward to, as ADDRESS or ADDRESS:PORT. Default: the host's own.
     pub(super) dns: Option<Vec<At<String>>>,
+    /// Time servers that guests are told, by address. Default: none.
+    pub(super) ntp: Option<Vec<At<String>>>,
+    /// Routes that guests are told beside the default one, as "SUBNET via ADDRESS". Default: none.
+    pub(super) routes: Option<Vec<At<String>>>,
+    /// Domains that guests search after the network's own. Default: none.
+    pub(super) search: Option<Vec<At<String>>>,
     /// A TCP address on which to take QEMU's stream links. Default: none.
     pub(super) listen: Option<At<String>>,
     /// What becomes of a guest's flow that no rule names: allow or deny. Default: allow.

@@ -344,3 +344,45 @@ proptest::proptest! {
         let _parsed = parse(&text);
     }
 }
+
+#[test]
+fn what_dhcp_tells_is_checked() {
+    let network = |line: &str| format!("[network.v]\nsubnet = \"10.0.0.0/24\"\n{line}\n");
+    let config = parse(&network(
+        "routes = [\"10.8.0.0/16 via 10.0.0.9\"]\nntp = [\"fd00::1\"]\nsearch = [\"corp.example\"]",
+    ))
+    .unwrap();
+    let found = &config.networks[&NetworkName::parse("v").unwrap()];
+    assert_eq!(found.routes[0].to_string(), "10.8.0.0/16 via 10.0.0.9");
+    let example = "write it like \"10.8.0.0/16 via 192.168.130.9\"";
+    for (line, said, hint) in [
+        (
+            "routes = [\"10.8.0.0/16\"]",
+            "routes: \"10.8.0.0/16\" is not SUBNET via ADDRESS",
+            example,
+        ),
+        (
+            "routes = [\"10.8.0.1/16 via 10.0.0.9\"]",
+            "routes: 10.8.0.1/16 has bits set beyond its prefix",
+            example,
+        ),
+        (
+            "routes = [\"10.8.0.0/16 via 10.0.1.9\"]",
+            "routes: 10.0.1.9 is not on the network (10.0.0.0/24)",
+            example,
+        ),
+        (
+            "ntp = [\"pool.example\"]",
+            "ntp \"pool.example\" is not an address",
+            "write it like \"192.168.1.5\"",
+        ),
+        (
+            "search = [\"a\", \"b\", \"c\", \"d\", \"e\", \"f\", \"g\"]",
+            "search has 7 entries",
+            "at most 6 fit into a DHCP option",
+        ),
+    ] {
+        let errors = parse(&network(line)).unwrap_err().to_string();
+        assert!(errors.contains(said) && errors.contains(hint), "{errors}");
+    }
+}

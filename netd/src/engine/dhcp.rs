@@ -9,11 +9,13 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use control::names::HostName;
+use ipnet::Ipv4Net;
 
 use crate::engine::counters::counters;
 use crate::engine::lease::{Client, LeaseSettings, LeaseTable, Refusal};
 use crate::engine::services::{DhcpArrival, DhcpDestination, DhcpReply};
-use crate::wire::dhcp::{ClientMessage, MessageType, Reply, option};
+use crate::wire::dhcp::{ClientMessage, FqdnFlags, MessageType, Reply, option};
+use crate::wire::name_list;
 
 /// A client may wish a shorter lease than ours, but not one that makes it ask all the time.
 const SHORTEST_TERM: Duration = Duration::from_secs(120);
@@ -25,8 +27,14 @@ pub struct DhcpSettings {
     pub gateway: Ipv4Addr,
     /// The way out; none on a host-only network, where the guest shall see "network unreachable" itself.
     pub router: Option<Ipv4Addr>,
-    /// Option 15 and the only entry of option 119.
+    /// Option 15.
     pub domain: HostName,
+    /// Option 119: the domain, then what else the configuration names.
+    pub search: Vec<HostName>,
+    /// Option 42.
+    pub time_servers: Vec<Ipv4Addr>,
+    /// Option 121, beside the default route: what lies behind which station.
+    pub routes: Vec<(Ipv4Net, Ipv4Addr)>,
     /// Option 26, bytes of IP packet.
     pub mtu: Option<u16>,
     /// How long a lease lasts without renewal.
@@ -60,6 +68,10 @@ counters! {
         ignored,
         /// DISCOVER that found no free address.
         exhausted,
+        /// DISCOVER or REQUEST of a station behind a link that has its share of the pool.
+        link_full,
+        /// Addresses that somebody answered at before they were offered.
+        conflicts,
         /// Client names that are no host names, or not for clients; the lease stood.
         bad_names,
     }
@@ -113,6 +125,13 @@ impl DhcpServer {
         self.counters
     }
 
+    /// Somebody has the address that was to be offered: it is set aside, and the client may ask again.
+    pub fn found_in_use(&mut self, address: Ipv4Addr, now: Instant) {
+        self.counters.conflicts += 1;
+        tracing::info!(%address, "an address of the pool is in use by a station that did not ask for it");
+        self.table.found_in_use(address, now);
+    }
+
     /// A datagram to port 67.
     pub fn handle(
         &mut self,
@@ -136,6 +155,7 @@ impl DhcpServer {
         let client = Client {
             mac: message.hardware,
             identifier: message.client_identifier,
+            link: arrival.link,
             link_guest: arrival.guest,
         };
         if message
@@ -184,20 +204,70 @@ impl DhcpServer {
         now: Instant,
     ) -> Option<DhcpReply> {
         self.counters.discovers += 1;
-        let address = match self.table.offer(client, message.requested, now) {
-            Ok(address) => address,
+        let offer = match self.table.offer(client, message.requested, now) {
+            Ok(offer) => offer,
             Err(reason) => {
-                self.counters.exhausted += 1;
+                self.count_refusal(reason);
                 tracing::debug!(%reason, "DHCP discover left unanswered");
                 return None;
             }
         };
+        let address = offer.address;
+        // RFC 4039, where no probe is due: an address that is new to the client takes the long way.
+        if message.rapid_commit && !offer.is_new {
+            let reply = self.grant(message, client, address, now).ok()?;
+            return Some(finish(reply, message, arrival, address));
+        }
         self.counters.offers += 1;
         let mut reply = message.reply(MessageType::Offer, self.settings.gateway);
         reply.your_address(address);
         self.write_term(&mut reply, message);
         self.write_options(&mut reply, message, client);
-        Some(finish(reply, message, arrival, address))
+        // A relay agent's clients are on another wire, where nobody hears our probe.
+        let probe = offer.is_new && message.relay_address.is_unspecified();
+        Some(DhcpReply {
+            probe: probe.then_some(address),
+            ..finish(reply, message, arrival, address)
+        })
+    }
+
+    /// Binds, and writes the ACK.
+    fn grant(
+        &mut self,
+        message: &ClientMessage<'_>,
+        client: &Client<'_>,
+        address: Ipv4Addr,
+        now: Instant,
+    ) -> Result<Reply, Refusal> {
+        let name = self.client_name(message);
+        let until = now + self.term(message);
+        self.table.bind(client, address, name.clone(), until, now)?;
+        self.counters.acks += 1;
+        let mut reply = message.reply(MessageType::Ack, self.settings.gateway);
+        reply.your_address(address);
+        if !message.client_address.is_unspecified() {
+            reply.client_address(message.client_address);
+        }
+        if message.kind == MessageType::Discover {
+            reply.rapid_commit();
+        }
+        self.write_term(&mut reply, message);
+        self.write_options(&mut reply, message, client);
+        if let Some((_, flags)) = message.fqdn
+            && let Some(name) = name.and_then(|name| name.under(&self.settings.domain).ok())
+        {
+            write_fqdn(&mut reply, flags, &name);
+        }
+        Ok(reply)
+    }
+
+    fn count_refusal(&mut self, reason: Refusal) {
+        match reason {
+            Refusal::Exhausted => self.counters.exhausted += 1,
+            Refusal::LinkFull => self.counters.link_full += 1,
+            // The request's own fault, told to the client.
+            Refusal::NotForClients | Refusal::Taken | Refusal::ReservedElsewhere => {}
+        }
     }
 
     /// The client's four states (section 4.3.2) differ in where the address stands; once it is found
@@ -222,24 +292,14 @@ impl DhcpServer {
                 return None;
             }
         };
-        let name = self.client_name(message);
-        let until = now + self.term(message);
-        match self.table.bind(client, wanted, name, until, now) {
-            Ok(()) => {}
+        match self.grant(message, client, wanted, now) {
+            Ok(reply) => Some(finish(reply, message, arrival, wanted)),
             Err(reason) => {
+                self.count_refusal(reason);
                 tracing::debug!(%reason, address = %wanted, mac = %client.mac, "DHCP request refused");
-                return Some(self.refuse(message, arrival, reason));
+                Some(self.refuse(message, arrival, reason))
             }
         }
-        self.counters.acks += 1;
-        let mut reply = message.reply(MessageType::Ack, self.settings.gateway);
-        reply.your_address(wanted);
-        if let Some(held) = held {
-            reply.client_address(held);
-        }
-        self.write_term(&mut reply, message);
-        self.write_options(&mut reply, message, client);
-        Some(finish(reply, message, arrival, wanted))
     }
 
     /// Section 4.3.2: a NAK goes by broadcast, since the client's address is no good.
@@ -261,6 +321,7 @@ impl DhcpServer {
         DhcpReply {
             payload: reply.finish(),
             destination,
+            probe: None,
         }
     }
 
@@ -273,6 +334,7 @@ impl DhcpServer {
         let client = Client {
             mac: message.hardware,
             identifier: message.client_identifier,
+            link: arrival.link,
             link_guest: arrival.guest,
         };
         self.write_options(&mut reply, message, &client);
@@ -293,6 +355,7 @@ impl DhcpServer {
         DhcpReply {
             payload: reply.finish(),
             destination,
+            probe: None,
         }
     }
 
@@ -319,48 +382,41 @@ impl DhcpServer {
 
     /// What the client asks for, in its order (RFC 2132 section 9.8); without a list, what every client needs.
     fn write_options(&self, reply: &mut Reply, message: &ClientMessage<'_>, client: &Client<'_>) {
-        const ALWAYS: [u8; 4] = [
-            option::SUBNET_MASK,
-            option::ROUTER,
-            option::DNS_SERVERS,
-            option::DOMAIN_NAME,
-        ];
-        let list = match message.parameters {
-            [] => &ALWAYS,
-            list => list,
-        };
         let subnet = &self.settings.leases.subnet;
-        for (place, code) in list.iter().enumerate() {
-            if list.iter().take(place).any(|earlier| earlier == code) {
-                continue;
-            }
+        let list = in_order(message.parameters);
+        // RFC 3442: where option 121 is asked for and sent, option 3 is not.
+        let routes = if list.contains(&option::CLASSLESS_ROUTES) {
+            self.routes()
+        } else {
+            Vec::new()
+        };
+        for code in &list {
             match *code {
                 option::SUBNET_MASK => reply.option(*code, &subnet.netmask().octets()),
                 option::ROUTER => {
-                    if let Some(router) = self.settings.router {
+                    if let Some(router) = self.settings.router.filter(|_| routes.is_empty()) {
                         reply.option(*code, &router.octets());
                     }
+                }
+                option::CLASSLESS_ROUTES => reply.option(*code, &routes),
+                option::NTP_SERVERS => {
+                    let servers = &self.settings.time_servers;
+                    let bytes: Vec<u8> = servers.iter().flat_map(Ipv4Addr::octets).collect();
+                    reply.option(*code, &bytes);
                 }
                 option::DNS_SERVERS => reply.option(*code, &self.settings.gateway.octets()),
                 option::HOST_NAME => {
                     let reservations = &self.settings.leases.reservations;
-                    let mine = reservations
-                        .iter()
-                        .find(|r| r.mac == client.mac)
-                        .or_else(|| {
-                            reservations
-                                .iter()
-                                .find(|r| Some(&r.guest) == client.link_guest)
-                        });
-                    if let Some(reservation) = mine {
-                        reply.option(*code, reservation.guest.as_str().as_bytes());
+                    let guest = reservations.iter().find(|r| r.mac == client.mac);
+                    if let Some(name) = guest.map(|r| &r.guest).or(client.link_guest) {
+                        reply.option(*code, name.as_str().as_bytes());
                     }
                 }
                 option::DOMAIN_NAME => {
                     reply.option(*code, self.settings.domain.as_str().as_bytes())
                 }
                 option::DOMAIN_SEARCH => {
-                    reply.option(*code, &crate::wire::dns::encode_name(&self.settings.domain));
+                    reply.option(*code, &name_list::compressed(&self.settings.search, 255));
                 }
                 option::INTERFACE_MTU => {
                     if let Some(mtu) = self.settings.mtu {
@@ -374,12 +430,30 @@ impl DhcpServer {
         }
     }
 
+    /// Option 121 (RFC 3442): prefix, its significant bytes, router; the default route is one of them.
+    fn routes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (destination, via) in &self.settings.routes {
+            let significant = usize::from(destination.prefix_len().div_ceil(8));
+            bytes.push(destination.prefix_len());
+            bytes.extend(destination.network().octets().iter().take(significant));
+            bytes.extend(via.octets());
+        }
+        if let Some(router) = self.settings.router.filter(|_| !bytes.is_empty()) {
+            bytes.push(0);
+            bytes.extend(router.octets());
+        }
+        bytes
+    }
+
     /// The first label of what the client calls itself (option 12, else 81), if that is a host name.
     fn client_name(&mut self, message: &ClientMessage<'_>) -> Option<HostName> {
         let label = match (message.host_name, message.fqdn) {
             (Some(name), _) => first_label(name),
             // Wire form: the first label after its length.
-            (None, Some(([length, rest @ ..], true))) => rest.get(..usize::from(*length))?,
+            (None, Some(([length, rest @ ..], flags))) if flags.wire_form => {
+                rest.get(..usize::from(*length))?
+            }
             (None, Some((name, _))) => first_label(name),
             (None, None) => return None,
         };
@@ -397,6 +471,48 @@ impl DhcpServer {
         }
         name
     }
+}
+
+/// What the client asks for, in its order (RFC 2132 section 9.8), each once, but the subnet mask before
+/// the router (section 3.3); without a list, what every client needs.
+fn in_order(parameters: &[u8]) -> Vec<u8> {
+    const ALWAYS: [u8; 4] = [
+        option::SUBNET_MASK,
+        option::ROUTER,
+        option::DNS_SERVERS,
+        option::DOMAIN_NAME,
+    ];
+    if parameters.is_empty() {
+        return ALWAYS.to_vec();
+    }
+    let mut list: Vec<u8> = Vec::with_capacity(parameters.len());
+    for code in parameters {
+        if !list.contains(code) {
+            list.push(*code);
+        }
+    }
+    let place = |code| list.iter().position(|other| *other == code);
+    if let (Some(mask), Some(router)) = (place(option::SUBNET_MASK), place(option::ROUTER))
+        && router < mask
+    {
+        list.remove(mask);
+        list.insert(router, option::SUBNET_MASK);
+    }
+    list
+}
+
+/// Option 81 (RFC 4702 section 4): the name has its A record from us (S), whether the client wanted to
+/// make that itself (O) or not, in the form that the client writes (E).
+fn write_fqdn(reply: &mut Reply, flags: FqdnFlags, name: &HostName) {
+    let overridden = if flags.server_updates { 0 } else { 2 };
+    let wire = if flags.wire_form { 4 } else { 0 };
+    let mut value = vec![1 | overridden | wire, 255, 255];
+    if flags.wire_form {
+        value.extend(crate::wire::dns::encode_name(name));
+    } else {
+        value.extend_from_slice(name.as_str().as_bytes());
+    }
+    reply.option(option::CLIENT_FQDN, &value);
 }
 
 /// Names that other programs look up by themselves; a guest could take over its neighbours' traffic with them.
@@ -435,6 +551,7 @@ fn finish(
     DhcpReply {
         payload: reply.finish(),
         destination,
+        probe: None,
     }
 }
 

@@ -17,6 +17,9 @@ fn settings() -> DhcpSettings {
         gateway: GATEWAY,
         router: Some(GATEWAY),
         domain: HostName::parse("test").unwrap(),
+        search: vec![HostName::parse("test").unwrap()],
+        time_servers: Vec::new(),
+        routes: Vec::new(),
         mtu: Some(65_520),
         term: TERM,
         leases: LeaseSettings {

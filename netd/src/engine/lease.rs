@@ -8,30 +8,35 @@
 //! | offered | [`OFFER_TIME`], or sooner when the pool is exhausted | free, or past if it was held before |
 //! | bound | release, decline, its term | past |
 //! | declined | [`DECLINE_TIME`] (somebody else uses it) | free |
+//! | IPv6 only | the end of its IPv6 side | past |
 //! | past | somebody else needing it | - it only keeps addresses stable |
 //!
 //! An offer reserves nothing against a client that has a better right, and ends by itself, so a guest
-//! that invents hardware addresses cannot drain the pool by DISCOVER (RFC 2131 section 4.3.1).
+//! that invents hardware addresses cannot drain the pool by DISCOVER (RFC 2131 section 4.3.1); nor by
+//! REQUEST, since a link holds no more of the pool than is still free (`pool`). Each address has an IPv6
+//! side with a holder and an end of its own (`ipv6`); an address with either side in use is nobody else's.
 
+mod ipv6;
+mod pool;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use control::mac::MacAddress;
 use control::names::{GuestName, HostName};
 
+use crate::engine::services::LinkId;
+
+use pool::Pool;
 pub use record::{
-    Client, ClientKey, EndReason, Lease, LeaseChange, LeaseCounts, LeaseSettings, LeaseState,
-    Refusal, Reservation, SavedLease,
+    Client, ClientKey, EndReason, Ipv6Client, Ipv6Hold, Lease, LeaseChange, LeaseCounts,
+    LeaseSettings, LeaseState, Offer, Refusal, Reservation, SavedLease,
 };
 
 /// How long a client has to take up an offer. Slow clients wait 10 s for further offers; thrice that.
 pub const OFFER_TIME: Duration = Duration::from_secs(30);
-/// An offer this old may go to somebody else when nothing is free.
-const OFFER_GRACE: Duration = Duration::from_secs(3);
 /// How long an address that a client declined is not given away (ISC and dnsmasq: some minutes too).
 pub const DECLINE_TIME: Duration = Duration::from_secs(600);
 /// Addresses in the table, all states together; only a network wider than /16 can reach it.
@@ -45,6 +50,13 @@ pub struct LeaseTable {
     by_client: HashMap<ClientKey, Ipv4Addr>,
     /// Bound entries; of several for one MAC the latest.
     bound_by_mac: HashMap<MacAddress, Ipv4Addr>,
+    /// Entries that are or were a MAC's; of several the latest.
+    latest_by_mac: HashMap<MacAddress, Ipv4Addr>,
+    /// Bound entries of guests.
+    by_guest: HashMap<GuestName, Ipv4Addr>,
+    /// Holders of IPv6 sides, and when these end.
+    by_duid: HashMap<(MacAddress, Box<[u8]>), Ipv4Addr>,
+    ipv6_deadlines: BTreeSet<(Instant, Ipv4Addr)>,
     /// Ends of offered, bound and declined entries.
     deadlines: BTreeSet<(Instant, Ipv4Addr)>,
     /// Past entries, oldest first.
@@ -53,10 +65,7 @@ pub struct LeaseTable {
     offers: BTreeSet<(Instant, Ipv4Addr)>,
     /// Declined entries, oldest first.
     declined: BTreeSet<(Instant, Ipv4Addr)>,
-    /// Addresses of the pool that are nobody's reservation and not kept.
-    capacity: usize,
-    /// Entries among these.
-    pool_entries: usize,
+    pool: Pool,
     changes: Vec<LeaseChange>,
 }
 
@@ -69,15 +78,18 @@ impl LeaseTable {
             leases: BTreeMap::new(),
             by_client: HashMap::new(),
             bound_by_mac: HashMap::new(),
+            latest_by_mac: HashMap::new(),
+            by_guest: HashMap::new(),
+            by_duid: HashMap::new(),
+            ipv6_deadlines: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             past: BTreeSet::new(),
             offers: BTreeSet::new(),
             declined: BTreeSet::new(),
-            capacity: 0,
-            pool_entries: 0,
+            pool: Pool::default(),
             changes: Vec::new(),
         };
-        table.count_capacity();
+        table.count_pool();
         table
     }
 
@@ -93,9 +105,10 @@ impl LeaseTable {
             .collect();
         for address in gone {
             self.end(address, EndReason::Withdrawn);
+            self.end_ipv6(address, EndReason::Withdrawn);
             self.remove(address);
         }
-        self.count_capacity();
+        self.count_pool();
         self.tie_to_guests();
     }
 
@@ -119,9 +132,14 @@ impl LeaseTable {
         let client = Client {
             mac: saved.client.mac,
             identifier: saved.client.identifier.as_deref(),
+            link: LinkId(u32::MAX),
             link_guest: saved.guest.as_ref(),
         };
         let key = self.key_of(&client);
+        let ipv6 = saved.ipv6.filter(|hold| {
+            let holder = (key.mac, hold.duid.clone());
+            hold.until > now && !self.by_duid.contains_key(&holder)
+        });
         if !self.is_for_clients(address)
             || self.leases.contains_key(&address)
             || self.by_client.contains_key(&key)
@@ -129,10 +147,10 @@ impl LeaseTable {
         {
             return;
         }
-        let state = if saved.until > now {
-            LeaseState::Bound
-        } else {
-            LeaseState::Past
+        let state = match &ipv6 {
+            _ if saved.until > now => LeaseState::Bound,
+            Some(_) => LeaseState::Ipv6Only,
+            None => LeaseState::Past,
         };
         let lease = Lease {
             client: key,
@@ -140,6 +158,8 @@ impl LeaseTable {
             host_name: saved.host_name,
             state,
             until: saved.until,
+            ipv6,
+            link: None,
             held: true,
         };
         self.insert(address, lease);
@@ -155,7 +175,7 @@ impl LeaseTable {
         client: &Client<'_>,
         wish: Option<Ipv4Addr>,
         now: Instant,
-    ) -> Result<Ipv4Addr, Refusal> {
+    ) -> Result<Offer, Refusal> {
         self.expire(now);
         let key = self.key_of(client);
         let current = self.current(&key);
@@ -167,7 +187,7 @@ impl LeaseTable {
                 .find(|address| self.is_of(&key, *address))
         };
         let chosen = self
-            .reservation_of(client)
+            .reservation_of(client.mac)
             .map(|r| r.address)
             .into_iter()
             .chain(current)
@@ -178,39 +198,39 @@ impl LeaseTable {
             Some(address) => address,
             None => self.any_free(&key, now)?,
         };
-        let mut held = false;
-        let mut host_name = None;
-        if let Some(old) = self
-            .leases
-            .get(&address)
-            .filter(|old| old.client.matches(&key))
-        {
-            if old.state == LeaseState::Bound {
-                return Ok(address);
-            }
-            held = old.held;
-            host_name.clone_from(&old.host_name);
+        let old = self.leases.get(&address);
+        let mine = old.filter(|old| old.client.matches(&key));
+        if mine.is_some_and(|old| old.state == LeaseState::Bound) {
+            let is_new = false;
+            return Ok(Offer { address, is_new });
         }
+        let (held, host_name, ipv6) = match mine {
+            Some(old) => (old.held, old.host_name.clone(), old.ipv6.clone()),
+            None => (false, None, None),
+        };
+        let is_new = mine.is_none() && self.reservation_at(address).is_none();
+        self.may_take(client.link, address)?;
         // A client has one address; a bound one elsewhere stays until the client takes the new one.
         if let Some(old) = current.filter(|old| *old != address)
-            && self
-                .leases
-                .get(&old)
-                .is_some_and(|lease| lease.state != LeaseState::Bound)
+            && let Some(lease) = self.leases.get(&old)
+            && lease.state != LeaseState::Bound
+            && lease.ipv6.is_none()
         {
             self.remove(old);
         }
         let lease = Lease {
-            guest: self.guest_at(address, client),
+            guest: self.guest_of(client, address),
             host_name,
             client: key,
             state: LeaseState::Offered,
             until: now + OFFER_TIME,
+            ipv6,
+            link: Some(client.link),
             held,
         };
         self.remove(address);
         self.insert(address, lease);
-        Ok(address)
+        Ok(Offer { address, is_new })
     }
 
     /// Gives or prolongs a lease.
@@ -228,11 +248,16 @@ impl LeaseTable {
         self.expire(now);
         let key = self.key_of(client);
         self.may_hold(client, &key, address)?;
+        self.may_take(client.link, address)?;
         let is_new = !self.leases.contains_key(&address);
         if is_new && self.leases.len() >= ENTRY_LIMIT {
             self.make_room(now)?;
         }
-        let guest = self.guest_at(address, client);
+        let guest = self.guest_of(client, address);
+        let mine = self.leases.get(&address);
+        let ipv6 = mine
+            .filter(|old| old.client.matches(&key))
+            .and_then(|old| old.ipv6.clone());
         let renewed = self.leases.get(&address).is_some_and(|old| {
             old.state == LeaseState::Bound
                 && old.client.matches(&key)
@@ -241,7 +266,22 @@ impl LeaseTable {
         });
         if let Some(old) = self.current(&key).filter(|old| *old != address) {
             self.end(old, EndReason::Released);
-            self.remove(old);
+            // Its IPv6 side, if there is one, follows when the client renews that.
+            match self
+                .leases
+                .get(&old)
+                .is_some_and(|lease| lease.ipv6.is_some())
+            {
+                true => self.vacate(old, now),
+                false => drop(self.remove(old)),
+            }
+        }
+        // Whoever stood in for the guest is a station like others now.
+        if let Some(guest) = &guest
+            && let Some(other) = self.by_guest.get(guest).filter(|other| **other != address)
+            && let Some(lease) = self.leases.get_mut(other)
+        {
+            lease.guest = None;
         }
         let lease = Lease {
             client: key,
@@ -249,6 +289,8 @@ impl LeaseTable {
             host_name,
             state: LeaseState::Bound,
             until,
+            ipv6,
+            link: Some(client.link),
             held: true,
         };
         self.remove(address);
@@ -268,7 +310,7 @@ impl LeaseTable {
             return false;
         }
         self.end(address, EndReason::Released);
-        self.make_past(address, now);
+        self.vacate(address, now);
         true
     }
 
@@ -280,19 +322,32 @@ impl LeaseTable {
             return false;
         }
         self.end(address, EndReason::Declined);
+        self.end_ipv6(address, EndReason::Declined);
+        self.set_aside(address, now);
+        true
+    }
+
+    /// Somebody answers at an address that was offered: it is as if the client had declined it.
+    pub fn found_in_use(&mut self, address: Ipv4Addr, now: Instant) {
+        let lease = self.leases.get(&address);
+        if lease.is_some_and(|lease| lease.state == LeaseState::Offered && lease.ipv6.is_none()) {
+            self.set_aside(address, now);
+        }
+    }
+
+    fn set_aside(&mut self, address: Ipv4Addr, now: Instant) {
         let Some(mut lease) = self.remove(address) else {
-            return false;
+            return;
         };
         lease.state = LeaseState::Declined;
         lease.until = now + DECLINE_TIME;
         self.insert(address, lease);
-        while self.declined.len() > (self.capacity / 4).max(1) {
+        while self.declined.len() > (self.pool.capacity / 4).max(1) {
             let Some((_, oldest)) = self.declined.first().copied() else {
                 break;
             };
             self.remove(oldest);
         }
-        true
     }
 
     /// The client took another server's offer.
@@ -302,19 +357,16 @@ impl LeaseTable {
             && let Some(lease) = self.leases.get(&address)
             && lease.state == LeaseState::Offered
         {
-            let (held, until) = (lease.held, lease.until);
-            if held {
-                self.make_past(address, until);
-            } else {
-                self.remove(address);
-            }
+            let until = lease.until;
+            self.vacate(address, until);
         }
     }
 
     /// When [`LeaseTable::expire`] has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(until, _)| *until)
+        let first = [&self.deadlines, &self.ipv6_deadlines].map(|d| d.first().map(|(at, _)| *at));
+        first.into_iter().flatten().min()
     }
 
     /// Ends what has ended.
@@ -326,15 +378,15 @@ impl LeaseTable {
             .filter(|(until, _)| *until <= now)
         {
             self.end(address, EndReason::Expired);
-            let worth_remembering = self
-                .leases
-                .get(&address)
-                .is_some_and(|lease| lease.held && lease.state != LeaseState::Declined);
-            if worth_remembering {
-                self.make_past(address, until);
-            } else {
-                self.remove(address);
-            }
+            self.vacate(address, until);
+        }
+        while let Some((_, address)) = self
+            .ipv6_deadlines
+            .first()
+            .copied()
+            .filter(|(until, _)| *until <= now)
+        {
+            self.end_ipv6(address, EndReason::Expired);
         }
     }
 
@@ -376,16 +428,12 @@ impl LeaseTable {
     /// Numbers for the status page.
     #[must_use]
     pub fn counts(&self) -> LeaseCounts {
-        let in_pool_past = self
-            .past
-            .iter()
-            .filter(|(_, address)| self.counts_in_pool(*address))
-            .count();
         LeaseCounts {
             offered: self.offers.len(),
             bound: self.deadlines.len() - self.offers.len() - self.declined.len(),
             declined: self.declined.len(),
-            free: (self.capacity + in_pool_past).saturating_sub(self.pool_entries),
+            ipv6: self.ipv6_deadlines.len(),
+            free: self.pool.free(),
         }
     }
 
@@ -406,19 +454,9 @@ impl LeaseTable {
         }
     }
 
-    /// By MAC, else by the link (a guest whose NIC has another MAC than the configuration says),
-    /// there only while nobody else holds the address.
-    fn reservation_of(&self, client: &Client<'_>) -> Option<&Reservation> {
-        let all = &self.settings.reservations;
-        all.iter().find(|r| r.mac == client.mac).or_else(|| {
-            let mine = all.iter().find(|r| Some(&r.guest) == client.link_guest)?;
-            let key = self.key_of(client);
-            let taken = self
-                .leases
-                .get(&mine.address)
-                .is_some_and(|l| !l.client.matches(&key) && l.state != LeaseState::Past);
-            (!taken).then_some(mine)
-        })
+    /// The configured MAC's alone: another station behind a guest's link never gets the guest's address.
+    fn reservation_of(&self, mac: MacAddress) -> Option<&Reservation> {
+        self.settings.reservations.iter().find(|r| r.mac == mac)
     }
 
     fn reservation_at(&self, address: Ipv4Addr) -> Option<&Reservation> {
@@ -428,16 +466,14 @@ impl LeaseTable {
             .find(|r| r.address == address)
     }
 
-    /// The guest behind a lease: by address, else by MAC. Other stations behind a guest's link (a bridge
-    /// inside it, containers with MACs of their own) are not the guest.
-    fn guest_at(&self, address: Ipv4Addr, client: &Client<'_>) -> Option<GuestName> {
-        let by_mac = || {
-            let all = &self.settings.reservations;
-            all.iter().find(|r| r.mac == client.mac)
-        };
-        self.reservation_at(address)
-            .or_else(by_mac)
-            .map(|r| r.guest.clone())
+    /// The guest behind a lease: by MAC; else, on a guest's own link, the first station stands in for it
+    /// (a NIC with another MAC than the configuration says) until the configured MAC has a lease.
+    fn guest_of(&self, client: &Client<'_>, address: Ipv4Addr) -> Option<GuestName> {
+        let by_mac = self.reservation_of(client.mac).map(|r| &r.guest);
+        let stands_in = client
+            .link_guest
+            .filter(|guest| self.by_guest.get(*guest).is_none_or(|at| *at == address));
+        by_mac.or(stands_in).cloned()
     }
 
     /// After a restart or a reload the configuration may say otherwise whose a lease is.
@@ -452,14 +488,24 @@ impl LeaseTable {
             };
             lease.guest = by_mac.or_else(by_name).map(|r| r.guest.clone());
         }
+        self.by_guest = self
+            .leases
+            .iter()
+            .filter(|(_, lease)| lease.state == LeaseState::Bound)
+            .filter_map(|(address, lease)| Some((lease.guest.clone()?, *address)))
+            .collect();
     }
 
     /// What a client holds, was offered or held last.
     fn current(&self, key: &ClientKey) -> Option<Ipv4Addr> {
-        self.by_client.get(key).copied().or_else(|| {
-            let bound = self.bound_by_mac.get(&key.mac).copied()?;
-            self.is_of(key, bound).then_some(bound)
-        })
+        let by_mac = [&self.bound_by_mac, &self.latest_by_mac];
+        let by_mac = by_mac.into_iter().filter_map(|index| index.get(&key.mac));
+        self.by_client
+            .get(key)
+            .into_iter()
+            .chain(by_mac)
+            .copied()
+            .find(|address| self.is_of(key, *address))
     }
 
     fn is_of(&self, key: &ClientKey, address: Ipv4Addr) -> bool {
@@ -489,12 +535,14 @@ impl LeaseTable {
             (!lease.client.matches(key) && lease.state != LeaseState::Past)
                 || lease.state == LeaseState::Declined
         };
-        let mine = self.reservation_of(client);
+        let mine = self.reservation_of(client.mac);
         if mine.is_some_and(|r| r.address == address) {
             // An offer to somebody else gives way to the one with the right.
             let taken = self.leases.get(&address).filter(others);
             return match taken {
-                Some(lease) if lease.state != LeaseState::Offered => Err(Refusal::Taken),
+                Some(lease) if lease.state != LeaseState::Offered || lease.ipv6.is_some() => {
+                    Err(Refusal::Taken)
+                }
                 _ => Ok(()),
             };
         }
@@ -526,98 +574,36 @@ impl LeaseTable {
         })
     }
 
-    /// A free address of the pool, always the same one for a client as long as it is free.
-    fn any_free(&mut self, key: &ClientKey, now: Instant) -> Result<Ipv4Addr, Refusal> {
-        if self.pool_entries >= self.capacity || self.leases.len() >= ENTRY_LIMIT {
-            self.make_room(now)?;
-        }
-        let first = u32::from(*self.settings.pool.start());
-        let size = pool_size(&self.settings.pool);
-        let start = u32::try_from(hash(key) % u64::from(size.max(1))).unwrap_or(0);
-        // No longer than there are entries, reservations and kept addresses to step over.
-        (0..size)
-            .map(|step| {
-                let offset = (u64::from(start) + u64::from(step)) % u64::from(size);
-                Ipv4Addr::from(first + u32::try_from(offset).unwrap_or(0))
-            })
-            .find(|address| {
-                !self.leases.contains_key(address)
-                    && self.is_for_clients(*address)
-                    && self.reservation_at(*address).is_none()
-            })
-            .ok_or(Refusal::Exhausted)
-    }
-
-    /// Frees the oldest memory of the pool, else the oldest offer past its grace.
-    fn make_room(&mut self, now: Instant) -> Result<(), Refusal> {
-        let oldest_past = self.past.iter().map(|(_, address)| *address);
-        let stale = now + OFFER_TIME - OFFER_GRACE;
-        let stale_offers = self
-            .offers
-            .iter()
-            .take_while(|(until, _)| *until <= stale)
-            .map(|(_, address)| *address);
-        let victim = oldest_past
-            .chain(stale_offers)
-            .find(|address| self.counts_in_pool(*address));
-        let victim = victim.ok_or(Refusal::Exhausted)?;
-        self.remove(victim);
-        Ok(())
-    }
-
-    fn counts_in_pool(&self, address: Ipv4Addr) -> bool {
-        self.settings.pool.contains(&address)
-            && self.is_for_clients(address)
-            && self.reservation_at(address).is_none()
-    }
-
-    fn count_capacity(&mut self) {
-        let pool = &self.settings.pool;
-        let in_pool = |address: &Ipv4Addr| pool.contains(address);
-        let mut barred: BTreeSet<Ipv4Addr> =
-            self.settings.kept.iter().copied().filter(in_pool).collect();
-        barred.extend(
-            self.settings
-                .reservations
-                .iter()
-                .map(|r| r.address)
-                .filter(in_pool),
-        );
-        let subnet = &self.settings.subnet;
-        barred.extend(
-            [subnet.network(), subnet.broadcast()]
-                .iter()
-                .filter(|a| in_pool(a)),
-        );
-        self.capacity = usize::try_from(pool_size(pool)).unwrap_or(usize::MAX) - barred.len();
-        self.pool_entries = self
-            .leases
-            .keys()
-            .filter(|address| self.counts_in_pool(**address))
-            .count();
-    }
-
     /// Reports the end of a bound lease; of any other state there is nothing to tell.
     fn end(&mut self, address: Ipv4Addr, reason: EndReason) {
         if let Some(lease) = self.leases.get(&address)
             && lease.state == LeaseState::Bound
         {
-            let (client, guest) = (lease.client.clone(), lease.guest.clone());
+            let lease = lease.clone();
             self.changes.push(LeaseChange::Ended {
                 address,
-                client,
-                guest,
+                client: lease.client,
+                guest: lease.guest,
+                ipv6: lease.ipv6,
                 reason,
             });
         }
     }
 
-    fn make_past(&mut self, address: Ipv4Addr, ended: Instant) {
-        if let Some(mut lease) = self.remove(address) {
-            lease.state = LeaseState::Past;
-            lease.until = ended;
-            self.insert(address, lease);
-        }
+    /// Nobody holds the IPv4 side any more.
+    fn vacate(&mut self, address: Ipv4Addr, ended: Instant) {
+        let Some(mut lease) = self.remove(address) else {
+            return;
+        };
+        lease.state = if lease.ipv6.is_some() {
+            LeaseState::Ipv6Only
+        } else if lease.held && lease.state != LeaseState::Declined {
+            LeaseState::Past
+        } else {
+            return;
+        };
+        lease.until = ended;
+        self.insert(address, lease);
     }
 
     /// With [`LeaseTable::remove`] the only writer of the table and its indexes.
@@ -638,7 +624,19 @@ impl LeaseTable {
             LeaseState::Bound => {
                 self.deadlines.insert(entry);
                 self.bound_by_mac.insert(lease.client.mac, address);
+                if let Some(guest) = &lease.guest {
+                    self.by_guest.insert(guest.clone(), address);
+                }
             }
+            LeaseState::Ipv6Only => {}
+        }
+        if let Some(hold) = &lease.ipv6 {
+            self.ipv6_deadlines.insert((hold.until, address));
+            let holder = (lease.client.mac, hold.duid.clone());
+            self.by_duid.insert(holder, address);
+        }
+        if lease.state != LeaseState::Declined {
+            self.latest_by_mac.insert(lease.client.mac, address);
         }
         // The lease that a client holds counts before one that it is offered or remembered for;
         // a declined address is no way back at all.
@@ -649,14 +647,14 @@ impl LeaseTable {
         let counts = match lease.state {
             LeaseState::Bound => true,
             LeaseState::Offered => current != Some(LeaseState::Bound),
-            LeaseState::Past => current.is_none(),
+            LeaseState::Past | LeaseState::Ipv6Only => current.is_none(),
             LeaseState::Declined => false,
         };
         if counts {
             self.by_client.insert(lease.client.clone(), address);
         }
         if self.counts_in_pool(address) {
-            self.pool_entries += 1;
+            self.pool.add(&lease);
         }
         self.leases.insert(address, lease);
     }
@@ -671,29 +669,28 @@ impl LeaseTable {
         if self.by_client.get(&lease.client) == Some(&address) {
             self.by_client.remove(&lease.client);
         }
-        if lease.state == LeaseState::Bound
-            && self.bound_by_mac.get(&lease.client.mac) == Some(&address)
+        for index in [&mut self.bound_by_mac, &mut self.latest_by_mac] {
+            if index.get(&lease.client.mac) == Some(&address) {
+                index.remove(&lease.client.mac);
+            }
+        }
+        if let Some(guest) = &lease.guest
+            && self.by_guest.get(guest) == Some(&address)
         {
-            self.bound_by_mac.remove(&lease.client.mac);
+            self.by_guest.remove(guest);
+        }
+        if let Some(hold) = &lease.ipv6 {
+            self.ipv6_deadlines.remove(&(hold.until, address));
+            let holder = (lease.client.mac, hold.duid.clone());
+            if self.by_duid.get(&holder) == Some(&address) {
+                self.by_duid.remove(&holder);
+            }
         }
         if self.counts_in_pool(address) {
-            self.pool_entries = self.pool_entries.saturating_sub(1);
+            self.pool.remove(&lease);
         }
         Some(lease)
     }
-}
-
-fn pool_size(pool: &RangeInclusive<Ipv4Addr>) -> u32 {
-    if pool.is_empty() {
-        return 0;
-    }
-    (u32::from(*pool.end()) - u32::from(*pool.start())).saturating_add(1)
-}
-
-/// FNV-1a: the same from release to release, so an address survives even a lost journal.
-fn hash(key: &ClientKey) -> u64 {
-    let identifier = key.identifier.as_deref().unwrap_or(&[]);
-    stable_hash(key.mac.0.iter().chain(identifier))
 }
 
 /// FNV-1a over bytes.

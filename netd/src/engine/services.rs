@@ -3,7 +3,7 @@
 //! no lock; they run inside the packet thread, so a call must take microseconds.
 
 use std::any::Any;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use control::mac::MacAddress;
@@ -54,6 +54,9 @@ pub struct DhcpReply {
     pub payload: Vec<u8>,
     /// Its addressee.
     pub destination: DhcpDestination,
+    /// An address that nobody had so far: worth asking the wire for before the answer leaves (RFC 2131
+    /// section 2.2). Who answers there is told by [`GatewayServices::address_in_use`].
+    pub probe: Option<Ipv4Addr>,
 }
 
 /// Who asks a name.
@@ -105,6 +108,30 @@ pub enum LeaseEvent {
         /// For people: "expired", "released", "declined", "withdrawn".
         reason: &'static str,
     },
+    /// DHCPv6 gave or renewed an address.
+    Ipv6Bound {
+        /// The client's Ethernet address.
+        mac: MacAddress,
+        /// The address.
+        address: Ipv6Addr,
+        /// The guest, where known.
+        guest: Option<GuestName>,
+        /// When it ends if it is not renewed.
+        until: Instant,
+        /// Whether the same client held the same address just before.
+        renewed: bool,
+    },
+    /// An address of DHCPv6 ended.
+    Ipv6Ended {
+        /// The client's Ethernet address.
+        mac: MacAddress,
+        /// The address that is free again.
+        address: Ipv6Addr,
+        /// The guest, where known.
+        guest: Option<GuestName>,
+        /// As for [`LeaseEvent::Ended`].
+        reason: &'static str,
+    },
 }
 
 /// The gateway's services. `handle_*` takes input, `poll_timeout` says when time itself matters.
@@ -116,6 +143,8 @@ pub trait GatewayServices {
         arrival: &DhcpArrival<'_>,
         now: Instant,
     ) -> Option<DhcpReply>;
+    /// A station answered at an address that was to be offered.
+    fn address_in_use(&mut self, address: Ipv4Addr, now: Instant);
     /// A UDP datagram to port 53 of the gateway.
     fn dns(&mut self, query: &[u8], client: &DnsClient<'_>, now: Instant) -> DnsOutcome;
     /// The next moment at which [`GatewayServices::handle_timeout`] wants to run; `None` = never.
@@ -140,6 +169,7 @@ impl GatewayServices for NoServices {
     fn dhcp(&mut self, _: &[u8], _: &DhcpArrival<'_>, _: Instant) -> Option<DhcpReply> {
         None
     }
+    fn address_in_use(&mut self, _: Ipv4Addr, _: Instant) {}
     fn dns(&mut self, _: &[u8], _: &DnsClient<'_>, _: Instant) -> DnsOutcome {
         DnsOutcome::Drop
     }

@@ -5,17 +5,18 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use control::config::{Config, Network, NetworkKind};
 use control::mac::MacAddress;
 use control::names::{GuestName, HostName};
+use ipnet::Ipv6Net;
 
 use crate::engine::dhcp::{DhcpServer, DhcpSettings};
 use crate::engine::dns::{StaticName, Zone};
-use crate::engine::lease::{EndReason, LeaseChange, LeaseSettings, Reservation, stable_hash};
+use crate::engine::lease::{LeaseChange, LeaseSettings, Reservation, stable_hash};
 use crate::engine::services::{
     DhcpArrival, DhcpReply, DnsClient, DnsOutcome, GatewayServices, LeaseEvent,
 };
@@ -42,6 +43,8 @@ impl SharedZone {
 pub struct GatewaySettings {
     /// DHCP.
     pub dhcp: DhcpSettings,
+    /// The guests' IPv6 prefix.
+    pub ipv6: Option<Ipv6Net>,
     /// Names that belong to the network itself: host.internal, gateway.internal.
     pub own_names: Vec<(HostName, Ipv4Addr)>,
     /// Names of each guest, NAME.DOMAIN first.
@@ -49,6 +52,14 @@ pub struct GatewaySettings {
     /// Names that are not the network's own are refused, not asked elsewhere: a host-only network would
     /// leak through its resolver (VMware's vmnet1 forwards nothing either). `dns = [...]` opens it.
     pub names_stay: bool,
+}
+
+impl GatewaySettings {
+    /// The IPv6 side of an address.
+    fn ipv6_of(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
+        let prefix = u128::from(self.ipv6?.network());
+        Some((prefix | u128::from(u32::from(address))).into())
+    }
 }
 
 /// DHCP and DNS of one network.
@@ -260,6 +271,7 @@ impl Gateway {
                     address,
                     client,
                     guest,
+                    ipv6: _,
                     reason,
                 } => {
                     if let Some(guest) = &guest
@@ -273,13 +285,38 @@ impl Gateway {
                         mac: client.mac,
                         address,
                         guest,
-                        reason: match reason {
-                            EndReason::Expired => "expired",
-                            EndReason::Released => "released",
-                            EndReason::Declined => "declined",
-                            EndReason::Withdrawn => "withdrawn",
-                        },
+                        reason: reason.word(),
                     });
+                }
+                LeaseChange::Ipv6Bound {
+                    address,
+                    lease,
+                    renewed,
+                } => {
+                    let until = lease.ipv6.as_ref().map(|hold| hold.until);
+                    if let (Some(address), Some(until)) = (self.settings.ipv6_of(address), until) {
+                        self.events.push(LeaseEvent::Ipv6Bound {
+                            mac: lease.client.mac,
+                            address,
+                            guest: lease.guest,
+                            until,
+                            renewed,
+                        });
+                    }
+                }
+                LeaseChange::Ipv6Ended {
+                    address,
+                    lease,
+                    reason,
+                } => {
+                    if let Some(address) = self.settings.ipv6_of(address) {
+                        self.events.push(LeaseEvent::Ipv6Ended {
+                            mac: lease.client.mac,
+                            address,
+                            guest: lease.guest,
+                            reason: reason.word(),
+                        });
+                    }
                 }
             }
         }
@@ -299,6 +336,11 @@ impl GatewayServices for Gateway {
         let reply = self.dhcp.handle(payload, arrival, now);
         self.take_changes();
         reply
+    }
+
+    fn address_in_use(&mut self, address: Ipv4Addr, now: Instant) {
+        self.dhcp.found_in_use(address, now);
+        self.take_changes();
     }
 
     fn dns(&mut self, query: &[u8], _client: &DnsClient<'_>, _now: Instant) -> DnsOutcome {
@@ -350,6 +392,17 @@ pub fn settings_of(
             gateway: network.gateway,
             router: (network.kind == NetworkKind::Nat).then_some(network.gateway),
             domain: network.domain.clone(),
+            search: [&network.domain]
+                .into_iter()
+                .chain(&network.search)
+                .cloned()
+                .collect(),
+            time_servers: network.ntp.iter().filter_map(ipv4).collect(),
+            routes: network
+                .routes
+                .iter()
+                .map(|route| (route.destination, route.via))
+                .collect(),
             // Without a word in the file the NIC's own is right: virtio's host_mtu, or 1500.
             mtu: network.mtu,
             term: network.lease_time,
@@ -360,6 +413,7 @@ pub fn settings_of(
                 kept,
             },
         },
+        ipv6: network.ipv6,
         own_names: own_names.into_iter().flatten().collect(),
         guest_names: config
             .guests_on(&network.name)
@@ -371,6 +425,13 @@ pub fn settings_of(
             })
             .collect(),
         names_stay: network.kind == NetworkKind::HostOnly && network.dns.is_empty(),
+    }
+}
+
+fn ipv4(address: &IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
     }
 }
 

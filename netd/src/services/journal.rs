@@ -5,19 +5,26 @@
 //! written anew, through a synced temporary file, when most of its lines are history. A torn or foreign
 //! line is skipped when reading, never the lines after it. Not here: what a lease is (`engine::lease`).
 
+mod clock;
+
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use control::mac::MacAddress;
 use control::names::{GuestName, HostName};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::lease::{ClientKey, LeaseChange, LeaseState, LeaseTable, SavedLease};
+pub use clock::ClockPair;
+use clock::Written;
+
+use crate::engine::lease::{
+    ClientKey, Ipv6Hold, Lease, LeaseChange, LeaseState, LeaseTable, SavedLease,
+};
 
 /// Rewritten when it has this many lines more than twice the live ones.
 const SLACK: usize = 4_096;
@@ -39,50 +46,102 @@ struct Line {
     name: Option<HostName>,
     /// When it ends or ended, seconds since 1970.
     until: u64,
+    /// The same since the machine's start, and which start that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uptime: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    boot: Option<String>,
+    /// The IPv6 side of the address, while somebody holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ipv6: Option<Ipv6Line>,
 }
 
-/// The clock as both readers see it, taken at one moment.
-#[derive(Clone, Copy, Debug)]
-pub struct ClockPair {
-    /// What the engine counts in.
-    pub monotonic: Instant,
-    /// What the file says.
-    pub wall: SystemTime,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Ipv6Line {
+    /// In hex.
+    duid: String,
+    iaid: u32,
+    until: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uptime: Option<u64>,
 }
 
-impl ClockPair {
-    /// Now.
-    #[must_use]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the journal is where engine time meets calendar time"
-    )]
-    pub fn read() -> Self {
+impl Line {
+    fn new(address: Ipv4Addr, client: &ClientKey, ends: Instant, clock: ClockPair) -> Self {
+        let until = clock.write(ends);
         Self {
-            monotonic: Instant::now(),
-            wall: SystemTime::now(),
+            address,
+            mac: client.mac,
+            client: client.identifier.as_deref().map(to_hex),
+            guest: None,
+            name: None,
+            until: until.calendar,
+            uptime: until.uptime,
+            boot: clock.boot.map(|(boot, _)| format!("{boot:016x}")),
+            ipv6: None,
         }
     }
 
-    /// An engine time as calendar time.
-    #[must_use]
-    pub fn wall_of(&self, at: Instant) -> SystemTime {
-        match at.checked_duration_since(self.monotonic) {
-            Some(ahead) => self.wall + ahead,
-            None => self.wall - self.monotonic.saturating_duration_since(at),
-        }
+    fn with_ipv6(mut self, hold: Option<&Ipv6Hold>, clock: ClockPair) -> Self {
+        self.ipv6 = hold.filter(|hold| !hold.declined).map(|hold| {
+            let until = clock.write(hold.until);
+            Ipv6Line {
+                duid: to_hex(&hold.duid),
+                iaid: hold.iaid,
+                until: until.calendar,
+                uptime: until.uptime,
+            }
+        });
+        self
     }
 
-    /// A calendar time as engine time; what lies before the machine's start is now.
-    #[must_use]
-    pub fn monotonic_of(&self, at: SystemTime) -> Instant {
-        match at.duration_since(self.wall) {
-            Ok(ahead) => self.monotonic + ahead,
-            Err(behind) => self
-                .monotonic
-                .checked_sub(behind.duration())
-                .unwrap_or(self.monotonic),
-        }
+    fn of_lease(address: Ipv4Addr, lease: &Lease, clock: ClockPair) -> Self {
+        // Only a lease that is bound ends at a time to come.
+        let ends = match lease.state {
+            LeaseState::Bound => lease.until,
+            LeaseState::Offered
+            | LeaseState::Declined
+            | LeaseState::Past
+            | LeaseState::Ipv6Only => lease.until.min(clock.monotonic),
+        };
+        let line = Self {
+            guest: lease.guest.clone(),
+            name: lease.host_name.clone(),
+            ..Self::new(address, &lease.client, ends, clock)
+        };
+        line.with_ipv6(lease.ipv6.as_ref(), clock)
+    }
+
+    /// `None` for a line that we did not write so.
+    fn into_saved(self, clock: ClockPair) -> Option<SavedLease> {
+        let identifier = match self.client.as_deref() {
+            Some(hex) => Some(from_hex(hex)?),
+            None => None,
+        };
+        let boot = self
+            .boot
+            .as_deref()
+            .and_then(|hex| u64::from_str_radix(hex, 16).ok());
+        let read_back = |calendar, uptime| clock.read_back(boot, Written { calendar, uptime });
+        let ipv6 = match self.ipv6 {
+            Some(line) => Some(Ipv6Hold {
+                duid: from_hex(&line.duid)?,
+                iaid: line.iaid,
+                until: read_back(line.until, line.uptime),
+                declined: false,
+            }),
+            None => None,
+        };
+        Some(SavedLease {
+            client: ClientKey {
+                mac: self.mac,
+                identifier,
+            },
+            guest: self.guest,
+            host_name: self.name,
+            until: read_back(self.until, self.uptime),
+            ipv6,
+        })
     }
 }
 
@@ -120,27 +179,22 @@ impl Journal {
     /// Writes a change down. A full disk must not take the network away: it is said, and the lease stands.
     pub fn append(&mut self, change: &LeaseChange, clock: ClockPair) {
         let line = match change {
-            LeaseChange::Bound { address, lease, .. } => Line {
-                address: *address,
-                mac: lease.client.mac,
-                client: lease.client.identifier.as_deref().map(to_hex),
-                guest: lease.guest.clone(),
-                name: lease.host_name.clone(),
-                until: seconds(clock.wall_of(lease.until)),
-            },
+            LeaseChange::Bound { address, lease, .. }
+            | LeaseChange::Ipv6Bound { address, lease, .. }
+            | LeaseChange::Ipv6Ended { address, lease, .. } => {
+                Line::of_lease(*address, lease, clock)
+            }
             LeaseChange::Ended {
                 address,
                 client,
                 guest,
+                ipv6,
                 ..
             } => Line {
-                address: *address,
-                mac: client.mac,
-                client: client.identifier.as_deref().map(to_hex),
                 guest: guest.clone(),
-                name: None,
-                until: seconds(clock.wall),
-            },
+                ..Line::new(*address, client, clock.monotonic, clock)
+            }
+            .with_ipv6(ipv6.as_ref(), clock),
         };
         let outcome = to_bytes(&line).and_then(|bytes| self.file.write_all(&bytes));
         self.lines += 1;
@@ -162,17 +216,12 @@ impl Journal {
         let mut bytes = Vec::new();
         let mut lines = 0;
         for (address, lease) in table.leases() {
-            if !matches!(lease.state, LeaseState::Bound | LeaseState::Past) {
-                continue;
+            match lease.state {
+                LeaseState::Bound | LeaseState::Past | LeaseState::Ipv6Only => {}
+                LeaseState::Offered | LeaseState::Declined if lease.ipv6.is_some() => {}
+                LeaseState::Offered | LeaseState::Declined => continue,
             }
-            let line = Line {
-                address,
-                mac: lease.client.mac,
-                client: lease.client.identifier.as_deref().map(to_hex),
-                guest: lease.guest.clone(),
-                name: lease.host_name.clone(),
-                until: seconds(clock.wall_of(lease.until)),
-            };
+            let line = Line::of_lease(address, lease, clock);
             bytes.extend(to_bytes(&line)?);
             lines += 1;
         }
@@ -240,28 +289,13 @@ fn read(text: &str, clock: ClockPair) -> BTreeMap<Ipv4Addr, SavedLease> {
     let mut skipped = 0_usize;
     for text in text.lines().filter(|line| !line.trim().is_empty()) {
         let line = serde_json::from_str::<Line>(text).ok();
-        let Some((line, identifier)) = line.and_then(|line| {
-            let identifier = line.client.as_deref().map(from_hex);
-            match identifier {
-                Some(None) => None,
-                Some(Some(bytes)) => Some((line, Some(bytes))),
-                None => Some((line, None)),
-            }
-        }) else {
+        let Some((address, saved)) =
+            line.and_then(|line| Some((line.address, line.into_saved(clock)?)))
+        else {
             skipped += 1;
             continue;
         };
-        let wall = UNIX_EPOCH.checked_add(Duration::from_secs(line.until.min(MOST_SECONDS)));
-        let saved = SavedLease {
-            client: ClientKey {
-                mac: line.mac,
-                identifier,
-            },
-            guest: line.guest,
-            host_name: line.name,
-            until: clock.monotonic_of(wall.unwrap_or(clock.wall)),
-        };
-        found.insert(line.address, saved);
+        found.insert(address, saved);
     }
     if skipped > 0 {
         tracing::info!(
@@ -270,14 +304,6 @@ fn read(text: &str, clock: ClockPair) -> BTreeMap<Ipv4Addr, SavedLease> {
         );
     }
     found
-}
-
-/// The year 2514: far enough, and within every clock's range.
-const MOST_SECONDS: u64 = 1 << 34;
-
-fn seconds(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 fn to_bytes(line: &Line) -> io::Result<Vec<u8>> {
@@ -304,7 +330,10 @@ fn from_hex(text: &str) -> Option<Box<[u8]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::lease::{Client, LeaseSettings};
+    use std::time::Duration;
+
+    use crate::engine::lease::{Client, Ipv6Client, LeaseSettings};
+    use crate::engine::services::LinkId;
 
     fn table() -> LeaseTable {
         LeaseTable::new(LeaseSettings {
@@ -325,10 +354,11 @@ mod tests {
         let client = Client {
             mac: MacAddress([2, 0, 0, 0, 0, last]),
             identifier: Some(&[1, last, 0xff]),
+            link: LinkId(1),
             link_guest: None,
         };
         let now = clock.monotonic;
-        let address = table.offer(&client, None, now).unwrap();
+        let address = table.offer(&client, None, now).unwrap().address;
         let name = HostName::parse("web").ok();
         table
             .bind(
@@ -352,6 +382,7 @@ mod tests {
         ClockPair {
             monotonic: clock.monotonic + by,
             wall: clock.wall + by,
+            boot: clock.boot.map(|(boot, uptime)| (boot, uptime + by)),
         }
     }
 
@@ -381,13 +412,84 @@ mod tests {
         let again = Client {
             mac: MacAddress([2, 0, 0, 0, 0, 2]),
             identifier: Some(&[1, 2, 0xff]),
+            link: LinkId(1),
             link_guest: None,
         };
-        assert_eq!(
-            second.offer(&again, None, later(clock, 100).monotonic),
-            Ok(short)
-        );
+        let offer = second.offer(&again, None, later(clock, 100).monotonic);
+        assert_eq!(offer.map(|offer| offer.address), Ok(short));
         drop((journal, reopened));
+    }
+
+    #[test]
+    fn steps_of_the_calendar_and_the_hosts_sleep_end_no_lease() {
+        const HOUR: u64 = 3600;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leases/vmnet8.jsonl");
+        let clock = ClockPair::read();
+        let mut first = table();
+        let mut journal = Journal::open(&path, &mut first, clock).unwrap();
+        let address = bind(&mut first, &mut journal, 1, HOUR, clock);
+        // The calendar a year ahead (a wrong clock set right; or a night's sleep, which stops the
+        // monotonic clock), then a year back; each time netd starts again 100 s later.
+        let year = Duration::from_secs(365 * 24 * HOUR);
+        for wall in [clock.wall + year, clock.wall - year] {
+            let now = ClockPair {
+                wall,
+                ..later(clock, 100)
+            };
+            let mut table = table();
+            drop(Journal::open(&path, &mut table, now).unwrap());
+            let (_, lease) = table.leases().find(|(a, _)| *a == address).unwrap();
+            let left = lease.until.duration_since(now.monotonic).as_secs();
+            assert!((HOUR - 101..=HOUR - 100).contains(&left), "{left}");
+        }
+        // After a new start of the machine only the calendar says what time it is.
+        for (wall, holds) in [(100, true), (2 * HOUR, false)] {
+            let other = ClockPair {
+                wall: clock.wall + Duration::from_secs(wall),
+                boot: Some((1, Duration::from_secs(5))),
+                ..later(clock, 5)
+            };
+            let mut table = table();
+            // Opening writes the file anew, by this start's clock: put it back.
+            let bytes = std::fs::read(&path).unwrap();
+            drop(Journal::open(&path, &mut table, other).unwrap());
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(table.owner_of(address).is_some(), holds, "after {wall} s");
+        }
+    }
+
+    #[test]
+    fn ipv6_sides_are_there_again_with_and_without_an_ipv4_lease() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leases/vmnet8.jsonl");
+        let clock = ClockPair::read();
+        let now = clock.monotonic;
+        let mut first = table();
+        let mut journal = Journal::open(&path, &mut first, clock).unwrap();
+        let both = bind(&mut first, &mut journal, 1, 3600, clock);
+        let client = |last| Ipv6Client {
+            mac: MacAddress([2, 0, 0, 0, 0, last]),
+            duid: b"\0\x03\0\x01abcdef",
+            iaid: 7,
+            link: LinkId(1),
+        };
+        let until = now + Duration::from_secs(3600);
+        first.ipv6_bind(&client(1), both, until, now).unwrap();
+        let alone = first.ipv6_address_for(&client(2), now).unwrap();
+        first.ipv6_bind(&client(2), alone, until, now).unwrap();
+        for change in first.take_changes() {
+            journal.append(&change, clock);
+        }
+        let mut second = table();
+        let later = later(clock, 100);
+        drop(Journal::open(&path, &mut second, later).unwrap());
+        assert_eq!(second.ipv6_held_by(&client(1)), Some(both));
+        assert_eq!(second.ipv6_held_by(&client(2)), Some(alone));
+        assert!(second.owner_of(both).is_some() && second.owner_of(alone).is_none());
+        // The IPv4 side's end leaves the other.
+        second.expire(later.monotonic + Duration::from_secs(3400));
+        assert_eq!(second.ipv6_held_by(&client(1)), Some(both));
     }
 
     #[test]

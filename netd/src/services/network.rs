@@ -513,7 +513,7 @@ impl RunningNetwork {
                 events.publish(EventBody::LeaseBound {
                     network: network.clone(),
                     mac,
-                    address,
+                    address: address.into(),
                     guest,
                     client_name: host_name,
                     until,
@@ -533,11 +533,43 @@ impl RunningNetwork {
                 events.publish(EventBody::LeaseEnded {
                     network: network.clone(),
                     mac,
-                    address,
+                    address: address.into(),
                     guest,
                     reason,
                 });
                 events.publish(EventBody::NamesChanged { network });
+            }
+            LeaseEvent::Ipv6Bound {
+                mac,
+                address,
+                guest,
+                until,
+                renewed,
+            } => {
+                tracing::debug!(%network, %mac, %address, renewed, "lease bound");
+                events.publish(EventBody::LeaseBound {
+                    network,
+                    mac,
+                    address: address.into(),
+                    guest,
+                    client_name: None,
+                    until: timestamp(ClockPair::read().wall_of(until)),
+                });
+            }
+            LeaseEvent::Ipv6Ended {
+                mac,
+                address,
+                guest,
+                reason,
+            } => {
+                tracing::debug!(%network, %mac, %address, reason, "lease ended");
+                events.publish(EventBody::LeaseEnded {
+                    network,
+                    mac,
+                    address: address.into(),
+                    guest,
+                    reason: reason.to_owned(),
+                });
             }
         }
     }

@@ -27,6 +27,7 @@ pub mod option {
     pub const DOMAIN_NAME: u8 = 15;
     pub const INTERFACE_MTU: u8 = 26;
     pub const BROADCAST: u8 = 28;
+    pub const NTP_SERVERS: u8 = 42;
     pub const REQUESTED_ADDRESS: u8 = 50;
     pub const LEASE_TIME: u8 = 51;
     pub const OVERLOAD: u8 = 52;
@@ -38,10 +39,16 @@ pub mod option {
     pub const RENEWAL_TIME: u8 = 58;
     pub const REBINDING_TIME: u8 = 59;
     pub const CLIENT_IDENTIFIER: u8 = 61;
+    /// RFC 4039.
+    pub const RAPID_COMMIT: u8 = 80;
     /// RFC 4702.
     pub const CLIENT_FQDN: u8 = 81;
+    /// RFC 3046.
+    pub const RELAY_INFORMATION: u8 = 82;
     /// RFC 3397.
     pub const DOMAIN_SEARCH: u8 = 119;
+    /// RFC 3442.
+    pub const CLASSLESS_ROUTES: u8 = 121;
     pub const END: u8 = 255;
 }
 
@@ -112,6 +119,15 @@ pub enum Malformed {
     NoType,
 }
 
+/// What option 81 says beside the name (RFC 4702 section 2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FqdnFlags {
+    /// E: the name is in DNS wire form.
+    pub wire_form: bool,
+    /// S: the server shall make the A record.
+    pub server_updates: bool,
+}
+
 /// A client's message; borrowed from the datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientMessage<'a> {
@@ -139,8 +155,12 @@ pub struct ClientMessage<'a> {
     pub client_identifier: Option<&'a [u8]>,
     /// Option 12 as it came, unchecked.
     pub host_name: Option<&'a [u8]>,
-    /// Option 81's name as it came, unchecked; `true` in DNS wire form.
-    pub fqdn: Option<(&'a [u8], bool)>,
+    /// Option 81's name as it came, unchecked.
+    pub fqdn: Option<(&'a [u8], FqdnFlags)>,
+    /// Option 80: one ACK in place of OFFER, REQUEST and ACK will do.
+    pub rapid_commit: bool,
+    /// Option 82, whatever is in it; of a relay agent, if there is one.
+    pub relay_information: Option<&'a [u8]>,
     /// Option 57: the most bytes of DHCP message to send back.
     pub reply_limit: usize,
     flags: u16,
@@ -180,6 +200,8 @@ impl<'a> ClientMessage<'a> {
             client_identifier: None,
             host_name: None,
             fqdn: None,
+            rapid_commit: false,
+            relay_information: None,
             reply_limit: USUAL_LIMIT,
             flags,
         };
@@ -225,9 +247,17 @@ impl<'a> ClientMessage<'a> {
                 keep(&mut self.client_identifier, Some(value));
             }
             (option::HOST_NAME, value) => keep(&mut self.host_name, Some(value)),
-            // flags, two obsolete bytes, name; bit E (4) = wire form
+            // flags, two obsolete bytes, name
             (option::CLIENT_FQDN, [flags, _, _, name @ ..]) => {
-                keep(&mut self.fqdn, Some((name, flags & 4 != 0)));
+                let flags = FqdnFlags {
+                    wire_form: flags & 4 != 0,
+                    server_updates: flags & 1 != 0,
+                };
+                keep(&mut self.fqdn, Some((name, flags)));
+            }
+            (option::RAPID_COMMIT, []) => self.rapid_commit = true,
+            (option::RELAY_INFORMATION, value) => {
+                keep(&mut self.relay_information, Some(value));
             }
             (option::MAX_MESSAGE_SIZE, &[high, low]) => {
                 let size = usize::from(u16::from_be_bytes([high, low]));
@@ -252,10 +282,17 @@ impl<'a> ClientMessage<'a> {
         bytes.extend_from_slice(&self.hardware.0);
         bytes.resize(FIXED, 0);
         bytes.extend_from_slice(&COOKIE);
+        // RFC 3046 section 2.2: copied to the end of each answer that goes through the relay agent; without
+        // one the option is a client's own invention.
+        let last = self
+            .relay_information
+            .filter(|_| !self.relay_address.is_unspecified())
+            .map_or_else(Vec::new, <[u8]>::to_vec);
         let mut reply = Reply {
             bytes,
-            // Room for the end mark.
-            limit: self.reply_limit - 1,
+            // Room for the end mark and the last option.
+            limit: self.reply_limit - 3 - last.len(),
+            last,
         };
         reply.option(option::MESSAGE_TYPE, &[kind.number()]);
         reply.option(option::SERVER_IDENTIFIER, &server.octets());
@@ -272,6 +309,8 @@ impl<'a> ClientMessage<'a> {
 pub struct Reply {
     bytes: Vec<u8>,
     limit: usize,
+    /// Option 82.
+    last: Vec<u8>,
 }
 
 impl Reply {
@@ -304,9 +343,19 @@ impl Reply {
         }
     }
 
+    /// Option 80, which has no value: this ACK is the answer to a DISCOVER.
+    pub fn rapid_commit(&mut self) {
+        self.bytes.extend_from_slice(&[option::RAPID_COMMIT, 0]);
+    }
+
     /// The whole message.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
+        if !self.last.is_empty() {
+            self.limit = usize::MAX;
+            let last = std::mem::take(&mut self.last);
+            self.option(option::RELAY_INFORMATION, &last);
+        }
         self.bytes.push(option::END);
         if self.bytes.len() < SMALLEST_REPLY {
             self.bytes.resize(SMALLEST_REPLY, option::PAD);
@@ -475,6 +524,21 @@ mod tests {
             assert_eq!(ClientMessage::decode(&bytes), Err(expected), "byte {at}");
         }
         assert_eq!(ClientMessage::decode(&good[..100]), Err(Malformed::Short));
+    }
+
+    #[test]
+    fn what_the_relay_agent_added_comes_back_last_and_only_to_it() {
+        let mut bytes = request(&[53, 1, 1, 82, 3, 1, 1, 7, 12, 1, b'a', 255]);
+        for (relay, comes_back) in [([10, 0, 0, 9], true), ([0; 4], false)] {
+            bytes[24..28].copy_from_slice(&relay);
+            let message = ClientMessage::decode(&bytes).unwrap();
+            let mut reply = message.reply(MessageType::Ack, Ipv4Addr::LOCALHOST);
+            reply.option(option::ROUTER, &[10, 0, 0, 1]);
+            let reply = reply.finish();
+            let last = options_of(&reply).unwrap().last().unwrap();
+            let expected = (option::RELAY_INFORMATION, [1, 1, 7].as_slice());
+            assert_eq!(last == expected, comes_back, "{last:?}");
+        }
     }
 
     proptest! {

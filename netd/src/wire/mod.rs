@@ -4,4 +4,5 @@
 pub mod dhcp;
 pub mod dns;
 pub mod dns_addresses;
+pub mod name_list;
 pub mod pcapng;

@@ -111,6 +111,15 @@ fn network_fields(network: &Network) -> Vec<(&'static str, Value)> {
     if !network.dns.is_empty() {
         fields.push(("dns", texts(network.dns.iter().map(SocketAddr::to_string))));
     }
+    for (key, values) in [
+        ("ntp", texts(&network.ntp)),
+        ("routes", texts(&network.routes)),
+        ("search", texts(&network.search)),
+    ] {
+        if values.as_array().is_some_and(|values| !values.is_empty()) {
+            fields.push((key, values));
+        }
+    }
     fields.extend(
         network
             .listen
@@ -210,6 +219,9 @@ mod tests {
             mtu = 1500
             lease-time = "90m"
             dns = ["9.9.9.9"]
+            ntp = ["192.168.130.9", "fd00::9"]
+            routes = ["10.8.0.0/16 via 192.168.130.9"]
+            search = ["corp.example"]
             listen = "127.0.0.1:4000"
             [network.vmnet1]
             type = "host-only"

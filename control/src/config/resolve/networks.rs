@@ -12,7 +12,7 @@ use super::super::{
     DEFAULT_DOMAIN, DEFAULT_LEASE_TIME, DEFAULT_NETWORK, LARGEST_MTU, Network, NetworkKind,
     Surroundings,
 };
-use super::{egress, ipv6, read, read_address, read_word};
+use super::{dhcp, egress, ipv6, read, read_address, read_word};
 use crate::mac::fnv1a;
 use crate::names::{HostName, NetworkName};
 
@@ -204,6 +204,9 @@ fn network(
         host_loopback: raw.host_loopback.unwrap_or(true),
         lease_time: lease_time.unwrap_or(DEFAULT_LEASE_TIME),
         dns,
+        ntp: dhcp::time_servers(&owner, raw, findings),
+        routes: dhcp::routes(&owner, raw, subnet, findings),
+        search: dhcp::search(&owner, raw, findings),
         listen,
         egress,
         name,

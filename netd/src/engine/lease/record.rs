@@ -8,6 +8,8 @@ use control::mac::MacAddress;
 use control::names::{GuestName, HostName};
 use ipnet::Ipv4Net;
 
+use crate::engine::services::LinkId;
+
 /// An address that belongs to one guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reservation {
@@ -39,8 +41,23 @@ pub struct Client<'a> {
     pub mac: MacAddress,
     /// Option 61.
     pub identifier: Option<&'a [u8]>,
+    /// The link that its message came by.
+    pub link: LinkId,
     /// The guest that the link belongs to, where known.
     pub link_guest: Option<&'a GuestName>,
+}
+
+/// A DHCPv6 client as a message and its frame show it.
+#[derive(Clone, Copy, Debug)]
+pub struct Ipv6Client<'a> {
+    /// The frame's source: what a DUID says of hardware is not for us to read (RFC 8415 section 11).
+    pub mac: MacAddress,
+    /// Its DUID.
+    pub duid: &'a [u8],
+    /// Number of its identity association.
+    pub iaid: u32,
+    /// The link that its message came by.
+    pub link: LinkId,
 }
 
 /// What tells clients apart: the MAC, and the identifier beside it (never alone: a guest could
@@ -75,6 +92,8 @@ pub enum LeaseState {
     Bound,
     /// In use by somebody whom we do not know.
     Declined,
+    /// Kept for the station that holds its IPv6 side.
+    Ipv6Only,
     /// Free, remembered for its last holder.
     Past,
 }
@@ -90,10 +109,36 @@ pub struct Lease {
     pub host_name: Option<HostName>,
     /// What holds now.
     pub state: LeaseState,
-    /// When the state ends; for [`LeaseState::Past`]: when the lease ended.
+    /// When the state ends; for [`LeaseState::Past`] and [`LeaseState::Ipv6Only`]: when the lease ended.
     pub until: Instant,
+    /// Its IPv6 side: the network's prefix with this address in the low 32 bits.
+    pub ipv6: Option<Ipv6Hold>,
+    /// Who must answer for it; unknown after a restart, until the client speaks again.
+    pub link: Option<LinkId>,
     /// It was bound once, so it is worth remembering.
     pub(super) held: bool,
+}
+
+/// Who holds the IPv6 side of an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ipv6Hold {
+    /// The client's DUID.
+    pub duid: Box<[u8]>,
+    /// Its identity association.
+    pub iaid: u32,
+    /// End of the valid lifetime, or of the time for which it is set aside.
+    pub until: Instant,
+    /// The client found it in use (RFC 8415 section 18.3.8): nobody's for a while.
+    pub declined: bool,
+}
+
+/// An address to propose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The client never had it and was not offered it just now: worth a probe.
+    pub is_new: bool,
 }
 
 /// A lease as it was written down, for [`super::LeaseTable::restore`].
@@ -107,6 +152,8 @@ pub struct SavedLease {
     pub host_name: Option<HostName>,
     /// When it ends or ended.
     pub until: Instant,
+    /// Its IPv6 side.
+    pub ipv6: Option<Ipv6Hold>,
 }
 
 /// Why a lease ended.
@@ -120,6 +167,19 @@ pub enum EndReason {
     Declined,
     /// The configuration has no such address any more.
     Withdrawn,
+}
+
+impl EndReason {
+    /// For people.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Released => "released",
+            Self::Declined => "declined",
+            Self::Withdrawn => "withdrawn",
+        }
+    }
 }
 
 /// A change worth writing down and telling.
@@ -142,6 +202,26 @@ pub enum LeaseChange {
         client: ClientKey,
         /// The guest, where known.
         guest: Option<GuestName>,
+        /// Its IPv6 side, which stands.
+        ipv6: Option<Ipv6Hold>,
+        /// Why.
+        reason: EndReason,
+    },
+    /// The IPv6 side was bound or renewed.
+    Ipv6Bound {
+        /// The IPv4 address.
+        address: Ipv4Addr,
+        /// Both sides as they are now.
+        lease: Lease,
+        /// The same client held it just before.
+        renewed: bool,
+    },
+    /// The IPv6 side ended.
+    Ipv6Ended {
+        /// The IPv4 address.
+        address: Ipv4Addr,
+        /// What is left of the entry.
+        lease: Lease,
         /// Why.
         reason: EndReason,
     },
@@ -162,6 +242,9 @@ pub enum Refusal {
     /// Nothing is free.
     #[error("no address is free")]
     Exhausted,
+    /// The link holds as many addresses of the pool as are left for all others.
+    #[error("the stations behind this link have their share of the pool")]
+    LinkFull,
 }
 
 /// Numbers for the status page.
@@ -173,6 +256,8 @@ pub struct LeaseCounts {
     pub bound: usize,
     /// Addresses set aside.
     pub declined: usize,
+    /// IPv6 addresses held.
+    pub ipv6: usize,
     /// Addresses of the pool that nobody holds or was offered.
     pub free: usize,
 }
