@@ -41,6 +41,7 @@ struct Pair {
     start: Instant,
     seconds: u64,
     mac: MacAddress,
+    link: LinkId,
 }
 
 #[derive(Default)]
@@ -63,6 +64,7 @@ impl Pair {
             start,
             seconds: 0,
             mac: MAC,
+            link: LinkId(1),
         }
     }
 
@@ -87,7 +89,7 @@ impl Pair {
         let arrival = DhcpArrival {
             source: self.mac,
             source_address: sent.client.unwrap_or(Ipv4Addr::UNSPECIFIED),
-            link: LinkId(1),
+            link: self.link,
             guest: None,
         };
         let now = self.now();
@@ -258,6 +260,97 @@ fn host_only_network_has_no_router() {
         ..settings()
     });
     assert_eq!(pair.discover().unwrap().option(3), None);
+}
+
+#[test]
+fn mask_comes_before_router_and_routes_take_the_place_of_both() {
+    let mut pair = Pair::new();
+    let ask = |pair: &mut Pair, list: &[u8]| {
+        let options: &[(u8, &[u8])] = &[(55, list)];
+        let sent = Sent {
+            options,
+            ..Sent::default()
+        };
+        pair.send(1, &sent).unwrap()
+    };
+    let codes = |answer: &Answer| -> Vec<u8> {
+        let options = options_of(&answer.0.payload).unwrap();
+        options.map(|(code, _)| code).skip(3).collect()
+    };
+    assert_eq!(codes(&ask(&mut pair, &[42, 3, 6, 1, 3])), [1, 3, 6]);
+    // Asked for but there are none; then one, which brings the default route with it (RFC 3442).
+    assert_eq!(codes(&ask(&mut pair, &[121, 3])), [3]);
+    let with_routes = |router| DhcpSettings {
+        router,
+        time_servers: vec![Ipv4Addr::new(10, 0, 0, 5), Ipv4Addr::new(10, 0, 0, 6)],
+        routes: vec![
+            ("10.17.0.0/16".parse().unwrap(), Ipv4Addr::new(10, 0, 0, 9)),
+            (
+                "10.27.129.0/25".parse().unwrap(),
+                Ipv4Addr::new(10, 0, 0, 8),
+            ),
+        ],
+        ..settings()
+    };
+    pair.server.reconfigure(with_routes(Some(GATEWAY)));
+    let answer = ask(&mut pair, &[121, 3, 42]);
+    assert_eq!(codes(&answer), [121, 42]);
+    let own = [16, 10, 17, 10, 0, 0, 9, 25, 10, 27, 129, 0, 10, 0, 0, 8];
+    let default = [0, 10, 0, 0, 1];
+    assert_eq!(answer.option(121), Some([&own[..], &default].concat()));
+    assert_eq!(answer.option(42), Some(vec![10, 0, 0, 5, 10, 0, 0, 6]));
+    assert_eq!(codes(&ask(&mut pair, &[3])), [3]);
+    pair.server.reconfigure(with_routes(None));
+    assert_eq!(ask(&mut pair, &[3, 121]).option(121), Some(own.to_vec()));
+}
+
+#[test]
+fn rapid_commit_is_for_addresses_that_need_no_probe() {
+    let mut pair = Pair::new();
+    let rapid: &[(u8, &[u8])] = &[(80, &[])];
+    let ask = |pair: &mut Pair| {
+        let sent = Sent {
+            options: rapid,
+            ..Sent::default()
+        };
+        pair.send(1, &sent).unwrap()
+    };
+    let offer = ask(&mut pair);
+    assert_eq!((offer.kind(), offer.0.probe), (2, Some(offer.yours())));
+    assert_eq!(offer.option(80), None);
+    let mine = offer.yours();
+    pair.select(mine).unwrap();
+    for mac in [MAC, MacAddress([0x52, 0x54, 0, 0, 0, 2])] {
+        pair.mac = mac;
+        let answer = ask(&mut pair);
+        assert_eq!((answer.kind(), answer.0.probe), (5, None));
+        assert_eq!(answer.option(80), Some(Vec::new()));
+        assert_eq!(pair.server.table().owner_of(answer.yours()), Some(mac));
+    }
+}
+
+#[test]
+fn fqdn_is_answered_with_the_name_that_dns_has() {
+    for (flags, name, expected) in [
+        (
+            0_u8,
+            b"Web.example".as_slice(),
+            b"\x03\xff\xffweb.test".as_slice(),
+        ),
+        (1, b"web", b"\x01\xff\xffweb.test"),
+        (5, b"\x03web\0", b"\x05\xff\xff\x03web\x04test\0"),
+    ] {
+        let mut pair = Pair::new();
+        let mine = pair.discover().unwrap().yours();
+        let fqdn = [&[flags, 0, 0], name].concat();
+        let options: &[(u8, &[u8])] = &[(50, &mine.octets()), (54, &GATEWAY.octets()), (81, &fqdn)];
+        let sent = Sent {
+            options,
+            ..Sent::default()
+        };
+        let answer = pair.send(3, &sent).unwrap();
+        assert_eq!(answer.option(81).as_deref(), Some(expected));
+    }
 }
 
 #[test]
@@ -459,10 +552,14 @@ fn invented_macs_run_dry_quietly_and_the_pool_comes_back() {
         pair.mac = MacAddress([2, 0, 0, 0, 1, number]);
         pair.discover();
     }
-    assert_eq!(pair.server.table().counts().offered, 3);
-    assert!(pair.server.counters().exhausted >= 198);
+    // One lease and one offer, as many as are left to others; these find them.
+    assert_eq!(pair.server.table().counts().offered, 1);
+    assert_eq!(pair.server.counters().link_full, 200);
     assert_eq!(pair.server.table().owner_of(mine), Some(MAC));
+    pair.link = LinkId(2);
+    assert!(pair.discover().is_some());
     pair.seconds += 31;
+    pair.link = LinkId(1);
     pair.mac = MacAddress([2, 0, 0, 0, 2, 1]);
     assert!(pair.discover().is_some());
 }

@@ -280,18 +280,15 @@ fn one_link_leaves_addresses_for_every_other() {
     settings.subnet = "10.0.0.0/16".parse().unwrap();
     settings.pool = Ipv4Addr::new(10, 0, 128, 0)..=Ipv4Addr::new(10, 0, 128, 99);
     let mut table = LeaseTable::new(settings);
-    let station = |link: u32, number: u16| Client {
-        mac: MacAddress([
-            2,
-            0,
-            0,
-            link as u8,
-            number.to_be_bytes()[0],
-            number.to_be_bytes()[1],
-        ]),
-        link: LinkId(link),
-        ..client(0)
+    let station = |link: u32, number: u16| {
+        let [high, low] = number.to_be_bytes();
+        Client {
+            mac: MacAddress([2, 0, 0, link.to_be_bytes()[3], high, low]),
+            link: LinkId(link),
+            ..client(0)
+        }
     };
+
     let mut take = |link: u32, number: u16, seconds| {
         let asker = station(link, number);
         let offer = table.offer(&asker, None, at(seconds))?;
@@ -310,11 +307,11 @@ fn one_link_leaves_addresses_for_every_other() {
     assert_eq!(take(4, 1, 2), Ok(()));
     // Renewing takes nothing.
     assert_eq!(take(1, 0, 2), Ok(()));
-    assert_eq!(table.full_links().get(&LinkId(1)), Some(&50));
-    let mine = table.address_of(station(1, 0).mac).unwrap();
-    assert!(table.release(&station(1, 0), mine, at(3)));
-    assert_eq!(table.full_links().get(&LinkId(1)), None);
+    let full: Vec<_> = table.full_links().into_iter().collect();
+    assert_eq!(full, [(LinkId(1), 50), (LinkId(2), 25), (LinkId(3), 13)]);
     check(&table);
+    table.expire(at(4000));
+    assert!(table.full_links().is_empty());
 }
 
 #[test]

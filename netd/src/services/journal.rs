@@ -429,6 +429,7 @@ mod tests {
         let mut first = table();
         let mut journal = Journal::open(&path, &mut first, clock).unwrap();
         let address = bind(&mut first, &mut journal, 1, HOUR, clock);
+        let written = std::fs::read(&path).unwrap();
         // The calendar a year ahead (a wrong clock set right; or a night's sleep, which stops the
         // monotonic clock), then a year back; each time netd starts again 100 s later.
         let year = Duration::from_secs(365 * 24 * HOUR);
@@ -443,6 +444,7 @@ mod tests {
             let left = lease.until.duration_since(now.monotonic).as_secs();
             assert!((HOUR - 101..=HOUR - 100).contains(&left), "{left}");
         }
+        std::fs::write(&path, &written).unwrap();
         // After a new start of the machine only the calendar says what time it is.
         for (wall, holds) in [(100, true), (2 * HOUR, false)] {
             let other = ClockPair {
@@ -451,10 +453,9 @@ mod tests {
                 ..later(clock, 5)
             };
             let mut table = table();
-            // Opening writes the file anew, by this start's clock: put it back.
-            let bytes = std::fs::read(&path).unwrap();
             drop(Journal::open(&path, &mut table, other).unwrap());
-            std::fs::write(&path, bytes).unwrap();
+            // Opening writes the file anew, by this start's clock.
+            std::fs::write(&path, &written).unwrap();
             assert_eq!(table.owner_of(address).is_some(), holds, "after {wall} s");
         }
     }

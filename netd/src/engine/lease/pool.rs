@@ -27,7 +27,7 @@ pub(super) struct Pool {
     /// Those that are not just memories.
     taken: usize,
     by_link: HashMap<LinkId, usize>,
-    /// Links that were refused one and have given none back since.
+    /// Links that were refused one.
     full: BTreeSet<LinkId>,
 }
 
@@ -51,7 +51,6 @@ impl Pool {
         let Some(link) = lease.link else {
             return;
         };
-        self.full.remove(&link);
         if let Some(count) = self.by_link.get_mut(&link) {
             *count -= 1;
             if *count == 0 {
@@ -80,7 +79,9 @@ impl LeaseTable {
     #[must_use]
     pub fn full_links(&self) -> BTreeMap<LinkId, usize> {
         let full = self.pool.full.iter();
-        full.map(|link| (*link, self.pool.held_by(*link))).collect()
+        full.map(|link| (*link, self.pool.held_by(*link)))
+            .filter(|(_, held)| *held > 0 && *held >= self.pool.free())
+            .collect()
     }
 
     /// Whether a link may have an address of the pool that is not in use yet.
@@ -93,7 +94,9 @@ impl LeaseTable {
         {
             return Ok(());
         }
-        self.pool.full.insert(link);
+        let Pool { full, by_link, .. } = &mut self.pool;
+        full.retain(|link| by_link.contains_key(link));
+        full.insert(link);
         Err(Refusal::LinkFull)
     }
 
