@@ -1,11 +1,12 @@
 //! `cargo xtask`: the demo, every check and the benches, each runnable by hand.
 //!
 //! demo shows the main job on a throwaway guest; test is all that CI runs; tidy is its cheap part;
-//! bench compares with other programs. What guests and daemons are driven with is the `tests` crate.
+//! fuzz looks for inputs that break a parser; bench compares with other programs. What guests and daemons are driven with is the `tests` crate.
 
 mod bench;
 mod check;
 mod demo;
+mod fuzz;
 mod interrupt;
 mod tidy;
 mod ui;
@@ -30,6 +31,8 @@ enum Task {
     Test(check::Arguments),
     /// Check the source's own rules (docs/architecture.md)
     Tidy,
+    /// Look for bytes that break a parser, with libFuzzer
+    Fuzz(fuzz::Arguments),
     /// Measure, beside other programs
     Bench(bench::Arguments),
 }
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => check::run(&arguments),
         Task::Tidy => tidy::run(),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     tests::place::clear_staging();
