@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use ::tests::{command, packages, place};
 use anyhow::{Context as _, Result, bail};
-use tests::{command, packages, place};
 
 use crate::ui;
 

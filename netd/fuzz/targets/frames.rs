@@ -10,10 +10,11 @@ use std::path::Path;
 use control::config::{Config, Surroundings};
 use netd::datapath::{Command, Datapath, LinkTransport, NewLink, Notice};
 use netd::engine::offload::{self, Offload, VNET_HEADER};
-use netd::engine::settings::{NetworkSettings, Reach};
 use netd::services::gateway::{Gateway, settings_of};
+use netd::services::network::packet_settings;
 use smoltcp::wire::{
-    EthernetFrame, EthernetProtocol, Icmpv4Packet, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket,
+    EthernetFrame, EthernetProtocol, Icmpv4Packet, Icmpv6Packet, IpAddress, IpProtocol, Ipv4Packet,
+    Ipv6Packet, TcpPacket, UdpPacket,
 };
 
 /// One network with one configured guest, no way out, nothing on loopback.
@@ -21,6 +22,7 @@ const CONFIG: &str = "
 [network.fuzz]
 type = \"host-only\"
 subnet = \"10.0.0.0/24\"
+ipv6 = \"fd00::/64\"
 host-loopback = false
 [guest.dev]
 mac = \"02:00:00:00:00:01\"
@@ -61,10 +63,7 @@ fn through_the_packet_thread(bytes: &[u8]) {
     let config = Config::parse(CONFIG, Path::new("fuzz.toml"), &Surroundings::of_process())
         .expect("the configuration above is right");
     let network = config.networks.values().next().expect("it has a network");
-    let settings = NetworkSettings {
-        host_loopback: false,
-        ..NetworkSettings::new("fuzz", Reach::HostOnly, network.subnet)
-    };
+    let settings = packet_settings(network);
     let gateway = Gateway::new(settings_of(&config, network, &BTreeMap::new()));
     let (sender, mut notices) = tokio::sync::mpsc::channel(4_096);
     let handle = Datapath::spawn(settings, Box::new(gateway), sender).expect("a thread");
@@ -102,36 +101,56 @@ fn through_the_packet_thread(bytes: &[u8]) {
     let _bytes = drain.join().expect("the reader ends with the link");
 }
 
-/// Right checksums for an IPv4 frame whose lengths fit; anything else stays as it is.
+/// Right checksums for a frame whose lengths fit; anything else stays as it is.
 fn mend(frame: &mut [u8]) {
     let Ok(mut frame) = EthernetFrame::new_checked(frame) else {
         return;
     };
-    if frame.ethertype() != EthernetProtocol::Ipv4 {
-        return;
+    match frame.ethertype() {
+        EthernetProtocol::Ipv4 => {
+            let Ok(mut packet) = Ipv4Packet::new_checked(frame.payload_mut()) else {
+                return;
+            };
+            packet.fill_checksum();
+            let whole = !packet.more_frags() && packet.frag_offset() == 0;
+            let ends = (packet.src_addr().into(), packet.dst_addr().into());
+            if whole {
+                mend_transport(packet.next_header(), ends, packet.payload_mut());
+            }
+        }
+        EthernetProtocol::Ipv6 => {
+            let Ok(mut packet) = Ipv6Packet::new_checked(frame.payload_mut()) else {
+                return;
+            };
+            let ends = (packet.src_addr().into(), packet.dst_addr().into());
+            mend_transport(packet.next_header(), ends, packet.payload_mut());
+        }
+        EthernetProtocol::Arp | EthernetProtocol::Unknown(_) => {}
     }
-    let Ok(mut packet) = Ipv4Packet::new_checked(frame.payload_mut()) else {
-        return;
-    };
-    packet.fill_checksum();
-    let whole = !packet.more_frags() && packet.frag_offset() == 0;
-    let ends = (packet.src_addr().into(), packet.dst_addr().into());
-    let protocol = packet.next_header();
-    let body = packet.payload_mut();
+}
+
+fn mend_transport(protocol: IpProtocol, ends: (IpAddress, IpAddress), body: &mut [u8]) {
     match protocol {
-        IpProtocol::Tcp if whole => {
+        IpProtocol::Tcp => {
             if let Ok(mut packet) = TcpPacket::new_checked(body) {
                 packet.fill_checksum(&ends.0, &ends.1);
             }
         }
-        IpProtocol::Udp if whole => {
+        IpProtocol::Udp => {
             if let Ok(mut packet) = UdpPacket::new_checked(body) {
                 packet.fill_checksum(&ends.0, &ends.1);
             }
         }
-        IpProtocol::Icmp if whole => {
+        IpProtocol::Icmp => {
             if let Ok(mut packet) = Icmpv4Packet::new_checked(body) {
                 packet.fill_checksum();
+            }
+        }
+        IpProtocol::Icmpv6 => {
+            if let (Ok(mut packet), IpAddress::Ipv6(source), IpAddress::Ipv6(destination)) =
+                (Icmpv6Packet::new_checked(body), ends.0, ends.1)
+            {
+                packet.fill_checksum(&source, &destination);
             }
         }
         _other => {}

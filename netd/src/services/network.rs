@@ -576,7 +576,8 @@ impl RunningNetwork {
 }
 
 /// What the packet thread is told of a network.
-fn packet_settings(network: &Network) -> NetworkSettings {
+#[must_use]
+pub fn packet_settings(network: &Network) -> NetworkSettings {
     let reach = match network.kind {
         NetworkKind::Nat => Reach::Nat,
         NetworkKind::HostOnly => Reach::HostOnly,
