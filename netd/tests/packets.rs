@@ -8,6 +8,7 @@
 )]
 
 mod guest;
+mod ipv6;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use control::mac::MacAddress;
@@ -15,9 +15,11 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::messages::Notice;
 use crate::engine::arp;
+use crate::engine::budget::Budget;
 use crate::engine::counters::NetworkCounters;
 use crate::engine::ends::Addresses;
 use crate::engine::icmp::{self, Quoted, Unreachable};
+use crate::engine::ndp;
 use crate::engine::neighbour::Neighbours;
 use crate::engine::offload::Offload;
 use crate::engine::packet::Path;
@@ -105,6 +107,7 @@ pub(super) struct Context {
     split: Vec<u8>,
     lease_events: Vec<LeaseEvent>,
     refusals: Refusals,
+    errors: Budget,
     limits_told: Vec<&'static str>,
     random: RandomState,
     started: Instant,
@@ -141,6 +144,7 @@ impl Context {
             split: Vec::new(),
             lease_events: Vec::new(),
             refusals: Refusals::default(),
+            errors: Budget::new(now),
             limits_told: Vec::new(),
             random: RandomState::new(),
             started: now,
@@ -217,6 +221,9 @@ impl Context {
 
     /// Tells a guest that its packet cannot be delivered; the gateway is the one who says so.
     pub(super) fn send_unreachable(&mut self, place: Place, reason: Unreachable, quoted: &Quoted) {
+        if !self.may_tell_error() {
+            return;
+        }
         let mut addresses = quoted.addresses.reversed();
         if reason != Unreachable::Port {
             match &mut addresses {
@@ -233,6 +240,60 @@ impl Context {
         });
     }
 
+    /// Tells `to` of an error in its packet (type, code), from the gateway's address.
+    pub(super) fn tell_error_v6(
+        &mut self,
+        place: Place,
+        to: Ipv6Addr,
+        kind: (u8, u8),
+        field: u32,
+        packet: &[u8],
+    ) {
+        let Some(ours) = self.settings.ipv6 else {
+            return;
+        };
+        let source = if to.is_unicast_link_local() {
+            ours.link_local
+        } else {
+            ours.gateway
+        };
+        let addresses = Addresses::V6 {
+            source,
+            destination: to,
+        };
+        self.tell_error(place, addresses, (kind, field), packet);
+    }
+
+    /// Tells `to` that its packet had no hops left.
+    pub(super) fn tell_expired_v4(&mut self, place: Place, to: Ipv4Addr, packet: &[u8]) {
+        let addresses = Addresses::V4 {
+            source: self.settings.gateway,
+            destination: to,
+        };
+        self.tell_error(place, addresses, ((11, 0), 0), packet);
+    }
+
+    fn tell_error(
+        &mut self,
+        place: Place,
+        addresses: Addresses,
+        (kind, field): ((u8, u8), u32),
+        packet: &[u8],
+    ) {
+        if self.may_tell_error() {
+            let path = self.path(addresses, place);
+            self.send_built(place.link, |frame| {
+                icmp::error(frame, &path, (kind, field), packet)
+            });
+        }
+    }
+
+    fn may_tell_error(&mut self) -> bool {
+        let may = self.errors.take(self.now);
+        self.counters.icmp_errors_limited += u64::from(!may);
+        may
+    }
+
     /// Asks every guest whose address this is.
     pub(super) fn ask_who_has(&mut self, address: IpAddr) {
         match address {
@@ -240,7 +301,12 @@ impl Context {
                 let request = arp::request(&self.settings, address);
                 self.flood(None, &request, &Offload::default());
             }
-            IpAddr::V6(_) => {}
+            IpAddr::V6(address) => {
+                if let Some(ours) = self.settings.ipv6 {
+                    let question = ndp::solicit(&self.settings, &ours, address);
+                    self.flood(None, &question, &Offload::default());
+                }
+            }
         }
     }
 
@@ -258,7 +324,10 @@ impl Context {
             }
             return false;
         }
-        if self.neighbours.learn(address, place.mac, place.link) {
+        if self
+            .neighbours
+            .learn(address, (place.mac, place.link), self.now)
+        {
             self.found.push(address);
         }
         true

@@ -15,6 +15,7 @@ use crate::engine::ends::{Addresses, Key};
 use crate::engine::offload::{Offload, Segmentation};
 use crate::engine::packet::{ETHERNET, IPV4, IPV6, PROTOCOL_TCP, PROTOCOL_UDP, UDP};
 use crate::engine::services::LinkId;
+use crate::engine::settings::Ipv6Settings;
 use crate::engine::tcp::segment::Segment;
 use crate::engine::tcp::seq::Seq;
 
@@ -172,7 +173,7 @@ impl Gather {
 }
 
 /// The parts of a frame that is nothing but data for a flow through the gateway: known source, no IP options, no
-/// fragment, no TCP flag but ACK and PSH, right checksums. Anything unusual goes the long way, which also counts it.
+/// fragment, hops left, no TCP flag but ACK and PSH, right checksums. Anything unusual goes the long way, which also counts it.
 fn plain_data(
     context: &mut Context,
     from: LinkId,
@@ -191,7 +192,7 @@ fn plain_data(
         end,
     } = match (ethernet[12], ethernet[13]) {
         (0x08, 0x00) => plain_ipv4(frame)?,
-        (0x86, 0xdd) if context.settings.ipv6.is_some() => plain_ipv6(frame)?,
+        (0x86, 0xdd) => plain_ipv6(frame, &context.settings.ipv6?)?,
         _other => return None,
     };
     if end > frame.len() || context.settings.is_ours(addresses.source()) {
@@ -274,7 +275,12 @@ struct Plain {
 
 fn plain_ipv4(frame: &[u8]) -> Option<Plain> {
     let header = frame.get(ETHERNET..)?.first_chunk::<IPV4>()?;
-    if header[0] != 0x45 || header[6] & 0x3f != 0 || header[7] != 0 || checksum(header) != 0 {
+    if header[0] != 0x45
+        || header[6] & 0x3f != 0
+        || header[7] != 0
+        || header[8] <= 1
+        || checksum(header) != 0
+    {
         return None;
     }
     let address =
@@ -291,16 +297,18 @@ fn plain_ipv4(frame: &[u8]) -> Option<Plain> {
     })
 }
 
-fn plain_ipv6(frame: &[u8]) -> Option<Plain> {
+fn plain_ipv6(frame: &[u8], ours: &Ipv6Settings) -> Option<Plain> {
     let header = frame.get(ETHERNET..)?.first_chunk::<IPV6>()?;
-    if header[0] >> 4 != 6 {
+    if header[0] >> 4 != 6 || header[7] <= 1 {
         return None;
     }
     let address =
         |at: usize| -> Option<Ipv6Addr> { Some((*header.get(at..)?.first_chunk::<16>()?).into()) };
-    Some(Plain {
+    let source = address(8)?;
+    // A link-local source goes no further than to us.
+    ours.prefix.contains(&source).then_some(Plain {
         addresses: Addresses::V6 {
-            source: address(8)?,
+            source,
             destination: address(24)?,
         },
         protocol: header[6],

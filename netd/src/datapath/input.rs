@@ -1,4 +1,5 @@
-//! A frame of a guest on its way in: switch, then ARP or IPv4, then the protocol's table.
+//! A frame of a guest on its way in: switch, then ARP or IP, then the protocol's table. What is IPv6's own stands in
+//! `input6`.
 //! Bad bytes are counted and dropped here; nothing behind this file sees a packet whose lengths do not fit.
 
 use std::net::Ipv4Addr;
@@ -8,6 +9,7 @@ use smoltcp::wire::{Icmpv4Message, Icmpv4Packet, IpProtocol, Ipv4Packet, TcpPack
 
 use super::context::{Context, Place};
 use super::datagrams::Datagram;
+use super::input6;
 use super::messages::Notice;
 use super::worker::Tables;
 use crate::engine::arp::{self, Arp};
@@ -72,6 +74,8 @@ pub(super) fn frame(
     } else if ether_type == ETHER_IPV4 && speaks_for_us(context, payload) {
         spoofed(context, from);
         return;
+    } else if ether_type == ETHER_IPV6 && !input6::admit(context, place, payload) {
+        return;
     }
     match context.switch.destination(destination, from) {
         Destination::Gateway => {}
@@ -82,21 +86,24 @@ pub(super) fn frame(
     }
     if ether_type == ETHER_IPV4 {
         ipv4(context, tables, place, payload, offload);
+    } else if ether_type == ETHER_IPV6 {
+        input6::ipv6(context, tables, place, payload, offload);
     }
 }
 
 const ETHER_IPV4: u16 = 0x0800;
 const ETHER_ARP: u16 = 0x0806;
+const ETHER_IPV6: u16 = 0x86dd;
 /// Addresses of one link that are news; a guest that invents more is not worth a line each.
 const MACS_TOLD: u8 = 32;
 
-fn spoofed(context: &mut Context, from: LinkId) {
+pub(super) fn spoofed(context: &mut Context, from: LinkId) {
     if let Some(link) = context.link(from) {
         link.counters.spoofed += 1;
     }
 }
 
-fn malformed(context: &mut Context, from: LinkId) {
+pub(super) fn malformed(context: &mut Context, from: LinkId) {
     if let Some(link) = context.link(from) {
         link.counters.malformed += 1;
     }
@@ -198,6 +205,12 @@ fn ipv4(
         source,
         destination,
     };
+    if packet.hop_limit() <= 1
+        && !context.settings.is_local(destination.into())
+        && !destination.is_broadcast()
+    {
+        return expired(context, place, &packet, payload);
+    }
     let body = packet.payload();
     let protocol: u8 = packet.next_header().into();
     if packet.more_frags() || packet.frag_offset() > 0 {
@@ -213,7 +226,7 @@ fn ipv4(
         {
             Outcome::Waiting => {}
             Outcome::Dropped => context.counters.fragments_dropped += 1,
-            Outcome::Complete(whole) => {
+            Outcome::Complete { payload, .. } => {
                 context.counters.reassembled += 1;
                 transport(
                     context,
@@ -221,7 +234,7 @@ fn ipv4(
                     place,
                     addresses,
                     protocol,
-                    &whole,
+                    &payload,
                     &Offload::default(),
                 );
             }
@@ -231,11 +244,25 @@ fn ipv4(
     transport(context, tables, place, addresses, protocol, body, offload);
 }
 
+/// The packet's last hop is this one (RFC 1812 §5.3.1).
+fn expired(context: &mut Context, place: Place, packet: &Ipv4Packet<&[u8]>, bytes: &[u8]) {
+    // Not about an error, nor about a later piece (RFC 1122 §3.2.2).
+    let is_error = packet.next_header() == IpProtocol::Icmp
+        && packet
+            .payload()
+            .first()
+            .is_none_or(|kind| ![0, 8].contains(kind));
+    let end = usize::from(packet.total_len());
+    if !is_error && packet.frag_offset() == 0 && !packet.src_addr().is_multicast() {
+        context.tell_expired_v4(place, packet.src_addr(), bytes.get(..end).unwrap_or(bytes));
+    }
+}
+
 #[expect(
     clippy::too_many_arguments,
     reason = "the packet's parts, once, on the hot path"
 )]
-fn transport(
+pub(super) fn transport(
     context: &mut Context,
     tables: &mut Tables,
     place: Place,
@@ -274,7 +301,8 @@ fn transport(
             let Ok(packet) = UdpPacket::new_checked(body) else {
                 return malformed(context, place.link);
             };
-            let unsummed = packet.checksum() == 0;
+            // RFC 8200 §8.1: not in IPv6.
+            let unsummed = packet.checksum() == 0 && matches!(addresses, Addresses::V4 { .. });
             if !offload.trusted() && !unsummed && !intact(PROTOCOL_UDP) {
                 return malformed(context, place.link);
             }
@@ -356,12 +384,23 @@ fn icmp(
     if packet.msg_type() != Icmpv4Message::EchoRequest {
         return;
     }
+    ping(context, tables, place, addresses, body);
+}
+
+/// An echo request, its checksum verified: answered for our addresses, carried outside for others.
+pub(super) fn ping(
+    context: &mut Context,
+    tables: &mut Tables,
+    place: Place,
+    addresses: Addresses,
+    message: &[u8],
+) {
     if context.settings.is_ours(addresses.destination()) {
         if context.source_allowed(addresses.source(), place) {
             let path = context.path(addresses.reversed(), place);
-            context.send_built(place.link, |frame| icmp::echo_reply(frame, &path, body));
+            context.send_built(place.link, |frame| icmp::echo_reply(frame, &path, message));
         }
     } else {
-        tables.echoes.outbound(context, place, addresses, body);
+        tables.echoes.outbound(context, place, addresses, message);
     }
 }

@@ -10,6 +10,7 @@ mod flows;
 mod gateway;
 mod gather;
 mod input;
+mod input6;
 mod messages;
 mod published;
 mod pump;

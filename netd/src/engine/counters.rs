@@ -81,14 +81,16 @@ counters! {
         echo_forwarded,
         /// Echo requests that the kernel's ping_group_range or a bound forbids.
         echo_refused,
-        /// IPv4 datagrams put together from fragments.
+        /// Datagrams put together from fragments.
         reassembled,
         /// Fragments dropped: overlap, bound, time.
         fragments_dropped,
-        /// IPv4 packets dropped: bad header or checksum.
+        /// IP packets dropped: bad header, checksum or chain of headers.
         ip_malformed,
-        /// IPv4 packets of a protocol that is not carried.
+        /// IP packets of a protocol that is not carried.
         ip_unsupported,
+        /// ICMP errors not told because too many were.
+        icmp_errors_limited,
         /// DHCP messages received.
         dhcp_messages,
         /// DNS queries over UDP received.

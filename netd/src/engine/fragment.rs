@@ -1,5 +1,6 @@
-//! IPv4 fragments (RFC 791 §3.2, RFC 1858, RFC 5722's rule applied to IPv4): a guest's large datagrams put
-//! together, ours for a guest cut apart. Overlapping fragments are an attack or a fault: the datagram is dropped.
+//! Fragments (RFC 791 §3.2, RFC 1858, RFC 8200 §4.5): a guest's large datagrams put together, ours for a guest cut
+//! apart. Overlapping fragments are an attack or a fault: the datagram is dropped with all that is still to come of
+//! it (RFC 5722, here for IPv4 too); only an exact repetition is harmless.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -18,10 +19,27 @@ const TIME: Duration = Duration::from_secs(5);
 pub struct Datagram {
     /// Sender and receiver.
     pub addresses: Addresses,
-    /// Protocol number.
+    /// Protocol number; in IPv6 the first piece's word counts and the others' tell nothing.
     pub protocol: u8,
     /// Identification field.
     pub identification: u32,
+}
+
+impl Datagram {
+    fn is_same(&self, other: &Self) -> bool {
+        let either = matches!(self.addresses, Addresses::V6 { .. });
+        self.identification == other.identification
+            && self.addresses == other.addresses
+            && (either || self.protocol == other.protocol)
+    }
+
+    /// What a length field leaves for the payload.
+    fn longest(&self) -> usize {
+        match self.addresses {
+            Addresses::V4 { .. } => 65_515,
+            Addresses::V6 { .. } => 65_535,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -33,6 +51,8 @@ struct Partial {
     have: Vec<(usize, usize)>,
     /// Known once the last fragment is here.
     total: Option<usize>,
+    /// Something of it was wrong: whatever else comes is dropped too.
+    spoilt: bool,
 }
 
 /// What became of a fragment.
@@ -41,7 +61,12 @@ pub enum Outcome {
     /// More are needed.
     Waiting,
     /// The whole payload.
-    Complete(Vec<u8>),
+    Complete {
+        /// What it begins with.
+        protocol: u8,
+        /// The bytes.
+        payload: Vec<u8>,
+    },
     /// Dropped, with what belonged to it.
     Dropped,
 }
@@ -66,10 +91,7 @@ impl Reassembly {
         self.expire(now);
         let end = offset + payload.len();
         let aligned = payload.len().is_multiple_of(8) && !payload.is_empty();
-        if end > 65_515 || (more && !aligned) {
-            self.forget(datagram);
-            return Outcome::Dropped;
-        }
+        let fits = end <= datagram.longest() && (aligned || !more);
         if self.find(datagram).is_none() {
             while self.partial.len() >= CAPACITY || self.held + end > CAPACITY_BYTES {
                 let Some(oldest) = self.partial.pop_front() else {
@@ -83,6 +105,7 @@ impl Reassembly {
                 bytes: Vec::new(),
                 have: Vec::new(),
                 total: None,
+                spoilt: false,
             });
         }
         let Some(at) = self.find(datagram) else {
@@ -90,18 +113,26 @@ impl Reassembly {
         };
         let partial = &mut self.partial[at];
         let before = partial.bytes.len();
-        let accepted = partial.add(offset, end, more, payload);
+        let accepted = !partial.spoilt && fits && partial.add(offset, end, more, payload);
         self.held += partial.bytes.len() - before;
         if !accepted || self.held > CAPACITY_BYTES {
-            self.forget(datagram);
+            self.held -= partial.bytes.len();
+            partial.bytes = Vec::new();
+            partial.spoilt = true;
             return Outcome::Dropped;
+        }
+        if offset == 0 {
+            partial.datagram.protocol = datagram.protocol;
         }
         if partial
             .total
             .is_some_and(|total| partial.have == [(0, total)])
         {
             return match self.forget(datagram) {
-                Some(done) => Outcome::Complete(done.bytes),
+                Some(done) => Outcome::Complete {
+                    protocol: done.datagram.protocol,
+                    payload: done.bytes,
+                },
                 None => Outcome::Dropped,
             };
         }
@@ -128,7 +159,7 @@ impl Reassembly {
     fn find(&self, datagram: Datagram) -> Option<usize> {
         self.partial
             .iter()
-            .position(|partial| partial.datagram == datagram)
+            .position(|partial| partial.datagram.is_same(&datagram))
     }
 
     fn forget(&mut self, datagram: Datagram) -> Option<Partial> {
@@ -147,7 +178,13 @@ impl Partial {
             return false;
         }
         if self.have.iter().any(|&(from, to)| start < to && from < end) {
-            return false;
+            let whole = self
+                .have
+                .iter()
+                .any(|&(from, to)| from <= start && end <= to);
+            return whole
+                && (more || self.total == Some(end))
+                && self.bytes[start..end] == *payload;
         }
         if !more {
             if self.have.iter().any(|&(_, to)| to > end) {
@@ -221,7 +258,11 @@ mod tests {
                 let outcome =
                     reassembly.receive(datagram(1), start, more, &payload[start..end], now);
                 if n + 1 == order.len() {
-                    assert_eq!(outcome, Outcome::Complete(payload.clone()));
+                    let whole = Outcome::Complete {
+                        protocol: 17,
+                        payload: payload.clone(),
+                    };
+                    assert_eq!(outcome, whole);
                 } else {
                     assert_eq!(outcome, Outcome::Waiting);
                 }
@@ -259,6 +300,82 @@ mod tests {
             Outcome::Dropped
         );
         assert_eq!(reassembly.held, 0);
+        // What is missing of the first comes too late.
+        assert_eq!(
+            reassembly.receive(datagram(1), 16, false, &[0; 16], now),
+            Outcome::Dropped
+        );
+    }
+
+    #[test]
+    fn pieces_of_ipv6_agree_on_the_first_ones_header_and_may_be_repeated() {
+        let now = Instant::now();
+        let mut reassembly = Reassembly::default();
+        let of = |protocol| Datagram {
+            addresses: Addresses::V6 {
+                source: "fd00::7".parse().unwrap(),
+                destination: "2001:db8::1".parse().unwrap(),
+            },
+            protocol,
+            identification: 0x0001_0002,
+        };
+        for _repeated in 0..2 {
+            assert_eq!(
+                reassembly.receive(of(99), 8, false, b"world", now),
+                Outcome::Waiting
+            );
+        }
+        let other = Datagram {
+            identification: 2,
+            ..of(17)
+        };
+        assert_eq!(
+            reassembly.receive(other, 0, true, &[0; 8], now),
+            Outcome::Waiting
+        );
+        let whole = Outcome::Complete {
+            protocol: 60,
+            payload: b"hello...world".to_vec(),
+        };
+        assert_eq!(reassembly.receive(of(60), 0, true, b"hello...", now), whole);
+    }
+
+    proptest::proptest! {
+        /// Whatever the order, the repetitions and the strangers between them: a datagram comes out once and whole,
+        /// and with a piece that says otherwise about a byte it does not come out at all.
+        #[test]
+        fn pieces_make_the_datagram_or_nothing(
+            length in 1_usize..4_000,
+            room in 8_usize..1_000,
+            order in proptest::collection::vec(proptest::prelude::any::<proptest::sample::Index>(), 0..80),
+            liar in proptest::option::of(0_usize..4_000),
+        ) {
+            let now = Instant::now();
+            let payload: Vec<u8> = (0..length as u32).map(|n| (n * 7) as u8).collect();
+            let mut cuts: Vec<_> = pieces(length, room).collect();
+            for (from, to) in order.iter().enumerate() {
+                let (from, to) = (from % cuts.len(), to.index(cuts.len()));
+                cuts.swap(from, to);
+            }
+            let mut reassembly = Reassembly::default();
+            let mut whole = Vec::new();
+            if let Some(at) = liar.filter(|at| *at < length) {
+                let start = at & !7;
+                let lie = [payload[start] ^ 1; 8];
+                reassembly.receive(datagram(1), start, true, &lie, now);
+            }
+            for (start, end, more) in cuts.iter().copied().chain(cuts.iter().copied().take(cuts.len() - 1)) {
+                let outcome = reassembly.receive(datagram(1), start, more, &payload[start..end], now);
+                if let Outcome::Complete { payload, .. } = outcome {
+                    whole.push(payload);
+                }
+            }
+            if liar.is_some_and(|at| at < length) {
+                proptest::prop_assert!(whole.is_empty());
+            } else {
+                proptest::prop_assert_eq!(whole, vec![payload]);
+            }
+        }
     }
 
     #[test]

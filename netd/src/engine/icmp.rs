@@ -2,7 +2,7 @@
 
 use crate::engine::checksum::Sum;
 use crate::engine::ends::Addresses;
-use crate::engine::packet::{ETHERNET, IPV6, PROTOCOL_ICMP, PROTOCOL_ICMPV6, Path, write_ip};
+use crate::engine::packet::{ETHERNET, IPV4, IPV6, PROTOCOL_ICMP, PROTOCOL_ICMPV6, Path, write_ip};
 
 /// What every link carries in one piece (RFC 8200 §5).
 pub const SMALLEST_MTU_V6: u16 = 1_280;
@@ -88,6 +88,24 @@ pub fn unreachable(frame: &mut Vec<u8>, path: &Path, reason: Unreachable, quoted
     emit(frame, path, &message);
 }
 
+/// A whole frame that tells a guest (type, code), field of what was wrong with its packet: as much of it as an error
+/// may carry (RFC 4443 §2.4 (c), RFC 1812 §4.3.2.3).
+pub fn error(
+    frame: &mut Vec<u8>,
+    path: &Path,
+    ((kind, code), field): ((u8, u8), u32),
+    packet: &[u8],
+) {
+    let longest = match path.addresses {
+        Addresses::V4 { .. } => 576 - IPV4 - 8,
+        Addresses::V6 { .. } => usize::from(SMALLEST_MTU_V6) - IPV6 - 8,
+    };
+    let mut message = vec![kind, code, 0, 0];
+    message.extend_from_slice(&field.to_be_bytes());
+    message.extend_from_slice(packet.get(..longest).unwrap_or(packet));
+    emit(frame, path, &message);
+}
+
 /// Turns an echo request's ICMP bytes into the reply's.
 pub fn echo_reply(frame: &mut Vec<u8>, path: &Path, request: &[u8]) {
     let start = emit(frame, path, request);
@@ -127,6 +145,15 @@ pub fn protocol(addresses: Addresses) -> u8 {
     match addresses {
         Addresses::V4 { .. } => PROTOCOL_ICMP,
         Addresses::V6 { .. } => PROTOCOL_ICMPV6,
+    }
+}
+
+/// A whole frame of neighbour discovery: with the hop limit that proves its sender to be on the cable.
+pub fn emit_on_link(frame: &mut Vec<u8>, path: &Path, message: &[u8]) {
+    const HOP_LIMIT: usize = ETHERNET + 7;
+    emit(frame, path, message);
+    if let Some(field) = frame.get_mut(HOP_LIMIT) {
+        *field = crate::engine::ndp::HOP_LIMIT;
     }
 }
 

@@ -1,6 +1,7 @@
 //! The part of netd that decides: no socket, no clock, no thread. Time comes in as an argument.
 
 pub mod arp;
+pub mod budget;
 pub mod checksum;
 pub mod counters;
 pub mod dhcp;
@@ -9,9 +10,11 @@ pub mod dns_cache;
 pub mod ends;
 pub mod fragment;
 pub mod icmp;
+pub mod ipv6;
 pub mod learned;
 pub mod lease;
 pub mod nat;
+pub mod ndp;
 pub mod neighbour;
 pub mod offload;
 pub mod packet;

@@ -3,61 +3,56 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use control::mac::MacAddress;
 
 use crate::engine::services::LinkId;
 
-/// Addresses kept; a /24 has 254. When full, a link that holds more than its share loses one of its own.
+/// Addresses kept; a /24 has 254, and a guest has a few of IPv6. When full, a link that holds more than its share
+/// loses the one of its own that was seen longest ago: that is how temporary addresses (RFC 8981) end.
 const CAPACITY: usize = 4_096;
 const CAPACITY_PER_LINK: usize = 256;
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    at: (MacAddress, LinkId),
+    seen: Instant,
+}
 
 /// The table.
 #[derive(Debug, Default)]
 pub struct Neighbours {
-    entries: HashMap<IpAddr, (MacAddress, LinkId)>,
+    entries: HashMap<IpAddr, Entry>,
 }
 
 impl Neighbours {
     /// The guest behind an address.
     pub fn get(&self, address: IpAddr) -> Option<(MacAddress, LinkId)> {
-        self.entries.get(&address).copied()
+        self.entries.get(&address).map(|entry| entry.at)
     }
 
     /// An address was seen; true if that is news.
-    pub fn learn(&mut self, address: IpAddr, mac: MacAddress, link: LinkId) -> bool {
-        match self.entries.get_mut(&address) {
-            Some(entry) if *entry == (mac, link) => false,
-            Some(entry) => {
-                *entry = (mac, link);
-                true
-            }
-            None => {
-                let on_link = self
-                    .entries
-                    .values()
-                    .filter(|entry| entry.1 == link)
-                    .count();
-                if on_link >= CAPACITY_PER_LINK || self.entries.len() >= CAPACITY {
-                    let victim = self
-                        .entries
-                        .iter()
-                        .find(|(_, entry)| entry.1 == link)
-                        .map(|(address, _)| *address);
-                    match victim {
-                        Some(victim) => self.entries.remove(&victim),
-                        None => return false,
-                    };
-                }
-                self.entries.insert(address, (mac, link));
-                true
+    pub fn learn(&mut self, address: IpAddr, at: (MacAddress, LinkId), now: Instant) -> bool {
+        if let Some(entry) = self.entries.get_mut(&address) {
+            entry.seen = now;
+            return std::mem::replace(&mut entry.at, at) != at;
+        }
+        let of_link = || self.entries.iter().filter(|(_, entry)| entry.at.1 == at.1);
+        if self.entries.len() >= CAPACITY || of_link().count() >= CAPACITY_PER_LINK {
+            let oldest = of_link().min_by_key(|(_, entry)| entry.seen);
+            match oldest.map(|(address, _)| *address) {
+                Some(oldest) => drop(self.entries.remove(&oldest)),
+                None => return false,
             }
         }
+        self.entries.insert(address, Entry { at, seen: now });
+        true
     }
 
     /// A link is gone.
     pub fn forget(&mut self, link: LinkId) {
-        self.entries.retain(|_, entry| entry.1 != link);
+        self.entries.retain(|_, entry| entry.at.1 != link);
     }
 
     /// All entries, by address.
@@ -65,7 +60,7 @@ impl Neighbours {
         let mut list: Vec<_> = self
             .entries
             .iter()
-            .map(|(address, (mac, link))| (*address, *mac, *link))
+            .map(|(address, entry)| (*address, entry.at.0, entry.at.1))
             .collect();
         list.sort_unstable_by_key(|entry| entry.0);
         list
@@ -73,26 +68,35 @@ impl Neighbours {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "any instant serves as the origin of a virtual clock"
+)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::time::Duration;
 
     use super::*;
 
     #[test]
     fn a_link_that_claims_everything_stays_within_its_share() {
+        let start = Instant::now();
         let mut neighbours = Neighbours::default();
         let mac = MacAddress([2, 0, 0, 0, 0, 1]);
-        neighbours.learn(Ipv4Addr::new(10, 0, 0, 1).into(), mac, LinkId(7));
+        let (quiet, busy) = ((mac, LinkId(7)), (mac, LinkId(1)));
+        let first = IpAddr::from(Ipv4Addr::new(10, 0, 0, 1));
+        let used = IpAddr::from(Ipv4Addr::new(11, 0, 0, 0));
+        neighbours.learn(first, quiet, start);
         for n in 0..5_000_u32 {
-            neighbours.learn(Ipv4Addr::from(0x0b00_0000 + n).into(), mac, LinkId(1));
+            let now = start + Duration::from_millis(n.into());
+            neighbours.learn(Ipv4Addr::from(0x0b00_0001 + n).into(), busy, now);
+            neighbours.learn(used, busy, now);
         }
-        assert!(neighbours.list().len() <= CAPACITY_PER_LINK + 1);
-        assert_eq!(
-            neighbours.get(Ipv4Addr::new(10, 0, 0, 1).into()),
-            Some((mac, LinkId(7)))
-        );
-        assert!(!neighbours.learn(Ipv4Addr::new(10, 0, 0, 1).into(), mac, LinkId(7)));
+        assert_eq!(neighbours.list().len(), CAPACITY_PER_LINK + 1);
+        assert_eq!(neighbours.get(used), Some(busy), "in use, so it stays");
+        assert_eq!(neighbours.get(first), Some(quiet));
+        assert!(!neighbours.learn(first, quiet, start));
         neighbours.forget(LinkId(7));
-        assert_eq!(neighbours.get(Ipv4Addr::new(10, 0, 0, 1).into()), None);
+        assert_eq!(neighbours.get(first), None);
     }
 }

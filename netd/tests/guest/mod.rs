@@ -19,7 +19,7 @@ use netd::engine::settings::{NetworkSettings, Reach};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::{icmp, tcp, udp};
-use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, IpEndpoint};
 
 /// How long anything in these tests may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -250,12 +250,14 @@ impl Guest {
         self.sockets.add(tcp::Socket::new(buffer(), buffer()))
     }
 
-    pub(crate) fn connect(&mut self, to: (Ipv4Addr, u16)) -> SocketHandle {
+    pub(crate) fn connect(&mut self, to: impl Into<IpEndpoint>) -> SocketHandle {
         let handle = self.tcp();
         self.next_port += 1;
         let port = self.next_port;
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
-        socket.connect(self.interface.context(), to, port).unwrap();
+        socket
+            .connect(self.interface.context(), to.into(), port)
+            .unwrap();
         handle
     }
 
