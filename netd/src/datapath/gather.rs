@@ -214,7 +214,8 @@ fn plain_data(
             let start = usize::from(header[12] >> 4) * 4;
             let length = transport.len().checked_sub(start)?;
             if header[13] & !FLAG_PUSH != FLAG_ACK
-                || start < 20
+                // Options are rare in data: SACK blocks, which the long way reads.
+                || start != 20
                 || length == 0
                 || length > LARGE_FRAME
             {
@@ -224,12 +225,8 @@ fn plain_data(
                 seq: Seq(word(4)),
                 ack: Some(Seq(word(8))),
                 window: u16::from_be_bytes([header[14], header[15]]),
-                syn: false,
-                fin: false,
-                rst: false,
-                mss: None,
-                window_scale: None,
                 payload: length,
+                ..Segment::default()
             };
             (Head::Tcp(key, segment), start)
         }

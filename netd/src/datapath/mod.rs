@@ -11,6 +11,7 @@ mod gateway;
 mod gather;
 mod input;
 mod input6;
+mod intake;
 mod messages;
 mod published;
 mod pump;

@@ -2,15 +2,12 @@
 //! into one frame for the guest. The machine says what is allowed, this file makes the calls.
 //! It neither opens nor closes flows (`flows` does).
 
-use std::io::IoSlice;
-use std::ops::Range;
-
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
+use rustix::net::{RecvFlags, Shutdown};
 
 use super::context::{Context, Place};
-use super::gather::GATHER_PARTS;
+use super::intake::{Early, Taken, Taking, send};
 use crate::engine::ends::Key;
 use crate::engine::tcp::segment::Segment;
 use crate::engine::tcp::{Intake, Machine, Phase};
@@ -53,6 +50,7 @@ pub(super) struct Flow {
     pub(super) since: std::time::Instant,
     to_guest: Chunks,
     to_host: Chunks,
+    early: Early,
     pub(super) bytes_out: u64,
     pub(super) bytes_in: u64,
 }
@@ -104,6 +102,7 @@ impl Flow {
             since: now,
             to_guest: Chunks::default(),
             to_host: Chunks::default(),
+            early: Early::default(),
             bytes_out: 0,
             bytes_in: 0,
         }
@@ -116,49 +115,27 @@ impl Flow {
         segment: &Segment,
         payload: &[&[u8]],
     ) -> Intake {
-        let Self {
-            machine,
-            host,
-            to_host,
-            to_guest,
-            writable,
-            failed,
-            bytes_out,
-            ..
-        } = self;
-        let mut stalled = false;
-        let (pool, counters) = (&mut context.pool, &mut context.counters);
-        let intake = machine.on_segment(segment, context.now, |part| {
-            let mut taken = 0;
-            if to_host.is_empty() && *writable {
-                match send_slices(host, payload, part.clone()) {
-                    // Taken in part: `pump` asks again, for only EAGAIN promises an event.
-                    Ok(sent) => taken = sent,
-                    Err(Errno::AGAIN) => *writable = false,
-                    Err(Errno::INTR) => {}
-                    Err(_broken) => {
-                        *failed = true;
-                        taken = part.len();
-                    }
-                }
-            }
-            if taken < part.len() {
-                stalled = true;
-                each_slice(payload, part.start + taken..part.end, |rest| {
-                    let kept = to_host.copy_in(pool, rest);
-                    counters.tcp_out_of_buffers += (rest.len() - kept) as u64;
-                    taken += kept;
-                    kept == rest.len()
-                });
-            }
-            *bytes_out += taken as u64;
-            taken
-        });
-        if stalled {
-            machine.host_stalled();
+        let mut taking = Taking {
+            host: &self.host,
+            writable: &mut self.writable,
+            to_host: &mut self.to_host,
+            early: &mut self.early,
+            pool: &mut context.pool,
+            counters: &mut context.counters,
+            payload,
+            taken: 0,
+            outcome: Taken::Sent,
+        };
+        let intake = self.machine.on_segment(segment, context.now, &mut taking);
+        self.bytes_out += taking.taken;
+        match taking.outcome {
+            Taken::Sent => {}
+            Taken::Kept => self.machine.host_stalled(),
+            Taken::Broken => self.failed = true,
         }
         if intake.acknowledged > 0 {
-            to_guest.advance(pool, intake.acknowledged as usize);
+            self.to_guest
+                .advance(&mut context.pool, intake.acknowledged as usize);
         }
         intake
     }
@@ -196,6 +173,8 @@ impl Flow {
                     Err(Errno::INTR) => {}
                     Err(Errno::AGAIN) => {
                         self.writable = false;
+                        // Also where a hole was filled and more came free than the host takes.
+                        self.machine.host_stalled();
                         break;
                     }
                     Err(_broken) => return false,
@@ -361,55 +340,8 @@ impl Flow {
     pub(super) fn release(&mut self, pool: &mut Pool) {
         self.to_guest.clear(pool);
         self.to_host.clear(pool);
+        self.early.clear(pool);
     }
-}
-
-/// Visits the slices that make up `range`, until told to stop.
-fn each_slice<'a>(
-    slices: &[&'a [u8]],
-    range: Range<usize>,
-    mut visit: impl FnMut(&'a [u8]) -> bool,
-) {
-    let mut at = 0;
-    for slice in slices {
-        let from = range.start.max(at) - at;
-        let to = range.end.min(at + slice.len()).saturating_sub(at);
-        if from < to && !visit(&slice[from..to]) {
-            return;
-        }
-        at += slice.len();
-    }
-}
-
-/// Sends part of a gathered payload by one call.
-fn send_slices(
-    socket: &OwnedFd,
-    payload: &[&[u8]],
-    part: Range<usize>,
-) -> rustix::io::Result<usize> {
-    if let [whole] = payload {
-        return send(socket, &whole[part]);
-    }
-    let mut parts = [IoSlice::new(&[]); GATHER_PARTS];
-    let mut count = 0;
-    each_slice(payload, part, |slice| {
-        if let Some(place) = parts.get_mut(count) {
-            *place = IoSlice::new(slice);
-            count += 1;
-        }
-        count < GATHER_PARTS
-    });
-    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    rustix::net::sendmsg(
-        socket,
-        &parts[..count],
-        &mut SendAncillaryBuffer::default(),
-        flags,
-    )
-}
-
-fn send(socket: &OwnedFd, bytes: &[u8]) -> rustix::io::Result<usize> {
-    rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
 }
 
 #[cfg(test)]
@@ -431,8 +363,8 @@ mod tests {
             fin: false,
             rst: false,
             mss: Some(1_460),
-            window_scale: None,
             payload,
+            ..Segment::default()
         }
     }
 

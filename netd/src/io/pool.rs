@@ -3,6 +3,7 @@
 //! and go back to the kernel when traffic stops. The sum is bounded.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::sys::Pages;
 
@@ -161,11 +162,16 @@ impl Chunks {
 
     /// Adds the first `length` bytes of a buffer.
     pub fn push(&mut self, buffer: Buffer, length: usize) {
-        self.length += length;
+        self.push_part(buffer, 0..length);
+    }
+
+    /// Adds a part of a buffer.
+    pub fn push_part(&mut self, buffer: Buffer, part: Range<usize>) {
+        self.length += part.len();
         self.queue.push_back(Chunk {
             buffer,
-            start: 0,
-            end: length,
+            start: part.start,
+            end: part.end,
         });
     }
 

@@ -1,6 +1,7 @@
 //! One TCP connection between a guest and us, as a pure state machine (RFC 9293): segments and the host
 //! socket's events go in, headers to send come out, `now` is an argument. Payload never rests here: the
-//! caller hands guest bytes to the host at once and keeps host bytes until the guest has acknowledged them.
+//! caller hands guest bytes to the host at once, keeps those that came before their turn, and keeps host bytes
+//! until the guest has acknowledged them.
 //!
 //! | phase       | entered by                       | legal there                                             |
 //! |-------------|----------------------------------|---------------------------------------------------------|
@@ -12,22 +13,25 @@
 //! TIME-WAIT is not a phase: `linger` keeps 40 bytes for it once the flow itself is gone.
 
 pub mod linger;
+#[cfg(test)]
+mod model_tests;
+mod ranges;
 mod receive;
 mod rtt;
 pub mod segment;
 mod send;
 pub mod seq;
 #[cfg(test)]
+mod simulated;
+#[cfg(test)]
 mod tests;
 
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use receive::WINDOW_SHIFT;
-
-use receive::Receive;
+pub use receive::Sink;
+use receive::{Receive, WINDOW_SHIFT};
 use rtt::Rtt;
-use segment::{Outgoing, Segment};
+use segment::{Outgoing, SackBlocks, Segment};
 use send::Send;
 use seq::Seq;
 
@@ -197,7 +201,7 @@ impl Machine {
 
     /// Sequence number and acknowledgement for whoever answers after the flow is gone.
     pub fn last_numbers(&self) -> (Seq, Seq) {
-        (self.send.max, self.receive.next)
+        (self.send.nxt, self.receive.next)
     }
 
     /// Where the payload of `outgoing` begins in the bytes that rest with the caller.
@@ -264,14 +268,8 @@ impl Machine {
         }
     }
 
-    /// A segment of this connection. `sink` takes the part of its payload that is next in order and says how much
-    /// of it was taken.
-    pub fn on_segment(
-        &mut self,
-        segment: &Segment,
-        now: Instant,
-        sink: impl FnOnce(Range<usize>) -> usize,
-    ) -> Intake {
+    /// A segment of this connection; its payload goes to `sink`.
+    pub fn on_segment(&mut self, segment: &Segment, now: Instant, sink: &mut impl Sink) -> Intake {
         match self.phase {
             Phase::Dialing => Intake {
                 // RFC 5961 §3.2: only the exact number resets.
@@ -304,6 +302,7 @@ impl Machine {
 
     fn enter_open(&mut self, now: Instant) {
         self.phase = Phase::Open;
+        self.rtt.acknowledged(self.first.plus(1), now);
         self.send.established(self.first.plus(1));
         self.timer = None;
         self.attempts = 0;
@@ -345,12 +344,7 @@ impl Machine {
         }
     }
 
-    fn on_open_segment(
-        &mut self,
-        segment: &Segment,
-        now: Instant,
-        sink: impl FnOnce(Range<usize>) -> usize,
-    ) -> Intake {
+    fn on_open_segment(&mut self, segment: &Segment, now: Instant, sink: &mut impl Sink) -> Intake {
         let mut intake = Intake::default();
         if segment.rst {
             if segment.seq == self.receive.next {
@@ -374,8 +368,8 @@ impl Machine {
         let Some(ack) = segment.ack else {
             return intake;
         };
-        if self.send.max.before(ack) {
-            self.receive.ack_due = true;
+        if self.send.nxt.before(ack) || self.send.is_ancient(ack) {
+            self.receive.ack_due = true; // RFC 5961 §5.2
             return intake;
         }
         self.last_heard = now;
@@ -405,16 +399,16 @@ impl Machine {
                 if self.probe_due {
                     return Some(self.header(self.send.una.minus(1)));
                 }
-                if self.send.resend_first && self.send.buffered > 0 {
-                    let length = self.send.buffered.min(self.send.mss);
-                    let header = self.header(self.send.una);
-                    let fin = self.send.eof
-                        && length == self.send.buffered
-                        && self.send.max.since(header.seq) > length;
+                if self.receive.ack_due && !self.receive.early.is_empty() {
+                    // Data has no room for what the guest is to learn of its hole.
+                    return Some(self.acknowledgement());
+                }
+                if let Some(again) = self.send.again() {
+                    let header = self.header(again.seq);
                     return Some(Outgoing {
-                        length: length as usize,
+                        length: again.length as usize,
                         psh: true,
-                        fin,
+                        fin: again.fin,
                         ..header
                     });
                 }
@@ -430,7 +424,7 @@ impl Machine {
                         ..header
                     });
                 }
-                self.receive.ack_due.then(|| self.header(self.send.nxt))
+                self.receive.ack_due.then(|| self.acknowledgement())
             }
         }
     }
@@ -445,6 +439,16 @@ impl Machine {
         }
     }
 
+    fn acknowledgement(&mut self) -> Outgoing {
+        let sack = if self.send.selective {
+            self.receive.blocks()
+        } else {
+            SackBlocks::default()
+        };
+        let header = self.header(self.send.nxt);
+        Outgoing { sack, ..header }
+    }
+
     fn syn(&self) -> Outgoing {
         Outgoing {
             seq: self.first,
@@ -453,6 +457,8 @@ impl Machine {
             syn: true,
             mss: Some(self.our_mss),
             window_scale: self.scaling.then_some(WINDOW_SHIFT),
+            // An answer only repeats what it was offered (RFC 2018 §2).
+            sack_permitted: self.phase == Phase::SynSent || self.send.selective,
             ..Outgoing::default()
         }
     }
@@ -462,7 +468,10 @@ impl Machine {
     pub fn sent(&mut self, outgoing: &Outgoing, length: usize, now: Instant) {
         if outgoing.syn {
             self.syn_due = false;
-            self.send.max = self.first.plus(1);
+            self.send.nxt = self.first.plus(1);
+            if self.attempts == 0 {
+                self.rtt.sent(self.send.nxt, now);
+            }
             self.timer = Some(now + self.rtt.timeout());
             return;
         }
@@ -477,18 +486,26 @@ impl Machine {
             return;
         }
         let end = outgoing.seq.plus(count);
-        if outgoing.seq.before(self.send.max) {
+        if outgoing.seq.before(self.send.nxt) {
             self.retransmitted += 1;
             self.rtt.resent();
+            self.send.sent_again(end);
         } else {
             self.rtt.sent(end, now);
+            self.send.nxt = end;
         }
-        self.send.resend_first = false;
-        self.send.nxt = self.send.nxt.later(end);
-        self.send.max = self.send.max.later(end);
         if self.timer.is_none() {
-            self.timer = Some(now + self.rtt.timeout());
+            self.arm(now);
         }
+    }
+
+    fn arm(&mut self, now: Instant) {
+        let wait = if self.attempts == 0 && self.send.tail_unprobed() {
+            self.rtt.probe_timeout()
+        } else {
+            self.rtt.timeout()
+        };
+        self.timer = Some(now + wait);
     }
 
     /// Sets or clears the timer when nothing more can be sent; `host_waiting` = the host has bytes that no window
@@ -501,7 +518,7 @@ impl Machine {
         if self.send.in_flight() == 0 && !blocked {
             self.timer = None;
         } else if self.timer.is_none() {
-            self.timer = Some(now + self.rtt.timeout());
+            self.arm(now);
         }
     }
 
@@ -524,6 +541,10 @@ impl Machine {
     pub fn handle_timeout(&mut self, idle: &Idle, now: Instant) -> Expiry {
         if self.timer.is_some_and(|timer| timer <= now) {
             self.timer = None;
+            if self.attempts == 0 && self.phase == Phase::Open && self.send.tail_unprobed() {
+                self.send.probe_tail();
+                return Expiry::Continue;
+            }
             self.attempts += 1;
             self.rtt.expired();
             match self.phase {
@@ -541,9 +562,10 @@ impl Machine {
                     }
                     if self.send.in_flight() > 0 {
                         self.send.time_out();
+                    } else {
+                        // With the window shut nothing would go: ask for it (RFC 9293 §3.8.6.1).
+                        self.probe_due = self.send.next_length() == 0 && !self.send.fin_unsent();
                     }
-                    // With the window shut nothing would go: ask for it (RFC 9293 §3.8.6.1).
-                    self.probe_due = self.send.next_length() == 0 && !self.send.fin_unsent();
                 }
             }
         }
@@ -575,7 +597,7 @@ impl Machine {
                 ..Outgoing::default()
             },
             Phase::SynReceived | Phase::Open => {
-                let seq = self.send.max.later(self.first.plus(1));
+                let seq = self.send.nxt.later(self.first.plus(1));
                 Outgoing {
                     seq,
                     ack: Some(self.receive.next),

@@ -1,11 +1,22 @@
 //! The guest-to-host half of a connection: what is accepted and what window is promised.
-//! No byte rests here. Whatever lies inside the promised window is handed on at once; segments that
-//! come before their turn are left to the guest's retransmission, for a link of ours does not reorder.
+//! No byte rests here. Whatever lies inside the promised window is handed on at once; what came before its
+//! turn is known here by its numbers only and rests with the caller until the hole before it is filled.
 
 use std::ops::Range;
 
-use super::segment::Segment;
+use super::ranges::Ranges;
+use super::segment::{SackBlocks, Segment};
 use super::seq::Seq;
+
+/// Where the payload of a guest's segments goes.
+pub trait Sink {
+    /// This part of the segment's payload is next in order; says how many bytes of it were taken.
+    fn next(&mut self, part: Range<usize>) -> usize;
+    /// This part came before its turn and begins at number `at`; true if it is kept.
+    fn early(&mut self, at: Seq, part: Range<usize>) -> bool;
+    /// What was kept between the two numbers is next in order now; what was kept before them is not wanted any more.
+    fn join(&mut self, from: Seq, to: Seq);
+}
 
 /// The window that a SYN or SYN-ACK can promise: it is never scaled (RFC 7323 §2.2).
 const FIRST_WINDOW: u32 = 65_535;
@@ -36,6 +47,12 @@ pub(super) struct Receive {
     pub(super) stalled: bool,
     /// The guest's FIN was received: nothing follows.
     pub(super) fin: bool,
+    /// A FIN that came before its turn.
+    early_fin: Option<Seq>,
+    /// What the caller keeps beyond a hole.
+    pub(super) early: Ranges,
+    /// Where the latest of it begins: what a SACK option tells first (RFC 2018 §4).
+    latest: Seq,
     /// An acknowledgement is owed now.
     pub(super) ack_due: bool,
     /// An acknowledgement is owed soon: an answer of the host may carry it (RFC 9293 §3.8.6.3).
@@ -58,16 +75,20 @@ impl Receive {
         }
     }
 
-    /// Takes what is new of a segment: `sink` gets the part of the payload that is next in order and inside the
-    /// window, and says how many bytes of it it took.
-    pub(super) fn accept(&mut self, segment: &Segment, sink: impl FnOnce(Range<usize>) -> usize) {
+    /// Takes what is new of a segment and lies inside the window.
+    pub(super) fn accept(&mut self, segment: &Segment, sink: &mut impl Sink) {
         if segment.payload == 0 && !segment.fin {
             // Keep-alives and window probes sit before `next` and want an answer.
             self.ack_due |= segment.seq.before(self.next);
             return;
         }
-        if self.fin || self.next.before(segment.seq) {
+        if self.fin {
             self.ack_due = true;
+            return;
+        }
+        if self.next.before(segment.seq) {
+            self.accept_early(segment, sink);
+            self.ack_due = true; // RFC 5681 §4.2: at once, so that the guest learns of the hole
             return;
         }
         let old = self.next.since(segment.seq) as usize;
@@ -79,15 +100,14 @@ impl Receive {
         let taken = if inside == 0 {
             0
         } else {
-            sink(old..old + inside).min(inside)
+            sink.next(old..old + inside).min(inside)
         };
         self.next = self.next.plus(u32::try_from(taken).unwrap_or(0));
         if taken == fresh && segment.fin {
-            self.next = self.next.plus(1);
-            self.edge = self.edge.later(self.next);
-            self.fin = true;
+            self.finish();
         }
-        let smooth = old == 0 && taken == fresh;
+        let smooth = old == 0 && taken == fresh && self.early.is_empty();
+        self.join(sink);
         if smooth && self.next.since(self.acknowledged) < ACK_EVERY {
             self.ack_later = true;
         } else {
@@ -97,6 +117,59 @@ impl Receive {
             self.window = (self.window * 2).min(LARGEST_WINDOW);
             self.grow_at = self.next.plus(self.window);
         }
+    }
+
+    /// A segment behind a hole: the caller keeps what is new of it.
+    fn accept_early(&mut self, segment: &Segment, sink: &mut impl Sink) {
+        let end = segment
+            .seq
+            .plus(u32::try_from(segment.payload).unwrap_or(0));
+        if !segment.seq.before(self.edge) || self.edge.before(end) {
+            return; // a guest that does not keep to the window gets no help
+        }
+        self.latest = segment.seq;
+        if let Some((from, to)) = self.early.uncovered(segment.seq, end) {
+            let start = from.since(segment.seq) as usize;
+            let mut grown = self.early;
+            if grown.insert(from, to) && sink.early(from, start..start + to.since(from) as usize) {
+                self.early = grown;
+            }
+        }
+        if segment.fin && self.early_fin.is_none() {
+            self.early_fin = Some(end);
+        }
+    }
+
+    /// The hole before the first early piece may be filled.
+    fn join(&mut self, sink: &mut impl Sink) {
+        if let Some(&(start, end)) = self.early.as_slice().first()
+            && self.next.at_or_after(start)
+        {
+            sink.join(self.next, end);
+            self.next = self.next.later(end);
+            self.early.forget_before(self.next);
+            // More than one piece can lie before `next` only if a segment covered several.
+            return self.join(sink);
+        }
+        if self.early_fin == Some(self.next) && !self.fin {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        self.next = self.next.plus(1);
+        self.edge = self.edge.later(self.next);
+        self.fin = true;
+    }
+
+    /// What the guest is told of its early segments, the latest first.
+    pub(super) fn blocks(&self) -> SackBlocks {
+        let ranges = self.early.as_slice();
+        let holds =
+            |range: &&(Seq, Seq)| self.latest.at_or_after(range.0) && self.latest.before(range.1);
+        let first = ranges.iter().find(holds);
+        let others = ranges.iter().filter(|range| !holds(range));
+        first.into_iter().chain(others).copied().collect()
     }
 
     /// A header with the acknowledgement went out.

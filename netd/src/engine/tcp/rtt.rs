@@ -7,6 +7,8 @@ use super::seq::Seq;
 
 /// Below this a time-out would fire on a guest that was merely not scheduled (Linux's TCP_RTO_MIN).
 const SHORTEST: Duration = Duration::from_millis(200);
+/// Below this even a probe would only be answered twice.
+const SHORTEST_PROBE: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(60);
 /// Before the first sample (RFC 6298 §2.1).
 const INITIAL: Duration = Duration::from_secs(1);
@@ -29,6 +31,14 @@ impl Rtt {
             .estimate
             .map_or(INITIAL, |(smoothed, variation)| smoothed + variation * 4);
         (base.max(SHORTEST) * 2_u32.pow(self.backoff.min(8).into())).min(LONGEST)
+    }
+
+    /// After this long without an answer the tail is probed (RFC 8985 §7.2), if that is before the time-out.
+    pub(super) fn probe_timeout(&self) -> Duration {
+        let probe = self.estimate.map_or(INITIAL, |(smoothed, variation)| {
+            smoothed * 2 + variation * 4
+        });
+        probe.max(SHORTEST_PROBE).min(self.timeout())
     }
 
     /// Data up to `end` was sent for the first time.

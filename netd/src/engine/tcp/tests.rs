@@ -19,29 +19,13 @@ use smoltcp::socket::tcp;
 use smoltcp::wire::{HardwareAddress, IpCidr, Ipv4Packet, TcpPacket};
 
 use super::segment::pseudo_sum;
+use super::simulated::{Dice, Host, IDLE, pattern};
 use super::*;
 use crate::engine::ends::Addresses;
 use crate::engine::packet::{PROTOCOL_TCP, Path, write_ip};
 
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const IDLE: Idle = Idle {
-    open: Duration::from_secs(7_440),
-    half_closed: Duration::from_secs(600),
-};
-
-/// A small generator whose whole state is the seed (Marsaglia's xorshift64).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Faults {
     seed: u64,
@@ -117,6 +101,8 @@ struct World {
     waiting: VecDeque<u8>,
     host_room: usize,
     host_saw_end: bool,
+    /// What came before its turn.
+    early: Vec<(Seq, Vec<u8>)>,
     guest: Interface,
     sockets: SocketSet<'static>,
     socket: SocketHandle,
@@ -157,6 +143,7 @@ fn world(faults: Faults, guest_buffer: usize) -> World {
         waiting: VecDeque::new(),
         host_room: usize::MAX,
         host_saw_end: false,
+        early: Vec::new(),
         guest,
         sockets,
         socket,
@@ -259,23 +246,16 @@ impl World {
             }
             return;
         };
-        let (host_got, waiting, room) =
-            (&mut self.host_got, &mut self.waiting, &mut self.host_room);
-        let mut stalled = false;
-        let intake = machine.on_segment(&segment, now, |part: Range<usize>| {
-            let bytes = &tcp.payload()[part];
-            let direct = if waiting.is_empty() {
-                bytes.len().min(*room)
-            } else {
-                0
-            };
-            host_got.extend_from_slice(&bytes[..direct]);
-            *room -= direct;
-            waiting.extend(&bytes[direct..]);
-            stalled = direct < bytes.len();
-            bytes.len()
-        });
-        if stalled {
+        let mut host = Host {
+            payload: tcp.payload(),
+            got: &mut self.host_got,
+            waiting: &mut self.waiting,
+            early: &mut self.early,
+            room: &mut self.host_room,
+            stalled: false,
+        };
+        let intake = machine.on_segment(&segment, now, &mut host);
+        if host.stalled {
             machine.host_stalled();
         }
         self.kept.drain(..intake.acknowledged as usize);
@@ -400,12 +380,6 @@ impl World {
         self.machine.as_mut().unwrap().host_connected();
         self.run_until("opening", |world| world.opened);
     }
-}
-
-fn pattern(length: usize, seed: u32) -> Vec<u8> {
-    (0..length as u32)
-        .map(|n| (n.wrapping_add(seed).wrapping_mul(2_654_435_761) >> 21) as u8)
-        .collect()
 }
 
 /// Both directions at once; every byte arrives once and in order, both ends see the other's end.
@@ -544,6 +518,19 @@ fn a_reset_crosses_both_ways() {
     });
 }
 
+/// Takes nothing.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn next(&mut self, _: Range<usize>) -> usize {
+        0
+    }
+    fn early(&mut self, _: Seq, _: Range<usize>) -> bool {
+        false
+    }
+    fn join(&mut self, _: Seq, _: Seq) {}
+}
+
 #[test]
 fn a_reset_with_a_guessed_number_is_challenged_and_has_no_effect() {
     let mut world = world(PERFECT, 4_096);
@@ -561,17 +548,16 @@ fn a_reset_with_a_guessed_number_is_challenged_and_has_no_effect() {
         syn: false,
         fin: false,
         rst: true,
-        mss: None,
-        window_scale: None,
         payload: 0,
+        ..Segment::default()
     };
-    let intake = machine.on_segment(&forged, now, |_| 0);
+    let intake = machine.on_segment(&forged, now, &mut Nowhere);
     assert!(!intake.reset && machine.ack_due());
     let blind = Segment {
         seq: next.minus(1_000),
         ..forged
     };
-    assert!(!machine.on_segment(&blind, now, |_| 0).reset);
+    assert!(!machine.on_segment(&blind, now, &mut Nowhere).reset);
 }
 
 #[test]
@@ -730,9 +716,8 @@ fn segments_of_no_connection_are_reset_and_old_ones_acknowledged() {
         syn: false,
         fin: true,
         rst: false,
-        mss: None,
-        window_scale: None,
         payload: 10,
+        ..Segment::default()
     };
     assert_eq!(
         reset_stray(&stray).map(|reset| (reset.seq, reset.ack)),
