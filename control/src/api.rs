@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{CachePolicy, NetworkKind};
 use crate::mac::MacAddress;
 use crate::names::{GuestName, HostName, NetworkName, ShareName};
-use crate::port::PortSpec;
+use crate::port::{Endpoint, PortSpec};
 
 /// Which daemon answers, since when, with which file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -123,10 +123,40 @@ pub struct PortStatus {
     pub guest: GuestName,
     /// In Docker's notation, as it was asked for.
     pub spec: PortSpec,
-    /// Where the host listens.
-    pub listening: Vec<SocketAddr>,
+    /// Where the host listens, or will as soon as the guest's port answers.
+    pub listening: Vec<Endpoint>,
+    /// The single ports, in order.
+    #[serde(default)]
+    pub leads: Vec<PortLead>,
     /// Where the host should listen but cannot, and why.
     pub problems: Vec<String>,
+}
+
+/// One port of a guest that is published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PortLead {
+    /// The host's port, the chosen one where none was named; none for a unix socket.
+    pub host: Option<u16>,
+    /// The guest's port.
+    pub guest: u16,
+    /// What is known of it.
+    pub answers: GuestAnswer,
+}
+
+/// What netd knows of a guest's port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuestAnswer {
+    /// It takes connections: so does the host.
+    Serves,
+    /// The guest says that nobody listens there: the host refuses as well, and asks again.
+    Refuses,
+    /// The guest says nothing, as behind a firewall: the host takes connections, and they wait.
+    Silent,
+    /// The guest is not on its network, or has no address there: the host refuses.
+    Absent,
+    /// UDP has no such answer, or it is not known yet.
+    Unknown,
 }
 
 /// A connection or exchange that passes through netd.

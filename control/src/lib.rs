@@ -21,6 +21,7 @@ pub mod names;
 pub mod notify;
 pub mod paths;
 pub mod port;
+pub mod port_owner;
 pub mod rate;
 pub mod server;
 pub mod signals;

@@ -45,7 +45,7 @@ impl MacAddress {
 
 /// FNV-1a, 64 bit: stable from release to release, unlike the standard hasher.
 #[must_use]
-pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
+pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

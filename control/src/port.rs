@@ -1,11 +1,17 @@
-//! Published ports in Docker's notation: `[address:]host[:guest][/protocol]`.
+//! Published ports in Docker's notation: `[address:]host[:guest][/protocol]`, `:guest` for any free port of
+//! the host, and `unix:/path:guest` for a unix socket. How the text is read: `port/parse.rs`.
+
+mod parse;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use parse::PortError;
 
 /// A transport protocol that ports belong to.
 #[derive(
@@ -61,162 +67,184 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// What is published: ports of the host that lead to ports of a guest.
+/// The ports of the host in a [`PortSpec`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostPorts {
+    /// These, one for each port of the guest.
+    These(PortRange),
+    /// For each port of the guest one that is free.
+    Any,
+}
+
+/// The host's side of what is published.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostSide {
+    /// TCP or UDP ports.
+    Ports {
+        /// The address to listen on; none: the guest's own 127.x.y.z, and
+        /// `localhost` (127.0.0.1 and ::1) where that is free.
+        bind: Option<IpAddr>,
+        /// The ports.
+        ports: HostPorts,
+    },
+    /// A unix socket at this absolute path, for its owner alone.
+    Unix(PathBuf),
+}
+
+/// What is published: a place on the host that leads to ports of a guest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortSpec {
-    /// The host address to listen on; none: the guest's own 127.x.y.z, and
-    /// 127.0.0.1 where that is free.
-    pub bind: Option<IpAddr>,
-    /// Ports on the host.
-    pub host: PortRange,
-    /// Ports in the guest, as many as `host` has.
+    /// Where the host listens.
+    pub host: HostSide,
+    /// Ports in the guest; as many as the host has, if those are named.
     pub guest: PortRange,
     /// TCP unless said otherwise.
     pub protocol: Protocol,
 }
 
 impl PortSpec {
-    /// The single pairs of (host port, guest port), in order.
-    pub fn pairs(&self) -> impl Iterator<Item = (u16, u16)> + use<> {
-        (self.host.first..=self.host.last).zip(self.guest.first..=self.guest.last)
+    /// The single pairs of host port (none: a free one, or a unix socket) and guest port, in order.
+    pub fn pairs(&self) -> impl Iterator<Item = (Option<u16>, u16)> + use<> {
+        let first = self.host_ports().map(|range| range.first);
+        let guest = self.guest;
+        (guest.first..=guest.last)
+            .map(move |port| (first.map(|first| first + (port - guest.first)), port))
     }
-}
 
-/// Why a text names no published port.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PortError {
-    /// Not of the form at all.
-    #[error(
-        "\"{0}\" is not of the form [address:]host[:guest][/tcp|/udp], e.g. 8080:80 or 127.0.0.1:5353:53/udp"
-    )]
-    Form(String),
-    /// A port is not 1 to 65535.
-    #[error(
-        "\"{text}\" in \"{spec}\" is not a port between 1 and 65535, nor a range such as 8000-8010"
-    )]
-    Port {
-        /// The part that should be a port.
-        text: String,
-        /// The whole text.
-        spec: String,
-    },
-    /// Neither tcp nor udp.
-    #[error("\"{text}\" in \"{spec}\" is not a protocol; it is tcp or udp")]
-    Protocol {
-        /// The part that should be a protocol.
-        text: String,
-        /// The whole text.
-        spec: String,
-    },
-    /// Host and guest ranges differ in length.
-    #[error("\"{spec}\" maps {host} host ports to {guest} guest ports; both must be as many")]
-    Lengths {
-        /// The whole text.
-        spec: String,
-        /// Ports on the host.
-        host: usize,
-        /// Ports in the guest.
-        guest: usize,
-    },
-}
-
-impl FromStr for PortSpec {
-    type Err = PortError;
-
-    fn from_str(text: &str) -> Result<Self, PortError> {
-        let spec = || text.escape_debug().to_string();
-        let (rest, mut protocol) = match text.rsplit_once('/') {
-            Some((rest, name)) => (rest, parse_protocol(name, text)?),
-            None => (text, Protocol::Tcp),
-        };
-        let rest = match rest.split_once(':') {
-            Some((name @ ("tcp" | "udp"), rest)) if !text.contains('/') => {
-                protocol = parse_protocol(name, text)?;
-                rest
+    /// The ports of the host, where they are named.
+    #[must_use]
+    pub fn host_ports(&self) -> Option<PortRange> {
+        match &self.host {
+            HostSide::Ports {
+                ports: HostPorts::These(range),
+                ..
+            } => Some(*range),
+            HostSide::Ports {
+                ports: HostPorts::Any,
+                ..
             }
-            _ => rest,
-        };
-        let (bind, ports) = if let Some(bracketed) = rest.strip_prefix('[') {
-            let (address, ports) = bracketed
-                .split_once("]:")
-                .ok_or_else(|| PortError::Form(spec()))?;
-            let address: Ipv6Addr = address.parse().map_err(|_| PortError::Form(spec()))?;
-            (Some(IpAddr::V6(address)), ports)
-        } else {
-            match rest.split_once(':') {
-                Some((address, ports)) if address.contains('.') => {
-                    let address = address.parse().map_err(|_| PortError::Form(spec()))?;
-                    (Some(address), ports)
-                }
-                _ => (None, rest),
-            }
-        };
-        let (host, guest) = match ports.split_once(':') {
-            Some((host, guest)) => (parse_range(host, text)?, parse_range(guest, text)?),
-            None => {
-                let range = parse_range(ports, text)?;
-                (range, range)
-            }
-        };
-        if host.count() != guest.count() {
-            return Err(PortError::Lengths {
-                spec: spec(),
-                host: host.count(),
-                guest: guest.count(),
-            });
+            | HostSide::Unix(_) => None,
         }
-        Ok(Self {
-            bind,
-            host,
-            guest,
+    }
+
+    /// The address to listen on, where one is named.
+    #[must_use]
+    pub fn bind(&self) -> Option<IpAddr> {
+        match &self.host {
+            HostSide::Ports { bind, .. } => *bind,
+            HostSide::Unix(_) => None,
+        }
+    }
+
+    /// The same for one port of one address.
+    #[must_use]
+    pub fn single(host: SocketAddr, guest: u16, protocol: Protocol) -> Self {
+        let one = |port| PortRange {
+            first: port,
+            last: port,
+        };
+        Self {
+            host: HostSide::Ports {
+                bind: Some(host.ip()),
+                ports: HostPorts::These(one(host.port())),
+            },
+            guest: one(guest),
             protocol,
-        })
-    }
-}
-
-fn parse_protocol(name: &str, spec: &str) -> Result<Protocol, PortError> {
-    match name {
-        "tcp" => Ok(Protocol::Tcp),
-        "udp" => Ok(Protocol::Udp),
-        _ => Err(PortError::Protocol {
-            text: name.escape_debug().to_string(),
-            spec: spec.escape_debug().to_string(),
-        }),
-    }
-}
-
-fn parse_range(text: &str, spec: &str) -> Result<PortRange, PortError> {
-    let bad = || PortError::Port {
-        text: text.escape_debug().to_string(),
-        spec: spec.escape_debug().to_string(),
-    };
-    let port = |text: &str| {
-        if text.starts_with('+') {
-            return Err(bad());
         }
-        text.parse::<u16>().ok().filter(|p| *p != 0).ok_or_else(bad)
-    };
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let range = PortRange {
-        first: port(first)?,
-        last: port(last)?,
-    };
-    if range.first > range.last {
-        return Err(bad());
     }
-    Ok(range)
+}
+
+/// Where the host listens: an address and port, or a unix socket (`unix:/path`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Endpoint {
+    /// TCP or UDP.
+    Address(SocketAddr),
+    /// A unix socket of the kind SOCK_STREAM.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Why a text is no [`Endpoint`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// Neither form.
+    #[error("\"{0}\" is neither ADDRESS:PORT, e.g. 127.0.0.1:2375, nor unix:/PATH")]
+    Form(String),
+    /// A path that no socket can have.
+    #[error("\"{path}\" cannot be a unix socket: {reason}")]
+    Path {
+        /// The path.
+        path: String,
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+/// `sun_path` has 108 bytes and ends with a zero (unix(7)).
+const LONGEST_SOCKET: usize = 107;
+
+/// A path that a unix socket can have.
+fn socket_path(text: &str) -> Result<PathBuf, &'static str> {
+    if !text.starts_with('/') {
+        Err("the path must be absolute")
+    } else if text.len() > LONGEST_SOCKET {
+        Err("the kernel takes at most 107 bytes")
+    } else if text.chars().any(char::is_control) {
+        Err("it has a control character")
+    } else if Path::new(text).file_name().is_none() || text.ends_with('/') {
+        Err("it names a folder")
+    } else {
+        Ok(PathBuf::from(text))
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let shown = || text.escape_debug().to_string();
+        if let Some(path) = text.strip_prefix("unix:") {
+            return socket_path(path)
+                .map(Self::Unix)
+                .map_err(|reason| EndpointError::Path {
+                    path: path.escape_debug().to_string(),
+                    reason,
+                });
+        }
+        let address: SocketAddr = text.parse().map_err(|_| EndpointError::Form(shown()))?;
+        if address.port() == 0 {
+            return Err(EndpointError::Form(shown()));
+        }
+        Ok(Self::Address(address))
+    }
 }
 
 impl fmt::Display for PortSpec {
     /// The shortest text that reads back as the same value, but for the
     /// guest's port, which is always shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.bind {
-            Some(IpAddr::V6(address)) => write!(f, "[{address}]:")?,
-            Some(IpAddr::V4(address)) => write!(f, "{address}:")?,
-            None => {}
+        match &self.host {
+            HostSide::Ports { bind, ports } => {
+                match bind {
+                    Some(IpAddr::V6(address)) => write!(f, "[{address}]:")?,
+                    Some(IpAddr::V4(address)) => write!(f, "{address}:")?,
+                    None => {}
+                }
+                match ports {
+                    HostPorts::These(range) => write!(f, "{range}:{}", self.guest)?,
+                    HostPorts::Any => write!(f, ":{}", self.guest)?,
+                }
+            }
+            HostSide::Unix(path) => write!(f, "unix:{}:{}", path.display(), self.guest)?,
         }
-        write!(f, "{}:{}", self.host, self.guest)?;
         match self.protocol {
             Protocol::Tcp => Ok(()),
             Protocol::Udp => f.write_str("/udp"),
@@ -224,18 +252,25 @@ impl fmt::Display for PortSpec {
     }
 }
 
-impl Serialize for PortSpec {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
+macro_rules! as_text {
+    ($type:ty) => {
+        impl Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
 }
 
-impl<'de> Deserialize<'de> for PortSpec {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+as_text!(PortSpec);
+as_text!(Endpoint);
 
 impl JsonSchema for PortSpec {
     fn schema_name() -> std::borrow::Cow<'static, str> {
@@ -244,65 +279,21 @@ impl JsonSchema for PortSpec {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": "string",
-            "description": "[address:]host[:guest][/tcp|/udp], with ranges such as 8000-8010",
-            "examples": ["8080:80", "127.0.0.1:5353:53/udp", "tcp:2375"],
+            "description": "[address:]host[:guest][/tcp|/udp], with ranges such as 8000-8010; :guest for any free port; unix:/path:guest",
+            "examples": ["8080:80", "127.0.0.1:5353:53/udp", "tcp:2375", ":80", "unix:/run/user/1000/docker.sock:2375"],
         })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn docker_notation_reads_and_prints() {
-        for (text, printed) in [
-            ("8080:80", "8080:80"),
-            ("8080", "8080:8080"),
-            ("tcp:2375", "2375:2375"),
-            ("udp:53", "53:53/udp"),
-            ("127.0.0.1:5353:53/udp", "127.0.0.1:5353:53/udp"),
-            ("0.0.0.0:80:80/tcp", "0.0.0.0:80:80"),
-            ("[::1]:8080:80", "[::1]:8080:80"),
-            ("8000-8010:9000-9010", "8000-8010:9000-9010"),
-        ] {
-            let spec: PortSpec = text.parse().unwrap();
-            assert_eq!(spec.to_string(), printed);
-            assert_eq!(printed.parse(), Ok(spec));
-        }
+impl JsonSchema for Endpoint {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Endpoint".into()
     }
-
-    #[test]
-    fn bad_notation_says_what_is_wrong() {
-        for text in [
-            "",
-            ":",
-            "0",
-            "0:80",
-            "70000:80",
-            "80:",
-            ":80",
-            "a:b",
-            "80-70",
-            "1-2:1-3",
-            "80/sctp",
-            "1.2.3:80:80",
-            "[::1:80",
-            "80:80:80:80",
-            "+80:80",
-            "tcp:udp:80",
-            "80 :80",
-        ] {
-            assert!(text.parse::<PortSpec>().is_err(), "{text:?} was accepted");
-        }
-    }
-
-    #[test]
-    fn ranges_pair_up() {
-        let spec: PortSpec = "10-12:20-22".parse().unwrap();
-        assert_eq!(
-            spec.pairs().collect::<Vec<_>>(),
-            [(10, 20), (11, 21), (12, 22)]
-        );
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "ADDRESS:PORT or unix:/path",
+            "examples": ["127.0.0.1:2375", "unix:/run/user/1000/docker.sock"],
+        })
     }
 }

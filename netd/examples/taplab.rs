@@ -9,7 +9,7 @@
 //! ends the program. `--stream` puts a copier in the place of QEMU: tap on one side, `-netdev stream` on the other.
 
 use std::io::{BufRead as _, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Command as Process;
@@ -19,7 +19,7 @@ use control::port::Protocol;
 use netd::datapath::{Command, Datapath, LinkTransport, NewLink, NewPublish};
 use netd::engine::services::NoServices;
 use netd::engine::settings::{NetworkSettings, Reach};
-use netd::io::publish::{BindRequest, bind};
+use netd::io::publish::{BindRequest, WantedPort, bind};
 
 #[derive(Debug, Default)]
 struct Options {
@@ -170,14 +170,15 @@ fn main() -> anyhow::Result<()> {
 
     for (host, guest) in &options.publish {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, *host));
-            let sockets = bind(&BindRequest {
+            let sockets = bind(&BindRequest::Ports {
                 protocol,
-                required: vec![any],
+                required: vec![Ipv4Addr::UNSPECIFIED.into()],
                 optional: Vec::new(),
+                port: WantedPort::This(*host),
             })?;
             let publish = NewPublish {
                 protocol,
+                guest: "lab".parse()?,
                 address: Some(GUEST.into()),
                 port: *guest,
                 sockets,

@@ -9,9 +9,9 @@
 use std::ffi::c_int;
 use std::io::{self, IoSlice};
 use std::mem::{MaybeUninit, size_of, zeroed};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 use tokio::io::unix::AsyncFd;
@@ -117,6 +117,193 @@ pub fn receive_errors(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
         )
     })?;
     Ok(())
+}
+
+/// Asks to be told to which address of ours each datagram went (IP_PKTINFO, ip(7); IPV6_RECVPKTINFO, RFC 3542 section 6.1).
+pub fn receive_destination(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
+    let (level, option) = if ipv6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO)
+    };
+    let on: c_int = 1;
+    let length = libc::socklen_t::try_from(size_of::<c_int>()).unwrap_or(4);
+    // SAFETY: the option is one int, which lives through the call.
+    checked(unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            option,
+            (&raw const on).cast(),
+            length,
+        )
+    })?;
+    Ok(())
+}
+
+/// Room for one `in6_pktinfo` with its header, aligned as headers must be.
+const PACKET_INFO: usize = 64;
+
+/// A datagram, who sent it, and the address of ours it went to (`None` unless [`receive_destination`] asked for it).
+pub fn receive_from(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, SocketAddr, Option<IpAddr>)> {
+    let mut address = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut control = [0_u64; PACKET_INFO / 8];
+    let mut part = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    // SAFETY: `msghdr` is plain data for which all zeroes is valid.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    message.msg_name = address.as_mut_ptr().cast();
+    message.msg_namelen =
+        libc::socklen_t::try_from(size_of::<libc::sockaddr_storage>()).unwrap_or(128);
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control);
+    // SAFETY: every pointer in `message` is to a value that outlives the call, with its true length.
+    let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: zeroed at first and maybe filled by the kernel: initialised either way.
+    let address = unsafe { address.assume_init() };
+    let from = socket_address(&address).ok_or(io::ErrorKind::InvalidData)?;
+    let mut to = None;
+    // SAFETY: `message` describes the control buffer that the kernel just filled.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    while let Some(present) = NonNull::new(header) {
+        // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR only give headers that lie inside the buffer, aligned by `[u64]`.
+        let entry = unsafe { present.as_ref() };
+        let holds = |size: usize| entry.cmsg_len >= size_of::<libc::cmsghdr>() + size;
+        if (entry.cmsg_level, entry.cmsg_type) == (libc::IPPROTO_IP, libc::IP_PKTINFO)
+            && holds(size_of::<libc::in_pktinfo>())
+        {
+            // SAFETY: the entry says that it holds an `in_pktinfo`, and its length was checked.
+            let info = unsafe {
+                libc::CMSG_DATA(header)
+                    .cast::<libc::in_pktinfo>()
+                    .read_unaligned()
+            };
+            to = Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)).into());
+        } else if (entry.cmsg_level, entry.cmsg_type) == (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)
+            && holds(size_of::<libc::in6_pktinfo>())
+        {
+            // SAFETY: the entry says that it holds an `in6_pktinfo`, and its length was checked.
+            let info = unsafe {
+                libc::CMSG_DATA(header)
+                    .cast::<libc::in6_pktinfo>()
+                    .read_unaligned()
+            };
+            to = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+        }
+        // SAFETY: as for CMSG_FIRSTHDR.
+        header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
+    }
+    Ok((count, from, to))
+}
+
+/// What the kernel wrote, if it is an address of the internet.
+fn socket_address(address: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match c_int::from(address.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says which it is, and the storage is large enough and aligned for each.
+            let address = unsafe { &*(&raw const *address).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr));
+            Some(SocketAddrV4::new(ip, u16::from_be(address.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let address = unsafe { &*(&raw const *address).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
+            let port = u16::from_be(address.sin6_port);
+            Some(SocketAddrV6::new(ip, port, 0, address.sin6_scope_id).into())
+        }
+        _none_of_ours => None,
+    }
+}
+
+/// Sends one datagram from an address of ours (RFC 1123 section 4.1.3.5 wants the one that was asked).
+pub fn send_from(
+    socket: BorrowedFd<'_>,
+    payload: &[u8],
+    from: IpAddr,
+    to: SocketAddr,
+) -> io::Result<()> {
+    let mut control = [0_u64; PACKET_INFO / 8];
+    let part = IoSlice::new(payload);
+    // SAFETY: plain data for which all zeroes is valid, all three.
+    let (mut address4, mut address6, mut message): (
+        libc::sockaddr_in,
+        libc::sockaddr_in6,
+        libc::msghdr,
+    ) = unsafe { (zeroed(), zeroed(), zeroed()) };
+    match to {
+        SocketAddr::V4(to) => {
+            address4.sin_family = libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default();
+            address4.sin_port = to.port().to_be();
+            address4.sin_addr.s_addr = u32::from(*to.ip()).to_be();
+            message.msg_name = (&raw mut address4).cast();
+            message.msg_namelen =
+                libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).unwrap_or(16);
+        }
+        SocketAddr::V6(to) => {
+            address6.sin6_family = libc::sa_family_t::try_from(libc::AF_INET6).unwrap_or_default();
+            address6.sin6_port = to.port().to_be();
+            address6.sin6_addr.s6_addr = to.ip().octets();
+            address6.sin6_scope_id = to.scope_id();
+            message.msg_name = (&raw mut address6).cast();
+            message.msg_namelen =
+                libc::socklen_t::try_from(size_of::<libc::sockaddr_in6>()).unwrap_or(28);
+        }
+    }
+    // The kernel only reads through this pointer; `IoSlice` has the layout of `iovec`.
+    message.msg_iov = (&raw const part).cast::<libc::iovec>().cast_mut();
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    let size = match from {
+        IpAddr::V4(_) => size_of::<libc::in_pktinfo>(),
+        IpAddr::V6(_) => size_of::<libc::in6_pktinfo>(),
+    };
+    let size = u32::try_from(size).unwrap_or(u32::MAX);
+    // SAFETY: CMSG_SPACE and CMSG_LEN are arithmetic on their argument.
+    let (space, length) = unsafe { (libc::CMSG_SPACE(size), libc::CMSG_LEN(size)) };
+    message.msg_controllen = space as usize;
+    // SAFETY: `message` describes `control`, which is long enough for one header and either structure
+    // (64 >= CMSG_SPACE(20)) and aligned by `[u64]`; the structures are plain data, valid as zeroes.
+    unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_len = length as usize;
+        match from {
+            IpAddr::V4(from) => {
+                (*header).cmsg_level = libc::IPPROTO_IP;
+                (*header).cmsg_type = libc::IP_PKTINFO;
+                let mut info: libc::in_pktinfo = zeroed();
+                info.ipi_spec_dst.s_addr = u32::from(from).to_be();
+                libc::CMSG_DATA(header)
+                    .cast::<libc::in_pktinfo>()
+                    .write_unaligned(info);
+            }
+            IpAddr::V6(from) => {
+                (*header).cmsg_level = libc::IPPROTO_IPV6;
+                (*header).cmsg_type = libc::IPV6_PKTINFO;
+                let mut info: libc::in6_pktinfo = zeroed();
+                info.ipi6_addr.s6_addr = from.octets();
+                libc::CMSG_DATA(header)
+                    .cast::<libc::in6_pktinfo>()
+                    .write_unaligned(info);
+            }
+        }
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: every pointer in `message` is to a value that outlives the call, with its true length.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
+    if sent < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// One entry of a datagram socket's error queue.
@@ -324,8 +511,6 @@ pub fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     #[test]
@@ -349,6 +534,24 @@ mod tests {
                 let count = receiver.recv(&mut buffer).unwrap();
                 assert_eq!(&buffer[..count], expected);
             }
+        }
+    }
+
+    #[test]
+    fn an_answer_leaves_from_the_address_that_was_asked() {
+        for (any, asked) in [("0.0.0.0:0", "127.0.0.2"), ("[::]:0", "::1")] {
+            let server = std::net::UdpSocket::bind(any).unwrap();
+            receive_destination(&server, any.starts_with('[')).unwrap();
+            let asked: IpAddr = asked.parse().unwrap();
+            let client = std::net::UdpSocket::bind((asked, 0)).unwrap();
+            let at = SocketAddr::new(asked, server.local_addr().unwrap().port());
+            client.send_to(b"question", at).unwrap();
+            let mut buffer = [0; 32];
+            let (count, from, to) = receive_from(server.as_fd(), &mut buffer).unwrap();
+            assert_eq!((&buffer[..count], to), (&b"question"[..], Some(asked)));
+            assert_eq!(from, client.local_addr().unwrap());
+            send_from(server.as_fd(), b"answer", asked, from).unwrap();
+            assert_eq!(client.recv_from(&mut buffer).unwrap(), (6, at));
         }
     }
 

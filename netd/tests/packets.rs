@@ -13,11 +13,11 @@ mod ipv6;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
-use control::port::Protocol;
+use control::port::{Endpoint, Protocol};
 use guest::{Guest, LIMIT, Network, network};
 use netd::datapath::{Command, LinkEnd, NewPublish, Notice, PublishId};
 use netd::engine::settings::Reach;
-use netd::io::publish::{BindRequest, bind};
+use netd::io::publish::{BindRequest, WantedPort, bind};
 use smoltcp::socket::tcp;
 use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr};
 
@@ -53,17 +53,20 @@ fn publish(
     guest: &Guest,
     port: u16,
 ) -> (PublishId, SocketAddr) {
-    let any = "127.0.0.1:0".parse().unwrap();
-    let sockets = bind(&BindRequest {
+    let sockets = bind(&BindRequest::Ports {
         protocol,
-        required: vec![any],
+        required: vec!["127.0.0.1".parse().unwrap()],
         optional: Vec::new(),
+        port: WantedPort::Any(u64::from(port) * 100),
     })
     .unwrap();
-    let address = sockets.sockets[0].1;
+    let Endpoint::Address(address) = sockets.sockets[0].endpoint().clone() else {
+        panic!("a unix socket")
+    };
     let (reply, answer) = tokio::sync::oneshot::channel();
     let publish = NewPublish {
         protocol,
+        guest: "dev".parse().unwrap(),
         address: Some(guest.address.into()),
         port,
         sockets,
@@ -73,6 +76,17 @@ fn publish(
         .send(Command::Publish { publish, reply })
         .unwrap();
     (answer.blocking_recv().unwrap(), address)
+}
+
+/// A published port is refused until the guest has said that it listens.
+fn connect_when_open(address: SocketAddr) -> TcpStream {
+    loop {
+        match TcpStream::connect(address) {
+            Ok(client) => return client,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionRefused),
+        }
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -231,22 +245,27 @@ fn a_guest_that_resets_is_seen_as_a_reset() {
 }
 
 #[test]
-fn a_published_port_reaches_the_guest_and_is_reset_where_nobody_listens() {
+fn a_published_port_reaches_the_guest_and_is_refused_where_nobody_listens() {
     let network = network(|_| {});
     let mut guest = network.guest(2);
     let (id, address) = publish(&network, Protocol::Tcp, &guest, 80);
     let handle = guest.tcp();
     guest.stream(handle).listen(80).unwrap();
     let client = std::thread::spawn(move || {
-        let mut client = TcpStream::connect(address).unwrap();
+        let mut client = connect_when_open(address);
         client.set_read_timeout(Some(LIMIT)).unwrap();
         client.write_all(b"hello").unwrap();
         let mut answer = [0; 5];
         client.read_exact(&mut answer).unwrap();
-        let nobody = (TcpStream::connect(address).unwrap(), answer);
-        nobody.0.set_read_timeout(Some(LIMIT)).unwrap();
-        let refused = (&nobody.0).read(&mut [0; 1]).unwrap_err().kind();
-        (answer, refused)
+        // The guest's only socket is taken: one client finds out, the next is told by the host itself.
+        let first = TcpStream::connect(address).unwrap();
+        first.set_read_timeout(Some(LIMIT)).unwrap();
+        let reset = (&first).read(&mut [0; 1]).unwrap_err().kind();
+        let refused = std::iter::repeat_with(|| TcpStream::connect(address))
+            .find_map(Result::err)
+            .map(|error| error.kind())
+            .unwrap();
+        (answer, reset, refused)
     });
     guest.until("the client", |guest| {
         let socket = guest.stream(handle);
@@ -258,7 +277,11 @@ fn a_published_port_reaches_the_guest_and_is_reset_where_nobody_listens() {
     });
     assert_eq!(
         client.join().unwrap(),
-        (*b"HELLO", ErrorKind::ConnectionReset)
+        (
+            *b"HELLO",
+            ErrorKind::ConnectionReset,
+            ErrorKind::ConnectionRefused
+        )
     );
     network.handle.send(Command::Unpublish(id)).unwrap();
     network.snapshot();

@@ -45,6 +45,7 @@ pub const CLIENTS: &[Need] = &[
     need("dhclient", "isc-dhcp-client"),
     need("dhcpcd", "dhcpcd-base"),
     need("iperf3", "iperf3"),
+    need("socat", "socat"),
     need("unshare", "util-linux"),
 ];
 

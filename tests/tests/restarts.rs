@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tests::daemons::{Kind, World};
-use tests::limit::wait_for;
+use tests::limit::{retry, wait_for};
 use tests::netns::Netns;
 use tests::outside::{HOST, Outside, carries};
 use tests::{Result, ensure, whole_system};
@@ -72,7 +72,9 @@ fn netd_killed_costs_a_tap_its_connections_but_not_its_lease_or_ports() {
         connect(&guest, listener.local_addr()?)?;
         listener.accept()?;
         let published = guest.within(|| Ok(TcpListener::bind("0.0.0.0:7000")?))?;
-        let client = connect(&outside.server, (HOST, 7000))?;
+        let client = retry("the published port", SOON, || {
+            connect(&outside.server, (HOST, 7000))
+        })?;
         let (inner, _) = published.accept()?;
         carries(&client, &inner, b"hello again")
     });

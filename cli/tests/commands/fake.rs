@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use control::api::{
-    Changes, DaemonStatus, GuestStatus, HostLine, HostsDiff, LinkStatus, NetworkStatus,
-    PortRequest, PortStatus, ShareDevice, ShareStatus,
+    Changes, DaemonStatus, GuestAnswer, GuestStatus, HostLine, HostsDiff, LinkStatus,
+    NetworkStatus, PortLead, PortRequest, PortStatus, ShareDevice, ShareStatus,
 };
 use control::config::{CachePolicy, NetworkKind};
 use control::events::{EventBody, EventLog};
@@ -243,6 +243,11 @@ fn port(spec: &str) -> PortStatus {
         guest: name("dev"),
         spec: spec.parse().unwrap(),
         listening: vec!["127.64.0.1:8080".parse().unwrap()],
+        leads: vec![PortLead {
+            host: Some(8080),
+            guest: 80,
+            answers: GuestAnswer::Serves,
+        }],
         problems: Vec::new(),
     }
 }

@@ -32,6 +32,9 @@ const VERBS: &[&str] = &[
     "port publish",
     "port unpublish",
     "port ls",
+    "port explain",
+    "port offer",
+    "port withdraw",
     "host ls",
     "host add",
     "host rm",
@@ -97,7 +100,7 @@ fn front_page() {
         out:   network      Networks: create, remove, renumber, list, look at one
         out:   guest        Guests: add, remove, list, start, plug in
         out:   share        Shares: add, remove, list folders of the host that guests see
-        out:   port         Published ports: publish, unpublish, list
+        out:   port         Published ports: publish, unpublish, list, explain; offer
         out:   host         Names in the hosts files: list, add, remove, write, compare
         out:   describe     Show everything about a guest, share, network or host name
         out:   events       Show what happened: leases, links, ports, shares, names

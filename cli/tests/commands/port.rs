@@ -111,14 +111,100 @@ fn list_says_where_ports_listen() {
     let place = Place::with(CONFIG);
     place.run("port ls").is(expect![[r#"
         exit 0
-        out: GUEST  SPEC     LISTENING  PROBLEM
-        out: dev    8080:80  -          -
+        out: GUEST  SPEC     LISTENING  ANSWER  PROBLEM
+        out: dev    8080:80  -          -       -
         err: warning: netd is not running; this is what the configuration says
     "#]]);
     let _netd = Fake::start(&place, Daemon::Netd, Script::default());
     place.run("port ls").is(expect![[r#"
         exit 0
-        out: GUEST  SPEC     LISTENING        PROBLEM
-        out: dev    8080:80  127.64.0.1:8080  -
+        out: GUEST  SPEC     LISTENING        ANSWER  PROBLEM
+        out: dev    8080:80  127.64.0.1:8080  serves  -
     "#]]);
+}
+
+#[test]
+fn a_free_port_and_a_unix_socket_are_published() {
+    let place = Place::with(CONFIG);
+    let netd = Fake::start(&place, Daemon::Netd, Script::default());
+    place.run("port publish dev :80").exits(0);
+    place.run("port publish dev unix:/run/d.sock:2375").exits(0);
+    assert_eq!(
+        netd.asked(),
+        [
+            "publish dev :80",
+            "reload",
+            "publish dev unix:/run/d.sock:2375",
+            "reload"
+        ]
+    );
+    place
+        .run("port publish dev 8000-8002:80")
+        .exits(2)
+        .says("any free host port: \":80\"");
+}
+
+#[test]
+fn a_service_is_offered_and_withdrawn() {
+    let place = Place::with(CONFIG);
+    let netd = Fake::start(&place, Daemon::Netd, Script::default());
+    place
+        .run("port offer 2375 unix:/run/docker.sock")
+        .is(expect![[r#"
+        exit 0
+        out: host.internal:2375 on vmnet8 -> unix:/run/docker.sock
+    "#]]);
+    assert!(
+        place.config().contains("2375 = \"unix:/run/docker.sock\""),
+        "{}",
+        place.config()
+    );
+    place.run("port offer 2375 127.0.0.1:80").is(expect![[r#"
+        exit 4
+        err: error: port 2375 of host.internal on vmnet8 leads to unix:/run/docker.sock already
+        err: hint: take it away first: sharectl port withdraw 2375 --network vmnet8
+    "#]]);
+    place.run("port withdraw 2376").is(expect![[r#"
+        exit 1
+        err: error: network vmnet8 offers nothing on port 2376
+        err: hint: it offers 2375
+    "#]]);
+    place.run("port withdraw 2375").exits(0);
+    assert!(!place.config().contains("2375"), "{}", place.config());
+    assert_eq!(netd.asked(), ["reload", "reload"]);
+    place.run("port offer 80 localhost:80").exits(2);
+    place
+        .run("port offer 80 127.0.0.1:80 --network other")
+        .exits(1);
+}
+
+#[test]
+fn a_port_is_explained_with_and_without_netd() {
+    let place = Place::with(CONFIG);
+    place
+        .run("port explain 8080")
+        .says("sharectl up")
+        .says("dev publishes 8080:80, to its port 80");
+    let netd = Fake::start(&place, Daemon::Netd, Script::default());
+    let told = place.run("port explain 8080");
+    told.exits(0);
+    told.says("127.64.0.1:8080 held by netd")
+        .says("it takes connections");
+    drop(netd);
+    // Somebody else's port is told with its owner, by the kernel alone.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let told = place.run(&format!("port explain {port}"));
+    told.exits(0);
+    told.says(&format!("127.0.0.1:{port} is"));
+    told.says(&format!("(pid {}", std::process::id()));
+    told.says("no guest publishes it");
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = nobody.local_addr().unwrap().port();
+    drop(nobody);
+    place
+        .run(&format!("port explain {port}/udp"))
+        .says(&format!("sharectl port publish dev {port}:{port}/udp"));
+    place.run("port explain 0").exits(2);
+    place.run("port explain 80/sctp").exits(2);
 }

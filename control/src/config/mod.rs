@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::egress::{EgressRule, NamePolicy, Verdict};
 use crate::mac::MacAddress;
 use crate::names::{GuestName, HostName, NameError, NetworkName, ShareName};
-use crate::port::PortSpec;
+use crate::port::{Endpoint, PortSpec};
 use crate::rate::RateLimit;
 
 pub use problem::{ConfigErrors, Problem};
@@ -108,6 +108,8 @@ pub struct Network {
     pub search: Vec<HostName>,
     /// Where to take QEMU's stream links over TCP.
     pub listen: Option<SocketAddr>,
+    /// Services of the host, by the TCP port of [`Network::host_internal`].
+    pub services: BTreeMap<u16, Endpoint>,
     /// What its guests may reach.
     pub egress: NetworkEgress,
 }

@@ -123,6 +123,10 @@ pub(super) struct RawNetwork {
     pub(super) search: Option<Vec<At<String>>>,
     /// A TCP address on which to take QEMU's stream links. Default: none.
     pub(super) listen: Option<At<String>>,
+    /// Services of the host, by the TCP port of host.internal on which guests
+    /// find them: ADDRESS:PORT, or unix:/path.
+    #[schemars(with = "BTreeMap<String, crate::port::Endpoint>")]
+    pub(super) services: Table<At<String>>,
     /// What becomes of a guest's flow that no rule names: allow or deny. Default: allow.
     #[schemars(with = "Option<Verdict>")]
     pub(super) egress: Option<At<String>>,

@@ -162,6 +162,19 @@ fn every_mistake_is_told_with_its_line() {
          hint: change or remove one of the two",
     );
     check_refused(
+        "[network.v]\n[network.v.services]\n0 = \"127.0.0.1:80\"\n80 = \"0.0.0.0:80\"\n81 = \"localhost\"\n",
+        "config.toml:3: network \"v\": services: \"0\" is not a port between 1 and 65535\n  \
+         hint: write it like \"2375\" = \"unix:/run/user/1000/docker.sock\"\n\
+         config.toml:4: network \"v\": services.80: 0.0.0.0 names no host\n  \
+         hint: for the host itself write 127.0.0.1 or [::1]\n\
+         config.toml:5: network \"v\": services.81: \"localhost\" is neither ADDRESS:PORT, e.g. 127.0.0.1:2375, nor unix:/PATH",
+    );
+    check_refused(
+        "[guest.a]\npublish = [\"unix:/s:80\"]\n[guest.b]\npublish = [\"unix:/s:81\"]\n",
+        "config.toml:4: guest \"b\": publish \"unix:/s:81\" takes a socket that \"unix:/s:80\" of guest \"a\" has\n  \
+         hint: choose another path",
+    );
+    check_refused(
         "[guest.a]\npublish = [\"0.0.0.0:80:80\", \"80:81\"]\n",
         "config.toml:2: guest \"a\": publish \"80:81\" takes a host port that \"0.0.0.0:80:80\" of guest \"a\" has\n  \
          hint: choose another host port, or another address in front of it",

@@ -100,6 +100,8 @@ pub(super) struct Context {
     pub(super) dirty: Vec<LinkId>,
     /// Addresses that became known in this turn: flows may wait for them.
     pub(super) found: Vec<IpAddr>,
+    /// Published ports of guests that turned a client away in this turn.
+    pub(super) turned_away: Vec<SocketAddr>,
     notices: Sender<Notice>,
     /// News that the daemon must not miss, while its queue is full.
     unsent: VecDeque<Notice>,
@@ -138,6 +140,7 @@ impl Context {
             now,
             dirty: Vec::new(),
             found: Vec::new(),
+            turned_away: Vec::new(),
             notices,
             unsent: VecDeque::new(),
             frame: Vec::new(),

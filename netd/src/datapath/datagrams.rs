@@ -26,6 +26,7 @@ use crate::engine::packet::{
 };
 use crate::engine::recent::Recent;
 use crate::io::host;
+use crate::io::publish::HostSocket;
 
 /// Datagrams read from one socket in one turn.
 const TURN: usize = 64;
@@ -43,11 +44,20 @@ struct Mapping {
 }
 
 struct Client {
-    /// The published socket and the client behind it.
-    socket: u32,
-    address: SocketAddr,
+    asker: Asker,
     bytes_out: u64,
     bytes_in: u64,
+}
+
+/// A client of a published port, as the host knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Asker {
+    /// The published socket.
+    socket: u32,
+    /// The client behind it.
+    address: SocketAddr,
+    /// Which address of ours it sends to, where the socket has several: answers leave from there.
+    asked: Option<IpAddr>,
 }
 
 /// A datagram of a guest.
@@ -64,8 +74,8 @@ pub(super) struct Datagram<'a> {
 pub(super) struct Datagrams {
     mappings: Recent<SocketAddr, Mapping>,
     clients: Recent<Key, Client>,
-    /// (published socket, client) -> the client's slot.
-    by_client: HashMap<(u32, SocketAddr), u32>,
+    /// The client's slot.
+    by_client: HashMap<Asker, u32>,
     buffer: Vec<u8>,
     frame: Vec<u8>,
     identification: u32,
@@ -83,15 +93,15 @@ impl Datagrams {
         context: &mut Context,
         place: Place,
         datagram: &Datagram<'_>,
-        published: impl Fn(u32) -> Option<&'p OwnedFd>,
+        published: impl Fn(u32) -> Option<&'p HostSocket>,
     ) {
         if let Some(slot) = self.clients.find(&datagram.key) {
             self.clients.touch(slot, context.now);
             if let Some((_, client)) = self.clients.at_mut(slot)
-                && let Some(socket) = published(client.socket)
+                && let Some(socket) = published(client.asker.socket)
             {
                 client.bytes_out += datagram.length() as u64;
-                let sent = datagram.send(socket, client.address);
+                let sent = datagram.answer(socket.descriptor(), &client.asker);
                 context.counters.udp_send_failed += u64::from(sent.is_err());
             }
             return;
@@ -99,7 +109,7 @@ impl Datagrams {
         let destination = datagram.key.remote();
         let to = match nat::outbound(&context.settings, Protocol::Udp, destination) {
             Ok(Target::HostLoopback(to) | Target::Remote(to)) => to,
-            Ok(Target::Gateway(_)) => return,
+            Ok(Target::Gateway(_) | Target::Offered(_)) => return,
             Err(refusal) => {
                 context.counters.udp_refused_policy += 1;
                 // Broadcast and multicast of a chatty guest are no news and get no answer (RFC 1122 §3.2.2).
@@ -261,22 +271,24 @@ impl Datagrams {
     pub(super) fn published(
         &mut self,
         context: &mut Context,
-        socket: u32,
-        descriptor: &OwnedFd,
-        guest: Option<SocketAddr>,
+        number: u32,
+        socket: &HostSocket,
+        lead: impl Fn(&Context, IpAddr) -> Option<SocketAddr>,
     ) {
+        let descriptor = socket.descriptor();
         self.buffer.resize(BUFFER, 0);
         while crate::sys::next_error(descriptor.as_fd()).is_some() {}
         for _turn in 0..TURN {
-            let received =
-                rustix::net::recvfrom(descriptor, &mut self.buffer[..], RecvFlags::DONTWAIT);
-            let (count, from) = match received {
-                Ok((_, count, Some(from))) => (count, from),
-                Ok((_, _, None))
-                | Err(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH) => continue,
-                Err(_empty) => break,
+            let received = crate::sys::receive_from(descriptor.as_fd(), &mut self.buffer);
+            let Ok((count, address, asked)) = received else {
+                break;
             };
-            let (Ok(from), Some(guest)) = (SocketAddr::try_from(from), guest) else {
+            let asker = Asker {
+                socket: number,
+                address,
+                asked,
+            };
+            let Some(guest) = lead(context, address.ip()) else {
                 continue;
             };
             let Some((mac, link)) = context.neighbours.get(guest.ip()) else {
@@ -284,7 +296,7 @@ impl Datagrams {
                 context.ask_who_has(guest.ip());
                 continue;
             };
-            let Some(slot) = self.client(context, socket, from, guest) else {
+            let Some(slot) = self.client(context, asker, guest) else {
                 continue;
             };
             self.clients.touch(slot, context.now);
@@ -304,14 +316,9 @@ impl Datagrams {
         }
     }
 
-    fn client(
-        &mut self,
-        context: &mut Context,
-        socket: u32,
-        from: SocketAddr,
-        guest: SocketAddr,
-    ) -> Option<u32> {
-        if let Some(&slot) = self.by_client.get(&(socket, from)) {
+    fn client(&mut self, context: &mut Context, asker: Asker, guest: SocketAddr) -> Option<u32> {
+        let from = asker.address;
+        if let Some(&slot) = self.by_client.get(&asker) {
             if self
                 .clients
                 .at(slot)
@@ -338,21 +345,26 @@ impl Datagrams {
             key.ports.1 = self.next_port;
         }
         let client = Client {
-            socket,
-            address: from,
+            asker,
             bytes_out: 0,
             bytes_in: 0,
         };
         let slot = self.clients.insert(key, client, context.now);
-        self.by_client.insert((socket, from), slot);
+        self.by_client.insert(asker, slot);
         context.counters.udp_mappings += 1;
         Some(slot)
     }
 
     fn drop_client(&mut self, slot: u32) {
         if let Some((_, client)) = self.clients.remove(slot) {
-            self.by_client.remove(&(client.socket, client.address));
+            self.by_client.remove(&client.asker);
         }
+    }
+
+    /// A guest says that nobody has the port: the client cannot be told (its kernel hears that from ours only of
+    /// sockets that are closed), so it is counted.
+    pub(super) fn unreachable(&self, context: &mut Context, key: &Key) {
+        context.counters.udp_client_unreachable += u64::from(self.clients.find(key).is_some());
     }
 
     /// A published socket is closed: its clients are forgotten.
@@ -360,7 +372,7 @@ impl Datagrams {
         let slots: Vec<u32> = self
             .clients
             .iter()
-            .filter(|entry| entry.2.socket == socket)
+            .filter(|entry| entry.2.asker.socket == socket)
             .map(|entry| entry.0)
             .collect();
         for slot in slots {
@@ -455,6 +467,32 @@ impl Datagram<'_> {
             _one => return None,
         };
         u16::try_from(size).ok().filter(|size| *size > 0)
+    }
+
+    /// Sends everything to a client of a published port, from the address that the client asked.
+    fn answer(&self, socket: &OwnedFd, asker: &Asker) -> std::io::Result<()> {
+        let Some(from) = asker.asked else {
+            return Ok(self.send(socket, asker.address)?);
+        };
+        let mut result = Ok(());
+        for slice in self.payload {
+            let size = if self.segment == 0 {
+                slice.len()
+            } else {
+                self.segment
+            };
+            let mut rest = *slice;
+            loop {
+                let (part, more) = rest.split_at(size.min(rest.len()));
+                let sent = crate::sys::send_from(socket.as_fd(), part, from, asker.address);
+                result = result.and(sent);
+                if more.is_empty() {
+                    break;
+                }
+                rest = more;
+            }
+        }
+        result
     }
 
     /// Sends everything; the first error of a datagram that could not be sent.

@@ -93,6 +93,7 @@ impl Flows {
             }
             flow.place = Some(place);
         }
+        let opening = !flow.outbound && flow.machine.phase() == Phase::SynSent;
         let intake = flow.take(context, segment, payload);
         if let Some(reply) = intake.reply {
             send_alone(context, place, key, reply);
@@ -101,6 +102,9 @@ impl Flows {
             context.counters.tcp_opened_in += 1;
         }
         if intake.reset {
+            if opening {
+                context.turned_away.push(key.guest());
+            }
             self.close(context, slot, End::ResetHost);
         } else {
             self.queue(slot);
@@ -307,7 +311,12 @@ impl Flows {
 }
 
 /// A segment without payload, outside of any flow; it may be lost.
-fn send_alone(context: &mut Context, place: Place, key: Key, outgoing: Outgoing) {
+pub(in crate::datapath) fn send_alone(
+    context: &mut Context,
+    place: Place,
+    key: Key,
+    outgoing: Outgoing,
+) {
     let frame = TcpFrame {
         path: context.path(key.addresses.reversed(), place),
         ports: (key.ports.1, key.ports.0),

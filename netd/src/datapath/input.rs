@@ -289,13 +289,13 @@ pub(super) fn transport(
                 addresses,
                 ports: (packet.src_port(), packet.dst_port()),
             };
-            tables.flows.segment(
-                context,
-                place,
-                key,
-                &Segment::parse(&packet),
-                &[packet.payload()],
-            );
+            let segment = Segment::parse(&packet);
+            if tables.published.expects(&key) {
+                return tables.published.answer(context, place, key, &segment);
+            }
+            tables
+                .flows
+                .segment(context, place, key, &segment, &[packet.payload()]);
         }
         IpProtocol::Udp => {
             let Ok(packet) = UdpPacket::new_checked(body) else {
@@ -362,9 +362,30 @@ pub(super) fn udp(
     let published = &tables.published;
     tables
         .datagrams
-        .outbound(context, place, datagram, |index| {
-            published.descriptor(index)
-        });
+        .outbound(context, place, datagram, |index| published.socket(index));
+}
+
+/// A guest refuses a packet of ours, which it quotes (RFC 792: the IP header and 8 bytes).
+fn unreachable(context: &mut Context, tables: &mut Tables, place: Place, message: &[u8]) {
+    let quoted = message.get(8..).and_then(icmp::quoted_v4);
+    let Some((protocol, from, to)) = quoted else {
+        return malformed(context, place.link);
+    };
+    // Each guest speaks for itself.
+    if context.neighbours.get(to.ip()) != Some((place.mac, place.link)) {
+        return;
+    }
+    let Some(key) = Key::of(to, from) else {
+        return;
+    };
+    match protocol {
+        PROTOCOL_TCP if tables.published.expects(&key) => {
+            tables.published.told(context, key, false);
+        }
+        PROTOCOL_TCP => tables.flows.turned_away(context, &key),
+        PROTOCOL_UDP => tables.datagrams.unreachable(context, &key),
+        _echo => {}
+    }
 }
 
 fn icmp(
@@ -380,7 +401,10 @@ fn icmp(
     if checksum(body) != 0 {
         return malformed(context, place.link);
     }
-    // Errors that a guest sends belong to flows whose host socket cannot be told; TCP and UDP find out by themselves.
+    // Other errors that a guest sends belong to flows whose host socket cannot be told; TCP and UDP find out by themselves.
+    if packet.msg_type() == Icmpv4Message::DstUnreachable {
+        return unreachable(context, tables, place, body);
+    }
     if packet.msg_type() != Icmpv4Message::EchoRequest {
         return;
     }

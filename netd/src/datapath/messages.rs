@@ -1,11 +1,13 @@
 //! What the packet thread is told ([`Command`]) and what it tells ([`Notice`]).
 //! Both cross bounded queues; nothing here is per packet.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use control::api::GuestAnswer;
 use control::mac::MacAddress;
 use control::names::GuestName;
 use control::port::Protocol;
@@ -50,11 +52,13 @@ pub struct PublishId(pub u32);
 pub struct NewPublish {
     /// TCP or UDP, the same as in `sockets`.
     pub protocol: Protocol,
+    /// Whose port: its link is watched for it.
+    pub guest: GuestName,
     /// The guest's address; `None` = not known yet, connections are refused meanwhile.
     pub address: Option<IpAddr>,
     /// The guest's port.
     pub port: u16,
-    /// Listening (TCP) or bound (UDP) sockets.
+    /// Bound sockets; those of TCP are opened while the guest's port takes connections.
     pub sockets: BoundSockets,
 }
 
@@ -99,6 +103,8 @@ pub enum Command {
         /// The DNS message for the guest.
         payload: Vec<u8>,
     },
+    /// What the guests' published ports answer.
+    GuestAnswers(oneshot::Sender<HashMap<PublishId, GuestAnswer>>),
     /// Counters, links and flows as they are now.
     Snapshot(oneshot::Sender<Snapshot>),
     /// Run a closure on the gateway services inside the packet thread (reload reservations, list leases ...).

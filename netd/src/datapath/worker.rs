@@ -106,7 +106,9 @@ impl Worker {
                 let (flags, data) = (event.flags, event.data);
                 self.dispatch(Source::from_token(data.u64()), flags);
             }
+            self.tables.published.found(&mut self.context);
             self.tables.flows.run_ready(&mut self.context);
+            self.tables.published.turned_away(&mut self.context);
             self.timeouts();
             self.context.retry_notices();
             self.flush();
@@ -163,6 +165,7 @@ impl Worker {
             tables.datagrams.deadline(context),
             tables.echoes.deadline(),
             tables.fragments.deadline(),
+            tables.published.deadline(),
             context.services.poll_timeout(),
             self.trim_at,
             context.notices_deadline(),
@@ -180,6 +183,9 @@ impl Worker {
         if tables.flows.deadline().is_some_and(|at| at <= now) {
             tables.flows.handle_timeout(context);
             tables.flows.run_ready(context);
+        }
+        if tables.published.deadline().is_some_and(|at| at <= now) {
+            tables.published.handle_timeout(context);
         }
         if tables
             .datagrams
@@ -242,11 +248,14 @@ impl Worker {
                     tables.published.remove(&mut tables.datagrams, id);
                 }
             }
-            Command::Retarget { id, address } => tables.published.retarget(id, address),
+            Command::Retarget { id, address } => tables.published.retarget(context, id, address),
             Command::Unpublish(id) => tables.published.remove(&mut tables.datagrams, id),
             Command::Reconfigure(settings) => self.reconfigure(settings),
             Command::DnsAnswer { token, payload } => {
                 tables.gateway.answer(context, token, &payload)
+            }
+            Command::GuestAnswers(reply) => {
+                reply.send(tables.published.answers()).ok();
             }
             Command::Snapshot(reply) => {
                 reply.send(self.snapshot()).ok();
@@ -285,6 +294,7 @@ impl Worker {
         tracing::info!(link = id.0, kind = link.kind(), "link up");
         context.links.push(Some(Box::new(link)));
         context.tell(Notice::LinkUp { link: id, guest });
+        self.tables.published.link_up(context, id);
         Some(id)
     }
 
@@ -301,6 +311,7 @@ impl Worker {
         tables.echoes.link_gone(id);
         context.switch.forget(id);
         context.neighbours.forget(id);
+        tables.published.link_gone(context);
         context.tell(Notice::LinkDown {
             link: id,
             guest: link.guest,
@@ -339,6 +350,7 @@ impl Worker {
             tables.echoes.clear();
             tables.gateway.clear();
             context.neighbours = crate::engine::neighbour::Neighbours::default();
+            tables.published.link_gone(context);
             context.switch.set_gateway(settings.gateway_mac);
         }
         context.pool.set_limit(settings.limits.buffer_bytes);

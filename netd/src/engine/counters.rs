@@ -75,6 +75,8 @@ counters! {
         udp_evicted,
         /// UDP datagrams that the host's kernel did not take.
         udp_send_failed,
+        /// Datagrams of clients of published ports that a guest refused by ICMP; the client cannot be told.
+        udp_client_unreachable,
         /// UDP datagrams from a stranger to a guest's mapping.
         udp_unsolicited,
         /// Echo requests carried outside.

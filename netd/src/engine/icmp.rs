@@ -1,5 +1,7 @@
 //! ICMP messages that we make (RFC 792, RFC 1812 §4.3, RFC 4443): echo replies and "destination unreachable".
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use crate::engine::checksum::Sum;
 use crate::engine::ends::Addresses;
 use crate::engine::packet::{ETHERNET, IPV4, IPV6, PROTOCOL_ICMP, PROTOCOL_ICMPV6, Path, write_ip};
@@ -185,10 +187,24 @@ fn seal(message: &mut [u8], path: &Path) {
     }
 }
 
+/// Protocol, sender and receiver of the packet that an ICMP error quotes, with the first four bytes of its payload as
+/// ports (RFC 792).
+pub fn quoted_v4(quoted: &[u8]) -> Option<(u8, SocketAddr, SocketAddr)> {
+    let length = usize::from(quoted.first()? & 0x0f) * 4;
+    let header = quoted.first_chunk::<20>()?;
+    let ports = quoted.get(length..)?.first_chunk::<4>()?;
+    if quoted.first()? >> 4 != 4 || length < header.len() {
+        return None;
+    }
+    let address = |at: usize| Some(Ipv4Addr::from(*header.get(at..)?.first_chunk::<4>()?));
+    let [a, b, c, d] = *ports;
+    let from = SocketAddr::from((address(12)?, u16::from_be_bytes([a, b])));
+    let to = SocketAddr::from((address(16)?, u16::from_be_bytes([c, d])));
+    Some((header[9], from, to))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use control::mac::MacAddress;
     use smoltcp::phy::ChecksumCapabilities;
     use smoltcp::wire::{Icmpv4DstUnreachable, Icmpv4Packet, Icmpv4Repr, Ipv4Packet};

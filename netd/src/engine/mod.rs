@@ -9,6 +9,7 @@ pub mod dns;
 pub mod dns_cache;
 pub mod ends;
 pub mod fragment;
+pub mod gate;
 pub mod icmp;
 pub mod ipv6;
 pub mod learned;

@@ -16,6 +16,8 @@ pub enum Target {
     HostLoopback(SocketAddr),
     /// Anywhere the host can reach.
     Remote(SocketAddr),
+    /// A service of the host that `host.internal` offers on this port.
+    Offered(u16),
 }
 
 /// Why a flow is refused.
@@ -94,6 +96,9 @@ pub fn outbound(
         };
     }
     if settings.is_host_internal(address) {
+        if protocol == Protocol::Tcp && settings.services.contains_key(&port) {
+            return Ok(Target::Offered(port));
+        }
         let loopback = match address {
             IpAddr::V4(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
             IpAddr::V6(_) => IpAddr::from(Ipv6Addr::LOCALHOST),
@@ -313,6 +318,14 @@ mod tests {
             Err(Refusal::HostLoopbackOff)
         );
         assert!(Refusal::HostLoopbackOff.looks_closed());
+        let services = [(80, "unix:/run/x.sock".parse().unwrap())].into();
+        let settings = NetworkSettings {
+            services,
+            ..settings
+        };
+        let offered = |protocol| outbound(&settings, protocol, destination);
+        assert_eq!(offered(Protocol::Tcp), Ok(Target::Offered(80)));
+        assert_eq!(offered(Protocol::Udp), Err(Refusal::HostLoopbackOff));
     }
 
     #[test]

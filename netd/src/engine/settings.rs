@@ -1,10 +1,12 @@
 //! What one virtual network is told to be: addresses, kind, limits.
 //! Plain values, checked where they were parsed; nothing here opens a socket or reads a file.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use control::mac::MacAddress;
+use control::port::Endpoint;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::engine::ends::Addresses;
@@ -108,6 +110,8 @@ pub struct NetworkSettings {
     pub mtu: u16,
     /// TCP ports of the gateway address that the daemon serves itself ([`crate::datapath::Notice::ServiceStream`]).
     pub tcp_services: Vec<u16>,
+    /// Services of the host, by their TCP port on `host_internal`.
+    pub services: BTreeMap<u16, Endpoint>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -196,6 +200,7 @@ impl NetworkSettings {
             host_loopback: true,
             mtu: 65_520,
             tcp_services: vec![53],
+            services: BTreeMap::new(),
             limits: Limits::default(),
         }
     }

@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt};
 
 use crate::engine::icmp::Unreachable;
 
@@ -45,6 +46,22 @@ pub fn dial(to: SocketAddr) -> Result<(OwnedFd, bool), DialError> {
     match rustix::net::connect(&socket, &to) {
         Ok(()) => Ok((socket, true)),
         Err(Errno::INPROGRESS) => Ok((socket, false)),
+        Err(error) => Err(dial_error(error)),
+    }
+}
+
+/// Connects to a unix socket, which happens at once or not at all.
+pub fn dial_unix(path: &Path) -> Result<(OwnedFd, bool), DialError> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .map_err(DialError::Exhausted)?;
+    let address = SocketAddrUnix::new(path).map_err(|_| DialError::Refused)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) => Ok((socket, true)),
+        // Nobody is there, or so busy that its queue is full (unix(7)): either way the guest may try again.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::AGAIN | Errno::PROTOTYPE) => {
+            Err(DialError::Refused)
+        }
         Err(error) => Err(dial_error(error)),
     }
 }

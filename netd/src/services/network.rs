@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use control::api::GuestAnswer;
 use control::config::{Config, Network, NetworkKind};
 use control::events::{EventBody, EventLog, timestamp};
 use control::failure::Failure;
@@ -17,8 +18,8 @@ use control::port::Protocol;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::datapath::{
-    Command, Datapath, DatapathHandle, LinkEnd, LinkTransport, NewLink, Notice, ServicesCall,
-    Snapshot,
+    Command, Datapath, DatapathHandle, LinkEnd, LinkTransport, NewLink, Notice, PublishId,
+    ServicesCall, Snapshot,
 };
 use crate::engine::dhcp::DhcpCounters;
 use crate::engine::lease::{LeaseCounts, LeaseState};
@@ -295,6 +296,16 @@ impl RunningNetwork {
     pub async fn snapshot(&self) -> Result<Snapshot, Failure> {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Snapshot(reply))?;
+        answer.await.map_err(|_| self.gone())
+    }
+
+    /// What the guests' published ports answer.
+    ///
+    /// # Errors
+    /// When the packet thread is gone.
+    pub async fn guest_answers(&self) -> Result<HashMap<PublishId, GuestAnswer>, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::GuestAnswers(reply))?;
         answer.await.map_err(|_| self.gone())
     }
 
@@ -592,6 +603,7 @@ pub fn packet_settings(network: &Network) -> NetworkSettings {
         host_internal: network.host_internal,
         host_loopback: network.host_loopback,
         mtu: network.mtu.unwrap_or(DEFAULT_MTU),
+        services: network.services.clone(),
         ..usual
     }
 }

@@ -4,32 +4,41 @@
 //! with its reason, so that the status shows it and a reload tries it again; the others are not touched.
 //! Binding happens in a blocking thread, serving in the packet thread.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use control::api::PortStatus;
+use control::api::{GuestAnswer, PortLead, PortStatus};
 use control::config::Guest;
 use control::events::{EventBody, EventLog};
 use control::failure::{Failure, FailureKind};
+use control::mac::fnv1a;
 use control::names::GuestName;
-use control::port::PortSpec;
+use control::port::{Endpoint, HostPorts, HostSide, PortSpec};
 use tokio::sync::oneshot;
 
 use crate::datapath::{Command, NewPublish, PublishId};
-use crate::io::publish::{self, BindRequest, PublishError};
+use crate::io::publish::{self, BindRequest, PublishError, WantedPort};
 use crate::services::network::RunningNetwork;
 
 #[derive(Debug)]
 struct Entry {
     network: Arc<RunningNetwork>,
-    published: Vec<PublishId>,
-    listening: Vec<SocketAddr>,
+    /// One for each port of the guest, in order.
+    published: Vec<Lead>,
+    listening: Vec<Endpoint>,
     /// Where it does not listen, and why.
     problems: Vec<String>,
     /// The configuration names it; else it ends with the daemon.
     configured: bool,
     failed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lead {
+    id: PublishId,
+    host: Option<u16>,
+    guest: u16,
 }
 
 /// All published ports of the daemon.
@@ -74,7 +83,7 @@ impl PortTable {
         let configured = origin == Origin::Configuration;
         if let Some(entry) = self.entries.get_mut(&key).filter(|entry| !entry.failed) {
             entry.configured |= configured;
-            return Ok(status(&key, entry));
+            return Ok(status(&key, entry, &HashMap::new()));
         }
         let mut entry = Entry {
             network: Arc::clone(network),
@@ -92,7 +101,7 @@ impl PortTable {
                     spec: spec.to_string(),
                     listening: entry.listening.iter().map(ToString::to_string).collect(),
                 });
-                Ok(status(&key, &entry))
+                Ok(status(&key, &entry, &HashMap::new()))
             }
             Err(failure) => {
                 withdraw(&mut entry);
@@ -167,9 +176,9 @@ impl PortTable {
     /// A guest is at another address now.
     pub fn retarget(&self, guest: &GuestName, address: Ipv4Addr) {
         for (_, entry) in self.entries.iter().filter(|((of, _), _)| of == guest) {
-            for id in &entry.published {
+            for lead in &entry.published {
                 let command = Command::Retarget {
-                    id: *id,
+                    id: lead.id,
                     address: Some(address.into()),
                 };
                 if let Err(error) = entry.network.command(command) {
@@ -180,26 +189,36 @@ impl PortTable {
     }
 
     /// Everything there is, by guest.
-    #[must_use]
-    pub fn list(&self) -> Vec<PortStatus> {
-        self.entries
-            .iter()
-            .map(|(key, entry)| status(key, entry))
-            .collect()
+    pub async fn list(&self) -> Vec<PortStatus> {
+        let mut found = Vec::new();
+        let mut networks: Vec<(Arc<RunningNetwork>, HashMap<PublishId, GuestAnswer>)> = Vec::new();
+        for (key, entry) in &self.entries {
+            let known = networks
+                .iter()
+                .position(|(network, _)| Arc::ptr_eq(network, &entry.network));
+            let place = known.unwrap_or_else(|| {
+                networks.push((Arc::clone(&entry.network), HashMap::new()));
+                networks.len() - 1
+            });
+            if known.is_none() {
+                // A network that has ended has no answers.
+                networks[place].1 = entry.network.guest_answers().await.unwrap_or_default();
+            }
+            found.push(status(key, entry, &networks[place].1));
+        }
+        found
     }
 
     /// What is wrong with entries that should be and are not.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        let failed = self.entries.iter().filter(|(_, entry)| entry.failed);
-        failed
-            .flat_map(|((guest, spec), entry)| {
-                entry
-                    .problems
-                    .iter()
-                    .map(move |problem| format!("port {spec} of {guest}: {problem}"))
-            })
-            .collect()
+        let mut found = Vec::new();
+        for ((guest, spec), entry) in &self.entries {
+            let failed = entry.problems.iter().filter(|_| entry.failed).cloned();
+            let told = failed.chain(absent(entry));
+            found.extend(told.map(|problem| format!("port {spec} of {guest}: {problem}")));
+        }
+        found
     }
 
     async fn bind_all(
@@ -209,32 +228,26 @@ impl PortTable {
         spec: &PortSpec,
         address: Option<Ipv4Addr>,
     ) -> Result<(), Failure> {
-        for (host_port, guest_port) in spec.pairs() {
-            let at = |ip: IpAddr| SocketAddr::new(ip, host_port);
-            let request = match spec.bind {
-                Some(ip) => BindRequest {
-                    protocol: spec.protocol,
-                    required: vec![at(ip)],
-                    optional: Vec::new(),
-                },
-                None => BindRequest {
-                    protocol: spec.protocol,
-                    required: vec![at(guest.host_address.into())],
-                    optional: vec![at(Ipv4Addr::LOCALHOST.into())],
-                },
-            };
+        for (host, guest_port) in spec.pairs() {
+            let request = wish(guest, spec, host, guest_port);
             let bound = tokio::task::spawn_blocking(move || publish::bind(&request))
                 .await
                 .map_err(|_| Failure::internal("binding the port ended by a panic"))?
                 .map_err(|error| self.explain(&error))?;
-            for (_, reason) in &bound.skipped {
+            for reason in &bound.skipped {
                 entry.problems.push(self.explain(reason).message);
             }
-            let listening = bound.sockets.iter().map(|(_, address)| *address);
+            let listening = bound.sockets.iter().map(|socket| socket.endpoint().clone());
+            let listening: Vec<Endpoint> = listening.collect();
+            let host = match listening.first() {
+                Some(Endpoint::Address(address)) => Some(address.port()),
+                Some(Endpoint::Unix(_)) | None => None,
+            };
             entry.listening.extend(listening);
             let (reply, answer) = oneshot::channel();
             let publish = NewPublish {
                 protocol: spec.protocol,
+                guest: guest.name.clone(),
                 address: address.map(Into::into),
                 port: guest_port,
                 sockets: bound,
@@ -243,7 +256,11 @@ impl PortTable {
             let id = answer
                 .await
                 .map_err(|_| Failure::internal("the packet thread has ended"))?;
-            entry.published.push(id);
+            entry.published.push(Lead {
+                id,
+                host,
+                guest: guest_port,
+            });
         }
         Ok(())
     }
@@ -251,45 +268,162 @@ impl PortTable {
     /// The owner of a taken port in the user's words: a guest of ours, else the process.
     fn explain(&self, error: &PublishError) -> Failure {
         match error {
-            PublishError::InUse { address, protocol, .. } => {
-                let ours = self
-                    .entries
-                    .iter()
-                    .find(|((_, spec), entry)| spec.protocol == *protocol && entry.listening.contains(address));
-                match ours {
-                    Some(((guest, spec), _)) => Failure::conflict(format!(
+            PublishError::InUse {
+                address,
+                protocol,
+                owner,
+            } => {
+                let taken = |endpoint: &Endpoint| match endpoint {
+                    Endpoint::Address(held) => {
+                        held.port() == address.port()
+                            && held.is_ipv4() == address.is_ipv4()
+                            && (held.ip() == address.ip()
+                                || held.ip().is_unspecified()
+                                || address.ip().is_unspecified())
+                    }
+                    Endpoint::Unix(_) => false,
+                };
+                let ours = self.entries.iter().find(|((_, spec), entry)| {
+                    spec.protocol == *protocol && entry.listening.iter().any(taken)
+                });
+                if let Some(((guest, spec), _)) = ours {
+                    return Failure::conflict(format!(
                         "cannot bind {protocol} {address}: guest {guest} has it already (published as {spec})"
                     ))
-                    .with_hint(format!("sharectl port unpublish {guest} {spec}, or name another host port")),
-                    None => Failure::conflict(error.to_string())
-                        .with_hint("stop the program that has the port, or name another host port"),
+                    .with_hint(format!(
+                        "sharectl port unpublish {guest} {spec}, or name another host port"
+                    ));
                 }
+                let hint = match owner.as_deref() {
+                    Some(owner) if owner.process.is_none() => {
+                        format!(
+                            "who it is: {}; or name another host port",
+                            owner.look_up(*protocol)
+                        )
+                    }
+                    Some(owner) => match owner.stop() {
+                        Some(stop) => format!("stop it ({stop}), or name another host port"),
+                        None => "stop it, or name another host port".to_owned(),
+                    },
+                    None => {
+                        "stop the program that has the port, or name another host port".to_owned()
+                    }
+                };
+                Failure::conflict(error.to_string()).with_hint(hint)
             }
-            PublishError::Forbidden { address, .. } => Failure::new(FailureKind::Forbidden, error.to_string()).with_hint(format!(
-                "name a host port from 1024 up, or allow low ports once: sysctl net.ipv4.ip_unprivileged_port_start={}",
-                address.port()
-            )),
-            PublishError::NoSuchAddress { .. } => {
-                Failure::invalid(error.to_string()).with_hint("`ip address` lists the host's addresses")
+            PublishError::Forbidden { address, .. } => {
+                Failure::new(FailureKind::Forbidden, error.to_string())
+                    .with_hint(low_port_hint(address.port()))
+            }
+            PublishError::NoneFree { .. } => {
+                Failure::conflict(error.to_string()).with_hint("name a host port that is free")
+            }
+            PublishError::PathTaken { path, .. } => Failure::conflict(error.to_string()).with_hint(
+                format!("stop what uses it, or remove it: rm {}", path.display()),
+            ),
+            PublishError::Path { path, .. } => {
+                let folder = path.parent().unwrap_or(path);
+                Failure::invalid(error.to_string()).with_hint(format!(
+                    "the folder must be there and yours: mkdir -p {}",
+                    folder.display()
+                ))
             }
             PublishError::Failed { .. } => Failure::internal(error.to_string()),
         }
     }
 }
 
-fn status((guest, spec): &(GuestName, PortSpec), entry: &Entry) -> PortStatus {
+/// The two ways to ports below 1024, once each (ip(7), capabilities(7)).
+fn low_port_hint(port: u16) -> String {
+    let program = std::env::current_exe();
+    let program = program.map_or_else(
+        |_| "sharectl-netd".to_owned(),
+        |path| path.display().to_string(),
+    );
+    format!(
+        "allow it once: sudo sysctl net.ipv4.ip_unprivileged_port_start={port}, or sudo setcap cap_net_bind_service=+ep {program}; or name a host port from 1024 up"
+    )
+}
+
+/// What to bind for one pair of ports.
+fn wish(guest: &Guest, spec: &PortSpec, host: Option<u16>, guest_port: u16) -> BindRequest {
+    let (bind, ports) = match &spec.host {
+        HostSide::Unix(path) => return BindRequest::Unix(path.clone()),
+        HostSide::Ports { bind, ports } => (bind, ports),
+    };
+    let (required, optional) = match bind {
+        Some(ip) => (vec![*ip], Vec::new()),
+        None => (
+            vec![guest.host_address.into()],
+            // `localhost` is one of these, whichever family a program tries first.
+            vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        ),
+    };
+    let port = match (ports, host) {
+        (HostPorts::These(_), Some(port)) => WantedPort::This(port),
+        (HostPorts::These(_) | HostPorts::Any, _) => {
+            let wish = format!("{} {spec} {guest_port}", guest.name);
+            WantedPort::Any(fnv1a(wish.as_bytes()))
+        }
+    };
+    BindRequest::Ports {
+        protocol: spec.protocol,
+        required,
+        optional,
+        port,
+    }
+}
+
+/// Where it is bound though the host has no such address now.
+fn absent(entry: &Entry) -> impl Iterator<Item = String> {
+    let mut addresses: Vec<IpAddr> = entry
+        .listening
+        .iter()
+        .filter_map(|endpoint| match endpoint {
+            Endpoint::Address(address) if !address.ip().is_loopback() => Some(address.ip()),
+            Endpoint::Address(_) | Endpoint::Unix(_) => None,
+        })
+        .collect();
+    addresses.dedup();
+    addresses.retain(|address| !publish::host_has(*address));
+    addresses.into_iter().map(|address| {
+        format!(
+            "the host has no address {address} now; the port works as soon as it has (ip address)"
+        )
+    })
+}
+
+fn status(
+    (guest, spec): &(GuestName, PortSpec),
+    entry: &Entry,
+    answers: &HashMap<PublishId, GuestAnswer>,
+) -> PortStatus {
+    let mut problems = entry.problems.clone();
+    problems.extend(absent(entry));
     PortStatus {
         guest: guest.clone(),
         spec: spec.clone(),
         listening: entry.listening.clone(),
-        problems: entry.problems.clone(),
+        leads: entry
+            .published
+            .iter()
+            .map(|lead| PortLead {
+                host: lead.host,
+                guest: lead.guest,
+                answers: answers
+                    .get(&lead.id)
+                    .copied()
+                    .unwrap_or(GuestAnswer::Unknown),
+            })
+            .collect(),
+        problems,
     }
 }
 
 fn withdraw(entry: &mut Entry) {
-    for id in entry.published.drain(..) {
+    for lead in entry.published.drain(..) {
         // A packet thread that has ended has closed its sockets.
-        entry.network.command(Command::Unpublish(id)).ok();
+        entry.network.command(Command::Unpublish(lead.id)).ok();
     }
     entry.listening.clear();
 }

@@ -214,7 +214,7 @@ impl State {
 
     /// All published ports.
     pub async fn port_list(&self) -> Vec<PortStatus> {
-        self.ports.lock().await.list()
+        self.ports.lock().await.list().await
     }
 
     /// Publishes a port of a configured guest until netd ends, or for good where the file names it.

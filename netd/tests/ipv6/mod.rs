@@ -1,21 +1,21 @@
 //! IPv6 through the whole packet path: the same smoltcp guest with a second address, the host's ::1 as the far end.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
-use control::port::Protocol;
+use control::port::{Endpoint, Protocol};
 use netd::datapath::Command;
 use netd::engine::ends::Addresses;
 use netd::engine::fragment::pieces;
 use netd::engine::ndp::{multicast_mac, solicited_node};
 use netd::engine::packet::{PROTOCOL_UDP, Path, Piece, push_piece_headers, udp_header};
 use netd::engine::settings::Ipv6Settings;
-use netd::io::publish::{BindRequest, bind};
+use netd::io::publish::{BindRequest, WantedPort, bind};
 use smoltcp::socket::{icmp, tcp};
 use smoltcp::wire::{Icmpv6Packet, Icmpv6Repr, IpCidr};
 
 use crate::guest::{Guest, LIMIT, Network, network};
-use crate::pattern;
+use crate::{connect_when_open, pattern};
 
 const GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 const HOST: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
@@ -178,17 +178,20 @@ fn the_gateway_and_host_internal_answer_ping() {
 fn a_published_port_finds_the_guest_by_its_ipv6_address() {
     let network = dual();
     let mut guest = guest(&network, 2);
-    let any = "[::1]:0".parse().unwrap();
-    let sockets = bind(&BindRequest {
+    let sockets = bind(&BindRequest::Ports {
         protocol: Protocol::Tcp,
-        required: vec![any],
+        required: vec!["::1".parse().unwrap()],
         optional: Vec::new(),
+        port: WantedPort::Any(600),
     })
     .unwrap();
-    let listening = sockets.sockets[0].1;
+    let Endpoint::Address(listening) = sockets.sockets[0].endpoint().clone() else {
+        panic!("a unix socket")
+    };
     let (reply, answer) = tokio::sync::oneshot::channel();
     let publish = netd::datapath::NewPublish {
         protocol: Protocol::Tcp,
+        guest: "dev".parse().unwrap(),
         address: Some(address(2).into()),
         port: 80,
         sockets,
@@ -203,7 +206,7 @@ fn a_published_port_finds_the_guest_by_its_ipv6_address() {
     // The guest has said nothing yet: it is asked for by neighbour discovery.
     assert!(network.snapshot().neighbours.is_empty());
     let client = std::thread::spawn(move || {
-        let mut client = TcpStream::connect(listening).unwrap();
+        let mut client = connect_when_open(listening);
         client.set_read_timeout(Some(LIMIT)).unwrap();
         client.write_all(b"hello").unwrap();
         let mut answer = [0; 5];

@@ -10,7 +10,7 @@ use ::tests::{command, limit};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value as Json;
 
-use super::backend::{Backend, IPERF, Inward, LOAD, NOBODY, Session};
+use super::backend::{Backend, IPERF, Inward, LOAD, NOBODY, PUBLISHED_OFFSET, Session};
 use super::bed::{Bed, FAR, Place, Running};
 use super::measure::Programs;
 use super::parse;
@@ -55,14 +55,29 @@ impl<'a> Bench<'a> {
             server.line().context("netload serve")?;
             Ok(server)
         };
-        Ok(Self {
+        let bench = Self {
             bed,
             programs,
             seconds,
             _far_server: serve(Place::Far, &FAR.to_string())?,
             _guest_server: serve(Place::Guest, "0.0.0.0")?,
             session,
-        })
+        };
+        for port in LOAD..LOAD + 3 {
+            bench.wait_for_published(port)?;
+        }
+        Ok(bench)
+    }
+
+    /// A published port may open only when the guest's does.
+    fn wait_for_published(&self, port: u16) -> Result<()> {
+        match self.session.inward {
+            Inward::Published => {
+                let port = port + PUBLISHED_OFFSET;
+                self.bed.wait_for_listener(Place::Outside, port)
+            }
+            Inward::Routed(_) | Inward::Never => Ok(()),
+        }
     }
 
     /// Client's place and address of a `netload` port, if there is a way.
@@ -197,6 +212,9 @@ impl<'a> Bench<'a> {
         line.args(["--server", "--one-off", "--port", &port]);
         let server_run = Running::start(&mut line, None)?;
         self.bed.wait_for_listener(server, IPERF)?;
+        if server == Place::Guest {
+            self.wait_for_published(IPERF)?;
+        }
         let before = self.ticks()?;
         let mut line = self.bed.command(client, "iperf3");
         line.args(["--json", "--client", &to.ip().to_string()])

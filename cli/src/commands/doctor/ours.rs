@@ -294,7 +294,7 @@ fn low_ports(config: &Config, setting: &str) -> Check {
         .values()
         .flat_map(|guest| guest.publish.iter().map(move |spec| (guest, spec)));
     let low: Vec<String> = low
-        .filter(|(_, spec)| spec.host.first < first)
+        .filter(|(_, spec)| spec.host_ports().is_some_and(|ports| ports.first < first))
         .map(|(guest, spec)| format!("{spec} of {}", guest.name))
         .collect();
     match low.len() {

@@ -1,6 +1,6 @@
 //! `sharectl port ls`: published ports and where they listen.
 
-use control::api::PortStatus;
+use control::api::{GuestAnswer, PortStatus};
 use control::config::Config;
 use control::paths::Daemon;
 
@@ -18,16 +18,37 @@ pub(crate) fn run(context: &Context, _: Args) -> Outcome {
     let ports: Vec<PortStatus> = context
         .ask_if_up(Daemon::Netd, "/v1/ports")
         .unwrap_or_else(|| configured(&config));
-    context
-        .out
-        .list(&["GUEST", "SPEC", "LISTENING", "PROBLEM"], &ports, |port| {
+    context.out.list(
+        &["GUEST", "SPEC", "LISTENING", "ANSWER", "PROBLEM"],
+        &ports,
+        |port| {
             vec![
                 port.guest.to_string(),
                 port.spec.to_string(),
                 comma_list(&port.listening),
+                answers(port),
                 or_dash(port.problems.join("; ")),
             ]
+        },
+    )
+}
+
+/// What the guest's ports say, each answer once.
+fn answers(port: &PortStatus) -> String {
+    let mut words: Vec<&str> = port
+        .leads
+        .iter()
+        .map(|lead| match lead.answers {
+            GuestAnswer::Serves => "serves",
+            GuestAnswer::Refuses => "refuses",
+            GuestAnswer::Silent => "silent",
+            GuestAnswer::Absent => "absent",
+            GuestAnswer::Unknown => "-",
         })
+        .collect();
+    words.sort_unstable();
+    words.dedup();
+    or_dash(words.join(", "))
 }
 
 /// The ports as they would be published.
@@ -37,6 +58,7 @@ pub(crate) fn configured(config: &Config) -> Vec<PortStatus> {
             guest: guest.name.clone(),
             spec: spec.clone(),
             listening: Vec::new(),
+            leads: Vec::new(),
             problems: Vec::new(),
         })
     });

@@ -14,16 +14,18 @@ use crate::output::comma_list;
 /// Have a port of the host lead to a guest, now and after a restart
 ///
 /// Without an address the port is on the guest's own 127.x.y.z, so that two
-/// guests may both have port 80, and on 127.0.0.1 where it is free.
+/// guests may both have port 80, and on localhost (127.0.0.1 and ::1) where it is
+/// free. The host takes connections while the guest's own port does.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  sharectl port publish dev 8080:80\n  sharectl port publish dev 127.0.0.1:5353:53/udp --temporary"
+    after_help = "Example:\n  sharectl port publish dev 8080:80\n  sharectl port publish dev 127.0.0.1:5353:53/udp --temporary\n  sharectl port publish dev unix:/run/user/1000/docker.sock:2375"
 )]
 pub(crate) struct Args {
     /// As in `sharectl guest ls`
     #[arg(value_name = "NAME")]
     guest: GuestName,
-    /// [ADDRESS:]HOST[:GUEST][/udp]; ranges such as 8000-8010 too
+    /// [ADDRESS:]HOST[:GUEST][/udp]; ranges such as 8000-8010 too; :GUEST for
+    /// any free port; unix:/PATH:GUEST
     spec: PortSpec,
     /// Do not write it to the configuration: it ends with netd
     #[arg(long)]

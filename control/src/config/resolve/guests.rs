@@ -9,7 +9,7 @@ use super::super::{DEFAULT_NETWORK, Guest, Network};
 use super::{egress, is_reserved, read, read_address};
 use crate::mac::{MacAddress, fnv1a};
 use crate::names::{GuestName, HostName, NetworkName};
-use crate::port::PortSpec;
+use crate::port::{HostSide, PortSpec};
 
 pub(super) fn guests(
     raw: &RawConfig,
@@ -132,17 +132,30 @@ impl Claims {
         (spec, bind): (&PortSpec, IpAddr),
     ) {
         let clash = self.ports.iter().find(|(other, theirs, _)| {
+            if let (HostSide::Unix(path), HostSide::Unix(other)) = (&spec.host, &other.host) {
+                return path == other;
+            }
+            let ports = (other.host_ports(), spec.host_ports());
+            let overlap = matches!(ports, (Some(a), Some(b)) if a.overlaps(b));
+            let everywhere = theirs.is_unspecified() || bind.is_unspecified();
             other.protocol == spec.protocol
-                && other.host.overlaps(spec.host)
-                && (*theirs == bind || theirs.is_unspecified() || bind.is_unspecified())
+                && overlap
+                && (*theirs == bind || (everywhere && theirs.is_ipv4() == bind.is_ipv4()))
         });
         if let Some((other, _, whose)) = clash {
+            let (what, hint) = match &spec.host {
+                HostSide::Ports { .. } => (
+                    "host port",
+                    "choose another host port, or another address in front of it",
+                ),
+                HostSide::Unix(_) => ("socket", "choose another path"),
+            };
             findings.add(
                 Some(offset),
                 format!(
-                    "{owner}: publish \"{spec}\" takes a host port that \"{other}\" of {whose} has"
+                    "{owner}: publish \"{spec}\" takes a {what} that \"{other}\" of {whose} has"
                 ),
-                "choose another host port, or another address in front of it",
+                hint,
             );
         }
         self.ports.push((spec.clone(), bind, owner.to_owned()));
@@ -292,7 +305,7 @@ fn published(
     let mut specs = Vec::new();
     for text in &raw.publish {
         if let Some(spec) = read::<PortSpec>(findings, owner, "publish", text) {
-            let bind = spec.bind.unwrap_or(IpAddr::V4(host_address));
+            let bind = spec.bind().unwrap_or(IpAddr::V4(host_address));
             claims.claim_port(findings, text.offset(), owner, (&spec, bind));
             specs.push(spec);
         }

@@ -7,6 +7,7 @@ mod hosts;
 mod ipv6;
 mod networks;
 mod paths;
+mod services;
 mod shares;
 
 use std::str::FromStr;

@@ -12,7 +12,7 @@ use super::super::{
     DEFAULT_DOMAIN, DEFAULT_LEASE_TIME, DEFAULT_NETWORK, LARGEST_MTU, Network, NetworkKind,
     Surroundings,
 };
-use super::{dhcp, egress, ipv6, read, read_address, read_word};
+use super::{dhcp, egress, ipv6, read, read_address, read_word, services};
 use crate::mac::fnv1a;
 use crate::names::{HostName, NetworkName};
 
@@ -207,6 +207,7 @@ fn network(
         ntp: dhcp::time_servers(&owner, raw, findings),
         routes: dhcp::routes(&owner, raw, subnet, findings),
         search: dhcp::search(&owner, raw, findings),
+        services: services::services(&raw.services, &owner, findings),
         listen,
         egress,
         name,

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::{End, Flows, send_alone};
 use crate::datapath::context::Context;
+use crate::engine::ends::Key;
 use crate::engine::services::LinkId;
 use crate::engine::tcp::Phase;
 use crate::io::host;
@@ -21,6 +22,21 @@ impl Flows {
             {
                 self.close(context, slot, End::ResetHost);
             }
+        }
+    }
+
+    /// A guest refuses by ICMP a connection that is about to begin (RFC 1122 section 4.2.3.9); one that stands
+    /// is not ended so.
+    pub(in crate::datapath) fn turned_away(&mut self, context: &mut Context, key: &Key) {
+        let Some(&slot) = self.index.get(key) else {
+            return;
+        };
+        let opening = self
+            .flow(slot)
+            .is_some_and(|flow| !flow.outbound && flow.machine.phase() == Phase::SynSent);
+        if opening {
+            context.turned_away.push(key.guest());
+            self.close(context, slot, End::ResetHost);
         }
     }
 

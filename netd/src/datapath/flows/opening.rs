@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use control::port::Protocol;
+use control::port::{Endpoint, Protocol};
 use rustix::event::epoll::EventFlags;
 use rustix::fd::OwnedFd;
 
@@ -47,6 +47,11 @@ impl Flows {
         let dialled = match target {
             Target::Gateway(port) => self.service(context, place, key, port),
             Target::HostLoopback(to) | Target::Remote(to) => host::dial(to),
+            Target::Offered(port) => match context.settings.services.get(&port) {
+                Some(Endpoint::Address(to)) => host::dial(*to),
+                Some(Endpoint::Unix(path)) => host::dial_unix(path),
+                None => Err(DialError::Refused),
+            },
         };
         let (socket, connected) = match dialled {
             Ok(pair) => pair,
