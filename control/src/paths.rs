@@ -144,6 +144,24 @@ impl Paths {
         self.guest(guest).join("link.sock")
     }
 
+    /// Where netd listens as the guest's network card (vhost-user).
+    #[must_use]
+    pub fn guest_vhost_socket(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("vhost.sock")
+    }
+
+    /// Where netd takes a frame a datagram (QEMU's `-netdev dgram`, vfkit, krunkit).
+    #[must_use]
+    pub fn guest_dgram_socket(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("dgram.sock")
+    }
+
+    /// Where QEMU takes netd's datagrams.
+    #[must_use]
+    pub fn guest_dgram_peer(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("dgram-vm.sock")
+    }
+
     /// Where sharefs listens for the guest's virtiofs device of a share.
     #[must_use]
     pub fn guest_share_socket(&self, guest: &GuestName, share: &ShareName) -> PathBuf {

@@ -38,6 +38,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     paths.config = std::path::absolute(&paths.config)
         .with_context(|| format!("cannot use {}", paths.config.display()))?;
     let config = Config::load(&paths.config)?;
+    guestmem::install().context("cannot guard guest memory")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -13,4 +13,4 @@ mod shares;
 mod sys;
 mod tree;
 
-pub use sys::bus_guard::install as guard_guest_memory;
+pub use guestmem::install as guard_guest_memory;

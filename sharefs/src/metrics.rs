@@ -3,7 +3,6 @@
 use control::metrics::{Kind, Page};
 
 use crate::shares::{DeviceNumbers, Shares};
-use crate::sys::bus_guard;
 
 /// What a number is, and where a device has it.
 type Family = (
@@ -103,7 +102,7 @@ pub(crate) fn page(shares: &Shares, events: u64) -> String {
         ),
         (
             (Counter, "lost_pages", "Pages a VMM took away."),
-            bus_guard::mended() as u64,
+            guestmem::mended() as u64,
         ),
     ] {
         page.add(family, &[], value);

@@ -1,11 +1,13 @@
 //! Virtual machine monitors and what each wants on its command line. Pure:
 //! nothing here starts a program or looks at the machine.
 
+pub(crate) mod others;
 pub(crate) mod qemu;
 
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use control::config::LinkChoice;
 use control::mac::MacAddress;
 
 /// The monitors whose command line we know.
@@ -13,6 +15,14 @@ use control::mac::MacAddress;
 pub(crate) enum Vmm {
     /// QEMU 7.2 or newer (`-netdev stream`).
     Qemu,
+    /// With shared memory; from its documentation.
+    CloudHypervisor,
+    /// From its documentation.
+    Crosvm,
+    /// On macOS; from its documentation.
+    Vfkit,
+    /// On macOS; from its documentation.
+    Krunkit,
 }
 
 /// The network card the guest sees.
@@ -33,8 +43,16 @@ pub(crate) struct Wiring {
     pub mac: MacAddress,
     /// The card to add.
     pub nic: Nic,
+    /// How frames travel.
+    pub link: LinkChoice,
     /// Where the monitor listens for netd.
     pub net_socket: PathBuf,
+    /// Where netd listens as a vhost-user device.
+    pub vhost_socket: PathBuf,
+    /// Where netd takes datagrams.
+    pub dgram_socket: PathBuf,
+    /// Where the monitor takes netd's.
+    pub dgram_peer: PathBuf,
     /// Largest packet in bytes, told to the guest's driver where the card can.
     pub host_mtu: Option<u16>,
     /// One device a share.

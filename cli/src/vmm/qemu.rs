@@ -13,6 +13,8 @@ use std::path::Path;
 
 use self::line::Given;
 pub(crate) use self::line::parse_memory;
+use control::config::LinkChoice;
+
 use super::{Nic, Wiring};
 
 /// Requests a virtqueue of a share holds; virtiofsd's and libvirt's value.
@@ -39,13 +41,15 @@ pub(crate) enum LineError {
     #[error("\"{0}\" is not a memory size as -m takes it")]
     MemorySize(String),
     #[error(
-        "shares need memory that can be shared, but memory backend \"{id}\" ({kind}) is private"
+        "vhost-user devices need memory that can be shared, but memory backend \"{id}\" ({kind}) is private"
     )]
     PrivateMemory { id: String, kind: String },
     #[error("memory backend \"{0}\" is named on the line but not defined by any -object")]
     UnknownBackend(String),
-    #[error("shares need memory that can be shared, which {0} does not give")]
+    #[error("vhost-user devices need memory that can be shared, which {0} does not give")]
     OldMemoryOption(&'static str),
+    #[error("a {0} card cannot be a vhost-user device")]
+    NotVirtio(&'static str),
     #[error("machine \"{machine}\" has no PCI bus for an {nic} card")]
     NoPci { machine: String, nic: &'static str },
 }
@@ -70,6 +74,7 @@ impl LineError {
                     .into()
             }
             Self::OldMemoryOption(_) => "give each -numa node a memdev= with share=on instead of mem=".into(),
+            Self::NotVirtio(_) => "use --nic virtio-net-pci, or --link stream".into(),
             Self::NoPci { .. } => "use --nic virtio-net-pci".into(),
         }
     }
@@ -86,17 +91,22 @@ pub(crate) fn edit(words: &[OsString], wiring: &Wiring) -> Result<Edited, LineEr
     let machine = Machine::of(words, &options);
     let mut ids = Ids::of(&options);
     let mut parts = Vec::new();
-    add_network(&options, wiring, &machine, &mut ids, &mut parts)?;
+    let link = link_of(&options, wiring, &machine)?;
+    let card = (&machine, link);
+    add_network(&options, wiring, card, &mut ids, &mut parts)?;
+    if link == LinkChoice::VhostUser || !wiring.shares.is_empty() {
+        share_memory(&options, &mut ids, &mut parts)?;
+    }
     let other_cards = options.iter().any(|option| match option.name.as_str() {
         "nic" | "net" => option.field("") != Some("none"),
-        "netdev" => !listens_at(option, &wiring.net_socket),
+        "netdev" => !is_ours(option, &options, wiring),
         _ => false,
     });
     if other_cards {
         notes
             .push("the line has a network card of its own; the guest gets ours besides".to_owned());
     }
-    add_shares(&options, wiring, &machine, &mut ids, &mut parts)?;
+    add_shares(&options, wiring, &machine, &mut ids, &mut parts);
     if options.iter().any(|option| option.name == "readconfig") {
         notes.push(
             "what -readconfig reads is not looked at; memory and ids must not be set there"
@@ -153,6 +163,8 @@ fn check_program(program: &OsString) -> Result<Vec<String>, LineError> {
 struct Machine {
     kind: String,
     virtio_suffix: &'static str,
+    /// The line says that the guest runs under KVM and nothing else.
+    kvm: bool,
 }
 
 impl Machine {
@@ -176,8 +188,26 @@ impl Machine {
                 .unwrap_or(if s390x { "s390-ccw-virtio" } else { "default" })
                 .to_owned(),
             virtio_suffix,
+            kvm: uses_kvm(words, options),
         }
     }
+}
+
+fn uses_kvm(words: &[OsString], options: &[Given]) -> bool {
+    let program = words.first().and_then(|word| Path::new(word).file_name());
+    let mut accelerators: Vec<&str> = Vec::new();
+    for option in options {
+        match option.name.as_str() {
+            "enable-kvm" => accelerators.push("kvm"),
+            "accel" => accelerators.extend(option.field_or_first("accel")),
+            "machine" | "M" => accelerators.extend(option.field("accel")),
+            _other => {}
+        }
+    }
+    if accelerators.is_empty() {
+        return program.is_some_and(|name| name == "kvm");
+    }
+    accelerators.iter().all(|name| *name == "kvm")
 }
 
 /// The ids that are taken.
@@ -210,16 +240,54 @@ fn listens_at(option: &Given, socket: &Path) -> bool {
             .is_some_and(|path| Path::new(path) == socket)
 }
 
+/// Whether a network back-end of the line leads to this guest's netd, in whichever way.
+fn is_ours(option: &Given, options: &[Given], wiring: &Wiring) -> bool {
+    let socket_of = |id: &str| {
+        let chardev = |other: &&Given| other.name == "chardev" && other.field("id") == Some(id);
+        options.iter().find(chardev)?.field("path")
+    };
+    let at = |path: Option<&str>, socket: &Path| path.is_some_and(|path| Path::new(path) == socket);
+    listens_at(option, &wiring.net_socket)
+        || at(option.field("remote.path"), &wiring.dgram_socket)
+        || at(
+            option.field("chardev").and_then(socket_of),
+            &wiring.vhost_socket,
+        )
+}
+
+/// `auto` costs no guest anything: memory that is shared anyway makes vhost-user free, else a stream asks for nothing.
+/// QEMU 7.2 crashes with vhost-user cards and MSI-X in software emulation: there only who asks for one gets one.
+fn link_of(options: &[Given], wiring: &Wiring, machine: &Machine) -> Result<LinkChoice, LineError> {
+    let virtio = wiring.nic == Nic::VirtioNetPci && machine.virtio_suffix == "pci";
+    match wiring.link {
+        LinkChoice::VhostUser => match wiring.nic {
+            Nic::VirtioNetPci => Ok(LinkChoice::VhostUser),
+            Nic::E1000 => Err(LineError::NotVirtio("e1000")),
+            Nic::E1000e => Err(LineError::NotVirtio("e1000e")),
+        },
+        LinkChoice::Auto if virtio && machine.kvm => {
+            let free = !wiring.shares.is_empty() || has_shared_memory(options) == Ok(true);
+            Ok(if free {
+                LinkChoice::VhostUser
+            } else {
+                LinkChoice::Stream
+            })
+        }
+        LinkChoice::Auto => Ok(LinkChoice::Stream),
+        LinkChoice::Stream | LinkChoice::Dgram => Ok(wiring.link),
+    }
+}
+
 fn add_network(
     options: &[Given],
     wiring: &Wiring,
-    machine: &Machine,
+    (machine, link): (&Machine, LinkChoice),
     ids: &mut Ids,
     parts: &mut Vec<OsString>,
 ) -> Result<(), LineError> {
     if options
         .iter()
-        .any(|option| listens_at(option, &wiring.net_socket))
+        .any(|option| is_ours(option, options, wiring))
     {
         return Ok(());
     }
@@ -241,23 +309,58 @@ fn add_network(
         }
     };
     let id = ids.take("sharectl-net");
-    push(
-        parts,
-        "-netdev",
-        &[
-            &format!("stream,id={id},server=on,addr.type=unix,addr.path="),
-            &path(&wiring.net_socket),
-        ],
-    );
+    match link {
+        LinkChoice::VhostUser => {
+            let chardev = ids.take("sharectl-link");
+            // The VMM connects again when netd was away.
+            push(
+                parts,
+                "-chardev",
+                &[
+                    &format!("socket,id={chardev},reconnect=1,path="),
+                    &path(&wiring.vhost_socket),
+                ],
+            );
+            let netdev = format!("vhost-user,id={id},chardev={chardev}");
+            push(parts, "-netdev", &[&netdev]);
+        }
+        LinkChoice::Dgram => push(
+            parts,
+            "-netdev",
+            &[
+                &format!("dgram,id={id},local.type=unix,local.path="),
+                &path(&wiring.dgram_peer),
+                &",remote.type=unix,remote.path=",
+                &path(&wiring.dgram_socket),
+            ],
+        ),
+        LinkChoice::Stream | LinkChoice::Auto => push(
+            parts,
+            "-netdev",
+            &[
+                &format!("stream,id={id},server=on,addr.type=unix,addr.path="),
+                &path(&wiring.net_socket),
+            ],
+        ),
+    }
     let mtu = match (wiring.nic, wiring.host_mtu) {
         (Nic::VirtioNetPci, Some(mtu)) => format!(",host_mtu={mtu}"),
         // The Intel cards have no way to tell their driver; DHCP does.
         (Nic::VirtioNetPci, None) | (Nic::E1000 | Nic::E1000e, _) => String::new(),
     };
+    // Without MSI-X, see `link_of`.
+    let vectors = if link == LinkChoice::VhostUser && !machine.kvm {
+        ",vectors=0"
+    } else {
+        ""
+    };
     push(
         parts,
         "-device",
-        &[&format!("{driver},netdev={id},mac={}{mtu}", wiring.mac)],
+        &[&format!(
+            "{driver},netdev={id},mac={}{mtu}{vectors}",
+            wiring.mac
+        )],
     );
     Ok(())
 }
@@ -268,22 +371,7 @@ fn add_shares(
     machine: &Machine,
     ids: &mut Ids,
     parts: &mut Vec<OsString>,
-) -> Result<(), LineError> {
-    if wiring.shares.is_empty() {
-        return Ok(());
-    }
-    if !has_shared_memory(options)? {
-        let id = ids.take("sharectl-mem");
-        let size = line::memory_text(line::memory(options)?);
-        push(
-            parts,
-            "-object",
-            &[&format!(
-                "memory-backend-memfd,id={id},share=on,size={size}"
-            )],
-        );
-        push(parts, "-machine", &[&format!("memory-backend={id}")]);
-    }
+) {
     for share in &wiring.shares {
         let there = |option: &Given| {
             option.name == "device"
@@ -311,10 +399,31 @@ fn add_shares(
             )],
         );
     }
+}
+
+/// Makes the guest's memory such that vhost-user devices can map it.
+fn share_memory(
+    options: &[Given],
+    ids: &mut Ids,
+    parts: &mut Vec<OsString>,
+) -> Result<(), LineError> {
+    if has_shared_memory(options)? {
+        return Ok(());
+    }
+    let id = ids.take("sharectl-mem");
+    let size = line::memory_text(line::memory(options)?);
+    push(
+        parts,
+        "-object",
+        &[&format!(
+            "memory-backend-memfd,id={id},share=on,size={size}"
+        )],
+    );
+    push(parts, "-machine", &[&format!("memory-backend={id}")]);
     Ok(())
 }
 
-/// Whether the guest's memory is already such that sharefs can map it.
+/// Whether the guest's memory is already such that a vhost-user device can map it.
 fn has_shared_memory(options: &[Given]) -> Result<bool, LineError> {
     let machine = options
         .iter()

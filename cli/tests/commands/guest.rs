@@ -150,7 +150,7 @@ fn args_are_printed_in_three_forms() {
         out: -machine memory-backend=sharectl-mem
         out: -chardev socket,id=sharectl-fs-d,path=$T/run/guest/dev/fs-d.sock
         out: -device vhost-user-fs-pci,chardev=sharectl-fs-d,tag=d,queue-size=1024
-        err: note: the shares' memory is sized for -m 2G; QEMU refuses another -m: say yours with --memory SIZE
+        err: note: the shared memory is sized for -m 2G; QEMU refuses another -m: say yours with --memory SIZE
     "#]]);
     place
         .run("guest args dev --nic e1000 --memory 1536 -q")

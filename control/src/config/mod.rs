@@ -188,6 +188,9 @@ pub struct Guest {
     pub address: Option<Ipv4Addr>,
     /// Its own 127.x.y.z on the host, where its ports are published.
     pub host_address: Ipv4Addr,
+    /// How its VM is wired.
+    #[serde(skip_serializing_if = "LinkChoice::is_auto")]
+    pub link: LinkChoice,
     /// Further names.
     pub names: Vec<HostName>,
     /// Ports of the host that lead to it.
@@ -196,6 +199,35 @@ pub struct Guest {
     pub egress: GuestEgress,
     /// How fast.
     pub rate_limit: RateLimit,
+}
+
+/// How frames travel between a VM and netd.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkChoice {
+    /// vhost-user where the VM's memory is shared anyway, else stream.
+    #[default]
+    Auto,
+    /// Frames over a stream socket.
+    Stream,
+    /// Queues in the VM's memory, which has to be shared.
+    VhostUser,
+    /// A frame a datagram.
+    Dgram,
+}
+
+impl LinkChoice {
+    /// What `link` may be.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("auto", Self::Auto),
+        ("stream", Self::Stream),
+        ("vhost-user", Self::VhostUser),
+        ("dgram", Self::Dgram),
+    ];
+
+    fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
 }
 
 /// A host folder that guests see.

@@ -183,6 +183,9 @@ pub(super) struct RawGuest {
     pub(super) address: Option<At<String>>,
     /// Its own address on the host's loopback, 127.x.y.z. Default: follows from its name.
     pub(super) host_address: Option<At<String>>,
+    /// How its VM is wired to netd: "auto", "stream", "vhost-user", "dgram". Default: auto.
+    #[schemars(with = "Option<super::LinkChoice>")]
+    pub(super) link: Option<At<String>>,
     /// Further names, for DNS and the hosts files.
     pub(super) names: Vec<At<String>>,
     /// Ports of the host that lead to this guest, in Docker's notation.

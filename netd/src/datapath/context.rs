@@ -29,6 +29,7 @@ use crate::engine::switch::Switch;
 use crate::engine::tcp::seq::Seq;
 use crate::io::link::Link;
 use crate::io::pool::Pool;
+use crate::io::vhost::Watch;
 
 /// What an epoll event is about; travels in the event's 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +97,7 @@ pub(super) struct Context {
     pub(super) counters: NetworkCounters,
     pub(super) services: Box<dyn GatewayServices + Send>,
     pub(super) now: Instant,
-    /// Streams with gathered frames.
+    /// Links with gathered frames, or guests to be told of frames.
     pub(super) dirty: Vec<LinkId>,
     /// Addresses that became known in this turn: flows may wait for them.
     pub(super) found: Vec<IpAddr>,
@@ -167,6 +168,14 @@ impl Context {
             epoll::EventData::new_u64(source.token()),
             flags,
         )
+    }
+
+    /// What a link without a descriptor is watched by.
+    pub(super) fn kicks(&self, id: LinkId) -> Watch<'_> {
+        Watch {
+            epoll: self.epoll.as_fd(),
+            token: Source::Link(id).token(),
+        }
     }
 
     pub(super) fn link(&mut self, id: LinkId) -> Option<&mut Link> {
@@ -474,7 +483,10 @@ impl Context {
                 };
                 let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | room;
                 let data = epoll::EventData::new_u64(Source::Link(id).token());
-                if epoll::modify(&self.epoll, link.descriptor(), data, flags).is_err() {
+                // Without a descriptor of its own the guest's kick tells.
+                if let Some(descriptor) = link.descriptor()
+                    && epoll::modify(&self.epoll, descriptor, data, flags).is_err()
+                {
                     gone.push(id);
                 }
             }

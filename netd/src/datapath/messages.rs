@@ -17,6 +17,7 @@ use crate::engine::counters::{LinkCounters, NetworkCounters};
 use crate::engine::services::{LeaseEvent, LinkId};
 use crate::engine::settings::NetworkSettings;
 use crate::io::publish::BoundSockets;
+use crate::io::vhost::{Order, OrderError, Session};
 
 /// How frames of one guest reach us.
 #[derive(Debug)]
@@ -30,6 +31,10 @@ pub enum LinkTransport {
         /// Opened with IFF_VNET_HDR: checksums and segmentation are left to whoever needs them.
         vnet_header: bool,
     },
+    /// A bound unix datagram socket, a frame each datagram (QEMU's `-netdev dgram`, vfkit).
+    Dgram(OwnedFd),
+    /// A vhost-user device: [`Command::Vhost`] says where the guest's queues are.
+    Vhost(Session),
 }
 
 /// A link to be attached.
@@ -75,6 +80,15 @@ pub enum Command {
         link: NewLink,
         /// Told when it is in use.
         reply: oneshot::Sender<Option<LinkId>>,
+    },
+    /// What a VMM wants of the device that a link is.
+    Vhost {
+        /// The link.
+        link: LinkId,
+        /// What to do.
+        order: Order,
+        /// Told when it is done.
+        reply: oneshot::Sender<Result<u16, OrderError>>,
     },
     /// Close a link and end its flows; [`Notice::LinkDown`] follows.
     DetachLink(LinkId),
@@ -220,7 +234,7 @@ pub struct LinkSnapshot {
     pub link: LinkId,
     /// Whose.
     pub guest: Option<GuestName>,
-    /// "stream" or "tap".
+    /// "stream", "tap", "dgram", "vhost-user".
     pub kind: &'static str,
     /// MACs learned on it.
     pub macs: Vec<MacAddress>,

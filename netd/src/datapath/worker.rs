@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventFlags};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::time::Timespec;
 
 use super::context::{Context, Source};
@@ -25,7 +25,8 @@ use crate::engine::services::LinkId;
 use crate::engine::settings::NetworkSettings;
 use crate::io::link::{Link, Port};
 use crate::io::stream::{Filled, Parsed, Stream};
-use crate::io::tap::{READ_BUFFER, Read, Tap};
+use crate::io::tap::{READ_BUFFER, Read};
+use crate::io::vhost::{Order, OrderError, Vhost, Watch};
 
 /// Events taken at once.
 const EVENTS: usize = 256;
@@ -58,6 +59,8 @@ pub(super) struct Worker {
     wake: Arc<OwnedFd>,
     tap_buffer: Vec<u8>,
     gather: Gather,
+    /// Links that had more than a turn's frames.
+    unfinished: Vec<LinkId>,
     trim_at: Option<Instant>,
     ended: bool,
 }
@@ -79,6 +82,7 @@ impl Worker {
             wake,
             tap_buffer: Vec::new(),
             gather: Gather::default(),
+            unfinished: Vec::new(),
             trim_at: None,
             ended: false,
         })
@@ -105,6 +109,9 @@ impl Worker {
             for event in &events {
                 let (flags, data) = (event.flags, event.data);
                 self.dispatch(Source::from_token(data.u64()), flags);
+            }
+            for id in std::mem::take(&mut self.unfinished) {
+                self.link_event(id, EventFlags::IN);
             }
             self.tables.published.found(&mut self.context);
             self.tables.flows.run_ready(&mut self.context);
@@ -144,7 +151,7 @@ impl Worker {
 
     /// How long to sleep: not at all with work left, for ever with none in sight.
     fn timeout(&self) -> Option<Timespec> {
-        if self.tables.flows.has_ready() {
+        if self.tables.flows.has_ready() || !self.unfinished.is_empty() {
             return Some(Timespec {
                 tv_sec: 0,
                 tv_nsec: 0,
@@ -240,6 +247,10 @@ impl Worker {
                 // Whoever asked may have gone; the link stands all the same.
                 reply.send(id).ok();
             }
+            Command::Vhost { link, order, reply } => {
+                // A VMM that is gone need not be answered.
+                reply.send(self.obey(link, order)).ok();
+            }
             Command::DetachLink(id) => self.detach(id, LinkEnd::Detached),
             Command::Publish { publish, reply } => {
                 let id = tables.published.add(context, publish);
@@ -284,7 +295,9 @@ impl Worker {
             }
         };
         let flags = EventFlags::IN | EventFlags::RDHUP;
-        if let Err(error) = context.watch(link.descriptor(), Source::Link(id), flags) {
+        if let Some(descriptor) = link.descriptor()
+            && let Err(error) = context.watch(descriptor, Source::Link(id), flags)
+        {
             tracing::warn!(%error, "cannot watch a link's descriptor");
             return None;
         }
@@ -302,9 +315,10 @@ impl Worker {
         let Self {
             context, tables, ..
         } = self;
-        let Some(Some(link)) = context.links.get_mut(id.0 as usize).map(Option::take) else {
+        let Some(Some(mut link)) = context.links.get_mut(id.0 as usize).map(Option::take) else {
             return;
         };
+        link.unwatch(context.kicks(id));
         tracing::info!(link = id.0, ?end, "link down");
         tables.flows.link_gone(context, id);
         tables.datagrams.link_gone(id);
@@ -405,12 +419,17 @@ impl Worker {
         }
         let state = match self.context.link(id) {
             Some(Link {
-                port: Port::Tap(_), ..
-            }) => self.read_tap(id),
+                port: Port::Tap(_) | Port::Dgram(_),
+                ..
+            }) => self.read_frames(id),
             Some(Link {
                 port: Port::Stream(_),
                 ..
             }) => self.read_stream(id),
+            Some(Link {
+                port: Port::Vhost(_),
+                ..
+            }) => self.read_vhost(id),
             None => Ok(()),
         };
         if let Err(end) = state {
@@ -418,48 +437,81 @@ impl Worker {
         }
     }
 
-    fn tap(&mut self, id: LinkId) -> Option<&mut Tap> {
-        match &mut self.context.link(id)?.port {
-            Port::Tap(tap) => Some(tap),
-            Port::Stream(_) => None,
-        }
-    }
-
     fn stream(&mut self, id: LinkId) -> Option<&mut Stream> {
         match &mut self.context.link(id)?.port {
             Port::Stream(stream) => Some(stream),
-            Port::Tap(_) => None,
+            Port::Tap(_) | Port::Dgram(_) | Port::Vhost(_) => None,
         }
     }
 
-    fn read_tap(&mut self, id: LinkId) -> LinkState {
+    fn vhost(&mut self, id: LinkId) -> Option<&mut Vhost> {
+        match &mut self.context.link(id)?.port {
+            Port::Vhost(vhost) => Some(vhost),
+            Port::Tap(_) | Port::Stream(_) | Port::Dgram(_) => None,
+        }
+    }
+
+    /// A VMM's order; what waited for the guest, or of it, may go on by it.
+    fn obey(&mut self, id: LinkId, order: Order) -> Result<u16, OrderError> {
+        let context = &mut self.context;
+        let watch = Watch {
+            epoll: context.epoll.as_fd(),
+            token: Source::Link(id).token(),
+        };
+        let link = context.links.get_mut(id.0 as usize);
+        let Some(Port::Vhost(vhost)) = link.and_then(Option::as_mut).map(|link| &mut link.port)
+        else {
+            return Err(OrderError::Ended);
+        };
+        let done = vhost.obey(order, watch);
+        // A kick that came before the ring could be used is not told again.
+        self.unfinished.push(id);
+        done
+    }
+
+    /// The guest may have offered buffers: those who wait for them try again.
+    fn room(&mut self, id: LinkId) {
+        if let Some(link) = self.context.link(id)
+            && link.full
+        {
+            let room = link.writable();
+            self.context.look_at(id);
+            if room {
+                self.tables.flows.link_ready(&mut self.context, id);
+            }
+        }
+    }
+
+    /// A kick: the guest has frames for us, or room for ours.
+    fn read_vhost(&mut self, id: LinkId) -> LinkState {
+        self.room(id);
+        if let Some(vhost) = self.vhost(id) {
+            vhost.begin_turn();
+        }
+        let state = self.read_frames(id);
+        if self.vhost(id).is_some_and(Vhost::end_turn) {
+            self.unfinished.push(id);
+        }
+        state
+    }
+
+    fn read_frames(&mut self, id: LinkId) -> LinkState {
         let mut buffer = std::mem::take(&mut self.tap_buffer);
         buffer.resize(TAP_BUFFER, 0);
         let mut state = Ok(());
         let mut start = 0;
         for _turn in 0..TAP_TURN {
-            let Some(tap) = self.tap(id) else { break };
-            match tap.read(&mut buffer[start..start + READ_BUFFER]) {
+            let Some(link) = self.context.link(id) else {
+                break;
+            };
+            match link.read(&mut buffer[start..start + READ_BUFFER]) {
                 Read::Empty => break,
                 Read::Frame(at, offload) => {
                     let (from, to) = (start + at.start, start + at.end);
                     self.frame(id, &buffer, from..to, &offload);
-                    // Gathered frames stay where they are until they are handed on.
-                    start = if self.gather.is_empty() {
-                        0
-                    } else {
-                        to.next_multiple_of(64)
-                    };
-                    if start + READ_BUFFER > buffer.len() {
-                        self.hand_on(&buffer);
-                        start = 0;
-                    }
+                    start = self.next_place(&buffer, to);
                 }
-                Read::Malformed => {
-                    if let Some(link) = self.context.link(id) {
-                        link.counters.malformed += 1;
-                    }
-                }
+                Read::Malformed => link.counters.malformed += 1,
                 Read::Gone(error) => {
                     state = Err(LinkEnd::Failed(error.to_string()));
                     break;
@@ -469,6 +521,19 @@ impl Worker {
         self.hand_on(&buffer);
         self.tap_buffer = buffer;
         state
+    }
+
+    /// Where the next frame goes: gathered frames stay where they are until they are handed on.
+    fn next_place(&mut self, buffer: &[u8], end: usize) -> usize {
+        if self.gather.is_empty() {
+            return 0;
+        }
+        let start = end.next_multiple_of(64);
+        if start + READ_BUFFER <= buffer.len() {
+            return start;
+        }
+        self.hand_on(buffer);
+        0
     }
 
     /// A frame at a place of a buffer: gathered with its neighbours if it continues their flow.

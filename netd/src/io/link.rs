@@ -1,17 +1,20 @@
 //! A link to one guest, whatever carries it. A link never blocks: a TCP frame that finds no room is told so
 //! (its bytes stay where they are), any other frame is dropped and counted.
 
-use std::io;
+use std::io::{self, IoSlice};
 
 use control::mac::MacAddress;
 use control::names::GuestName;
 use rustix::fd::BorrowedFd;
 
+use super::dgram::Dgram;
 use super::stream::Stream;
-use super::tap::Tap;
+use super::tap::{Read, Tap};
+use super::vhost::{Vhost, Watch};
 use crate::datapath::LinkTransport;
 use crate::engine::counters::LinkCounters;
-use crate::engine::offload::{Offload, complete};
+use crate::engine::ends::Addresses;
+use crate::engine::offload::{Offload, Segmentation, complete};
 use crate::engine::packet::{ETHERNET, IPV6, PROTOCOL_TCP, Path, write_ip};
 use crate::engine::tcp::segment::{LONGEST_HEADER, Outgoing, pseudo_sum};
 
@@ -112,6 +115,32 @@ impl TcpFrame<'_> {
         headers
     }
 
+    /// Headers of a frame that is finished by whoever gets it: checksum, and cutting if it is longer than a segment.
+    pub fn offloaded(&self, start: usize, end: usize) -> (Headers, Offload) {
+        let mut headers = self.headers(start, end);
+        let total = headers.end - headers.tcp + (end - start);
+        headers.set_checksum(pseudo_sum(&self.path, total).partial());
+        let large = end - start > self.mss;
+        let offload = Offload {
+            needs_checksum: true,
+            checksum_start: u16::try_from(headers.tcp).unwrap_or(0),
+            checksum_offset: 16,
+            segmentation: match self.path.addresses {
+                _ if !large => Segmentation::None,
+                Addresses::V4 { .. } => Segmentation::Tcp4,
+                Addresses::V6 { .. } => Segmentation::Tcp6,
+            },
+            segment_size: if large {
+                u16::try_from(self.mss).unwrap_or(0)
+            } else {
+                0
+            },
+            header_length: u16::try_from(headers.end).unwrap_or(0),
+            ..Offload::default()
+        };
+        (headers, offload)
+    }
+
     /// The slices that make up payload `start..end`.
     pub fn each_slice<'s>(&'s self, start: usize, end: usize, mut visit: impl FnMut(&'s [u8])) {
         let mut at = 0;
@@ -133,6 +162,10 @@ pub enum Port {
     Tap(Tap),
     /// QEMU's stream framing.
     Stream(Stream),
+    /// A frame a datagram.
+    Dgram(Dgram),
+    /// Queues in the guest's memory.
+    Vhost(Box<Vhost>),
 }
 
 /// One link.
@@ -177,6 +210,8 @@ impl Link {
                 descriptor,
                 vnet_header,
             } => Port::Tap(Tap::new(descriptor, vnet_header)?),
+            LinkTransport::Dgram(socket) => Port::Dgram(Dgram::new(socket)?),
+            LinkTransport::Vhost(session) => Port::Vhost(Box::new(Vhost::new(session))),
         };
         Ok(Self {
             port,
@@ -199,20 +234,46 @@ impl Link {
         match self.port {
             Port::Tap(_) => "tap",
             Port::Stream(_) => "stream",
+            Port::Dgram(_) => "dgram",
+            Port::Vhost(_) => "vhost-user",
         }
     }
 
-    /// For epoll.
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
+    /// For epoll; the rings of a guest have kicks instead, which come and go.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match &self.port {
-            Port::Tap(tap) => tap.descriptor(),
-            Port::Stream(stream) => stream.descriptor(),
+            Port::Tap(tap) => Some(tap.descriptor()),
+            Port::Stream(stream) => Some(stream.descriptor()),
+            Port::Dgram(dgram) => Some(dgram.descriptor()),
+            Port::Vhost(_) => None,
+        }
+    }
+
+    /// Takes what is not in [`Link::descriptor`] out of epoll.
+    pub fn unwatch(&mut self, watch: Watch<'_>) {
+        match &mut self.port {
+            Port::Vhost(vhost) => vhost.unwatch(watch),
+            // Closing them is enough.
+            Port::Tap(_) | Port::Stream(_) | Port::Dgram(_) => {}
+        }
+    }
+
+    /// Reads one frame into `buffer`; a stream has several in a read and its own way.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Read {
+        match &mut self.port {
+            Port::Tap(tap) => tap.read(buffer),
+            Port::Dgram(dgram) => dgram.read(buffer),
+            Port::Vhost(vhost) => vhost.read(buffer),
+            Port::Stream(_) => Read::Empty,
         }
     }
 
     /// Room again: sends what waited. False if there is still no room.
     pub fn writable(&mut self) -> bool {
         self.full = false;
+        if let Port::Dgram(dgram) = &mut self.port {
+            dgram.resume();
+        }
         self.flush();
         !self.full
     }
@@ -223,8 +284,9 @@ impl Link {
             return;
         }
         let sent = match &mut self.port {
-            Port::Tap(_) => Sent::Taken,
+            Port::Tap(_) | Port::Dgram(_) => Sent::Taken,
             Port::Stream(stream) => stream.flush(),
+            Port::Vhost(vhost) => vhost.flush(),
         };
         self.note(sent);
     }
@@ -239,8 +301,12 @@ impl Link {
 
     /// A frame that may be lost. `scratch` serves where work left on the frame has to be done first.
     pub fn send(&mut self, frame: &[u8], offload: &Offload, scratch: &mut Vec<u8>) {
-        let offloads = matches!(&self.port, Port::Tap(tap) if tap.takes_offload());
-        if offloads || offload.is_plain() {
+        let done_there = match &self.port {
+            Port::Tap(tap) => tap.takes_offload(),
+            Port::Stream(_) | Port::Dgram(_) => false,
+            Port::Vhost(vhost) => vhost.takes(offload),
+        };
+        if done_there || offload.is_plain() {
             self.send_plain(frame, offload);
         } else if !complete(frame, offload, scratch, |part| {
             self.send_plain(part, &Offload::default())
@@ -255,8 +321,10 @@ impl Link {
         } else {
             match &mut self.port {
                 Port::Tap(tap) if !self.full => tap.write(frame, offload),
-                Port::Tap(_) => Sent::Full,
+                Port::Dgram(dgram) if !self.full => dgram.write(&[IoSlice::new(frame)]),
+                Port::Tap(_) | Port::Dgram(_) => Sent::Full,
                 Port::Stream(stream) => stream.queue(frame),
+                Port::Vhost(vhost) => vhost.queue(frame, offload),
             }
         };
         if sent == Sent::Taken {
@@ -269,10 +337,12 @@ impl Link {
         self.sync();
     }
 
-    /// A stream's queue being full says nothing yet about its socket.
+    /// A queue of ours being full says nothing yet about the guest.
     fn sync(&mut self) {
-        if let Port::Stream(stream) = &self.port {
-            self.full = stream.is_full();
+        match &self.port {
+            Port::Tap(_) | Port::Dgram(_) => {}
+            Port::Stream(stream) => self.full = stream.is_full(),
+            Port::Vhost(vhost) => self.full = vhost.is_full(),
         }
     }
 
@@ -288,6 +358,8 @@ impl Link {
         let (taken, sent) = match &mut self.port {
             Port::Tap(tap) => tap.write_tcp(frame),
             Port::Stream(stream) => stream.write_tcp(frame),
+            Port::Dgram(dgram) => dgram.write_tcp(frame),
+            Port::Vhost(vhost) => vhost.write_tcp(frame),
         };
         self.note(sent);
         self.sync();

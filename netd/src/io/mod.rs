@@ -1,8 +1,10 @@
 //! The part of netd that touches descriptors: links to guests and sockets of the host.
 
+pub mod dgram;
 pub mod host;
 pub mod link;
 pub mod pool;
 pub mod publish;
 pub mod stream;
 pub mod tap;
+pub mod vhost;

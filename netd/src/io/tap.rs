@@ -8,9 +8,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use super::link::{FRAME_MAX, Sent, TcpFrame};
-use crate::engine::ends::Addresses;
-use crate::engine::offload::{Offload, Segmentation, VNET_HEADER};
-use crate::engine::tcp::segment::pseudo_sum;
+use crate::engine::offload::{Offload, VNET_HEADER};
 
 /// Payload slices of one frame.
 const SLICES: usize = 16;
@@ -130,27 +128,7 @@ impl Tap {
             let headers = frame.sealed(start, end);
             return self.write_parts(&[], &headers, frame, start..end);
         }
-        let mut headers = frame.headers(start, end);
-        let total = headers.end - headers.tcp + (end - start);
-        headers.set_checksum(pseudo_sum(&frame.path, total).partial());
-        let large = end - start > frame.mss;
-        let offload = Offload {
-            needs_checksum: true,
-            checksum_start: u16::try_from(headers.tcp).unwrap_or(0),
-            checksum_offset: 16,
-            segmentation: match frame.path.addresses {
-                _ if !large => Segmentation::None,
-                Addresses::V4 { .. } => Segmentation::Tcp4,
-                Addresses::V6 { .. } => Segmentation::Tcp6,
-            },
-            segment_size: if large {
-                u16::try_from(frame.mss).unwrap_or(0)
-            } else {
-                0
-            },
-            header_length: u16::try_from(headers.end).unwrap_or(0),
-            ..Offload::default()
-        };
+        let (headers, offload) = frame.offloaded(start, end);
         self.write_parts(&offload.emit(), &headers, frame, start..end)
     }
 

@@ -8,18 +8,23 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use control::config::LARGEST_MTU;
 use control::mac::MacAddress;
 use control::names::GuestName;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
-use crate::datapath::LinkTransport;
+use crate::datapath::{Command, LinkTransport};
+use crate::io::vhost::Session;
 use crate::services::inotify::FolderWatch;
 use crate::services::network::RunningNetwork;
+use crate::services::vhost::{self, Card};
 
 /// After a refusal, doubling.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -128,22 +133,48 @@ pub fn listen_unix(
     guest: Option<LinkGuest>,
     path: &Path,
 ) -> io::Result<impl Future<Output = ()> + Send + use<>> {
+    listen(path, move |stream| {
+        let (network, guest) = (Arc::clone(&network), guest.clone());
+        async move { attach_unix(&network, stream, guest).await }
+    })
+}
+
+/// Takes VMMs that want the guest's network card as a vhost-user device, for ever.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub fn listen_vhost(
+    network: Arc<RunningNetwork>,
+    guest: LinkGuest,
+    path: &Path,
+) -> io::Result<impl Future<Output = ()> + Send + use<>> {
+    listen(path, move |stream| {
+        let (network, guest) = (Arc::clone(&network), guest.clone());
+        async move { attach_vhost(&network, stream, guest).await }
+    })
+}
+
+/// Serves each connection to a unix socket by `attach`, which returns when the link has ended.
+fn listen<F, A>(path: &Path, attach: F) -> io::Result<impl Future<Output = ()> + Send + use<F, A>>
+where
+    F: Fn(UnixStream) -> A + Send + 'static,
+    A: Future<Output = Result<(), String>> + Send + 'static,
+{
     if let Some(folder) = path.parent() {
         control::paths::make_private_folder(folder)?;
     }
     let listener = control::server::bind(path)?;
     let file = SocketFile(path.to_owned());
     Ok(async move {
-        accept_unix(network, guest, listener).await;
+        accept_unix(listener, attach).await;
         drop(file);
     })
 }
 
-async fn accept_unix(
-    network: Arc<RunningNetwork>,
-    guest: Option<LinkGuest>,
-    listener: UnixListener,
-) {
+async fn accept_unix<A>(listener: UnixListener, attach: impl Fn(UnixStream) -> A)
+where
+    A: Future<Output = Result<(), String>> + Send + 'static,
+{
     let places = Arc::new(Semaphore::new(MOST_LINKS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -151,9 +182,9 @@ async fn accept_unix(
         };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (network, guest) = (Arc::clone(&network), guest.clone());
+                let link = attach(stream);
                 tokio::spawn(async move {
-                    if let Err(error) = attach_unix(&network, stream, guest).await {
+                    if let Err(error) = link.await {
                         tracing::warn!(%error, "a VMM's connection is of no use");
                     }
                     drop(place);
@@ -214,6 +245,99 @@ async fn attach_unix(
 ) -> Result<(), String> {
     let stream = stream.into_std().map_err(|error| error.to_string())?;
     attach(network, stream.into(), "stream", guest).await
+}
+
+/// Takes a VMM that sends a frame a datagram, for ever: the link begins with the first and ends when nobody takes ours.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub fn listen_dgram(
+    network: Arc<RunningNetwork>,
+    guest: LinkGuest,
+    path: &Path,
+) -> io::Result<impl Future<Output = ()> + Send + use<>> {
+    if let Some(folder) = path.parent() {
+        control::paths::make_private_folder(folder)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let socket = UnixDatagram::bind(path)?;
+    socket.set_nonblocking(true)?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
+    let file = SocketFile(path.to_owned());
+    Ok(async move {
+        while let Err(error) = take_datagrams(&network, &socket, &guest).await {
+            tracing::warn!(guest = %guest.0, error, "a VMM's datagrams are of no use");
+            tokio::time::sleep(LONGEST_PAUSE).await;
+        }
+        drop(file);
+    })
+}
+
+/// Returns when the network has ended.
+async fn take_datagrams(
+    network: &RunningNetwork,
+    socket: &UnixDatagram,
+    guest: &LinkGuest,
+) -> Result<(), String> {
+    loop {
+        // Watched only between links: while there is one its datagrams wake the packet thread alone.
+        let another = || socket.try_clone().map(OwnedFd::from);
+        let waiting = another().and_then(crate::sys::watched);
+        let waiting = waiting.map_err(|error| error.to_string())?;
+        waiting
+            .readable()
+            .await
+            .map_err(|error| error.to_string())?
+            .retain_ready();
+        drop(waiting);
+        let transport = LinkTransport::Dgram(another().map_err(|error| error.to_string())?);
+        let (_, end) = network
+            .attach(transport, "dgram", Some(guest.clone()))
+            .await
+            .map_err(|failure| failure.message)?;
+        if end.await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// The VMM's messages are read by a thread of their own, see [`vhost`].
+async fn attach_vhost(
+    network: &Arc<RunningNetwork>,
+    stream: UnixStream,
+    guest: LinkGuest,
+) -> Result<(), String> {
+    let socket = stream.into_std().and_then(|stream| {
+        stream.set_nonblocking(false)?;
+        Ok((stream.try_clone()?, stream))
+    });
+    let (ours, theirs) = socket.map_err(|error| error.to_string())?;
+    let card = Card {
+        mac: guest.1,
+        mtu: network.config().mtu.unwrap_or(LARGEST_MTU),
+    };
+    let transport = LinkTransport::Vhost(Session(ours));
+    let (link, end) = network
+        .attach(transport, "vhost-user", Some(guest))
+        .await
+        .map_err(|failure| failure.message)?;
+    let (giver, ender) = (Arc::clone(network), Arc::clone(network));
+    std::thread::Builder::new()
+        .name("vhost-user".to_owned())
+        .spawn(move || {
+            let give = Box::new(move |command| giver.command(command).is_ok());
+            if let Some(error) = vhost::serve(theirs, link, card, give) {
+                tracing::warn!(link = link.0, error, "the VMM's session is ended");
+            }
+            ender.command(Command::DetachLink(link)).ok();
+        })
+        .map_err(|error| error.to_string())?;
+    // An error means that the network has ended, and the link with it.
+    end.await.ok();
+    Ok(())
 }
 
 /// Returns when the link has ended.

@@ -5,6 +5,7 @@
 pub mod api;
 pub mod clashes;
 pub mod dns_tcp;
+mod doors;
 pub mod gateway;
 mod gvproxy;
 pub mod handover;
@@ -18,3 +19,4 @@ pub mod ports;
 pub mod resolv_conf;
 pub mod resolver;
 pub mod state;
+pub mod vhost;

@@ -12,7 +12,6 @@ use control::api::{Changes, LinkAnswer, LinkHandover, LinkPlugged, PortStatus};
 use control::config::{Config, Guest, LARGEST_MTU};
 use control::events::{EventBody, EventLog, timestamp_now};
 use control::failure::Failure;
-use control::mac::MacAddress;
 use control::names::{GuestName, NetworkName};
 use control::paths::Paths;
 use control::port::PortSpec;
@@ -21,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::datapath::LinkTransport;
 use crate::services::clashes::Clashes;
-use crate::services::links;
+use crate::services::doors::{Door, Task};
 use crate::services::network::{Moved, RunningNetwork, lock};
 use crate::services::ports::{Origin, PortTable};
 
@@ -30,48 +29,6 @@ const MOVED_QUEUE: usize = 256;
 
 /// A fault that comes back at once must not fill the log.
 const HEAL_PAUSE: Duration = Duration::from_secs(1);
-
-/// A way in for links, with all that it depends on: when one of these differs it is another way in.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Door {
-    Dial {
-        network: NetworkName,
-        run: u64,
-        guest: GuestName,
-        mac: MacAddress,
-    },
-    Guest {
-        network: NetworkName,
-        run: u64,
-        guest: GuestName,
-        mac: MacAddress,
-    },
-    Network {
-        network: NetworkName,
-        run: u64,
-    },
-    Tcp {
-        network: NetworkName,
-        run: u64,
-        address: SocketAddr,
-    },
-}
-
-/// A task that ends with its owner.
-#[derive(Debug)]
-struct Task(JoinHandle<()>);
-
-impl Task {
-    fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(tokio::spawn(work))
-    }
-
-    /// Ends it and waits until it has let go of everything.
-    async fn stop(self) {
-        self.0.abort();
-        self.0.await.ok();
-    }
-}
 
 #[derive(Debug)]
 struct Slot {
@@ -285,6 +242,8 @@ impl State {
         let kind = match &transport {
             LinkTransport::Tap { .. } => "tap",
             LinkTransport::Stream(_) => "stream",
+            LinkTransport::Dgram(_) => "dgram",
+            LinkTransport::Vhost(_) => "vhost-user",
         };
         let owner = Some((guest.name.clone(), guest.mac));
         let (link, _) = running.attach(transport, kind, owner).await?;
@@ -384,7 +343,7 @@ impl State {
             let closed: Vec<Door> = running
                 .doors
                 .keys()
-                .filter(|door| door.run() == slot.run)
+                .filter(|door| door.run == slot.run)
                 .cloned()
                 .collect();
             for door in closed {
@@ -499,33 +458,7 @@ impl State {
     async fn open_doors(&self, config: &Config, running: &mut Running, changes: &mut Changes) {
         let mut wanted = BTreeSet::new();
         for (name, slot) in lock(&self.networks).iter() {
-            let (network, run) = (name.clone(), slot.run);
-            wanted.insert(Door::Network {
-                network: network.clone(),
-                run,
-            });
-            if let Some(address) = config.networks.get(name).and_then(|network| network.listen) {
-                wanted.insert(Door::Tcp {
-                    network: network.clone(),
-                    run,
-                    address,
-                });
-            }
-            for guest in config.guests_on(name) {
-                let (guest, mac) = (guest.name.clone(), guest.mac);
-                wanted.insert(Door::Dial {
-                    network: network.clone(),
-                    run,
-                    guest: guest.clone(),
-                    mac,
-                });
-                wanted.insert(Door::Guest {
-                    network: network.clone(),
-                    run,
-                    guest,
-                    mac,
-                });
-            }
+            wanted.extend(Door::wanted(config, name, slot.run));
         }
         let closed: Vec<Door> = running
             .doors
@@ -542,50 +475,17 @@ impl State {
             if running.doors.contains_key(&door) {
                 continue;
             }
-            match self.open(&door).await {
+            let opened = match self.network(&door.network) {
+                Ok(network) => door.open(network, &self.paths, &self.folder_changes).await,
+                Err(failure) => Err(failure.message),
+            };
+            match opened {
                 Ok(task) => {
                     running.doors.insert(door, task);
                 }
                 Err(problem) => {
                     tracing::warn!("{problem}");
                     changes.problems.push(problem);
-                }
-            }
-        }
-    }
-
-    async fn open(&self, door: &Door) -> Result<Task, String> {
-        let network = self
-            .network(door.network())
-            .map_err(|failure| failure.message)?;
-        let listen = |guest, path: PathBuf| {
-            links::listen_unix(Arc::clone(&network), guest, &path)
-                .map(Task::spawn)
-                .map_err(|error| format!("cannot listen on {}: {error}", path.display()))
-        };
-        match door {
-            Door::Dial { guest, mac, .. } => {
-                let path = self.paths.guest_net_socket(guest);
-                let owner = (guest.clone(), *mac);
-                Ok(Task::spawn(links::dial(
-                    network,
-                    owner,
-                    path,
-                    self.folder_changes.clone(),
-                )))
-            }
-            Door::Guest { guest, mac, .. } => listen(
-                Some((guest.clone(), *mac)),
-                self.paths.guest_link_socket(guest),
-            ),
-            Door::Network { network: name, .. } => listen(None, self.paths.network_socket(name)),
-            Door::Tcp { address, .. } => {
-                match links::listen_tcp(Arc::clone(&network), *address).await {
-                    Ok(work) => Ok(Task::spawn(work)),
-                    Err(error) => Err(format!(
-                        "network {} cannot listen on {address}: {error}",
-                        network.name()
-                    )),
                 }
             }
         }
@@ -684,26 +584,6 @@ impl State {
         let slots = std::mem::take(&mut *lock(&self.networks));
         for slot in slots.into_values() {
             slot.network.stop().await;
-        }
-    }
-}
-
-impl Door {
-    fn run(&self) -> u64 {
-        match self {
-            Self::Dial { run, .. }
-            | Self::Guest { run, .. }
-            | Self::Network { run, .. }
-            | Self::Tcp { run, .. } => *run,
-        }
-    }
-
-    fn network(&self) -> &NetworkName {
-        match self {
-            Self::Dial { network, .. }
-            | Self::Guest { network, .. }
-            | Self::Network { network, .. }
-            | Self::Tcp { network, .. } => network,
         }
     }
 }

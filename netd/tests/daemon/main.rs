@@ -14,3 +14,5 @@ mod fake_guest;
 mod guests;
 mod links;
 mod upstream;
+mod vhost;
+mod vhost_frontend;

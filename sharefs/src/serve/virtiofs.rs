@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use guestmem::Guarded;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::{VhostUserBackend, VringMutex, VringState, VringT};
@@ -32,7 +33,6 @@ use vmm_sys_util::event::{
 use super::chain::{BadChain, Lists};
 use crate::fuse::session::{Outcome, Scratch, Serve};
 use crate::sys;
-use crate::sys::bus_guard::{self, Guarded};
 
 /// Queues a VMM may use for requests; Linux before 6.11 uses one, whatever it is offered.
 const REQUEST_QUEUES: usize = 4;
@@ -345,7 +345,7 @@ impl VhostUserBackend for Device {
         }
         for region in regions.iter() {
             let length = usize::try_from(region.len()).map_err(io::Error::other)?;
-            let guard = bus_guard::guard(region.as_ptr(), length);
+            let guard = guestmem::guard(region.as_ptr(), length);
             guarded.push(guard.ok_or_else(|| io::Error::other("too many memory regions"))?);
         }
         *unpoisoned(&self.guarded) = guarded;

@@ -1,9 +1,8 @@
 //! The few things that no safe crate offers: memory shared with a guest as scatter lists, locks of
-//! one open file description, and a process that outlives a guest memory file cut short.
+//! one open file description.
 //!
 //! Everything unsafe of this crate is here. It decides nothing: callers have checked lengths,
-//! and errors go back as they came. Read first: preadv(2), fcntl(2) "Open file description locks",
-//! sigaction(2).
+//! and errors go back as they came. Read first: preadv(2), fcntl(2) "Open file description locks".
 #![allow(unsafe_code, reason = "the one file of this crate where it is allowed")]
 
 use std::marker::PhantomData;
@@ -11,8 +10,6 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 use vm_memory::VolatileSlice;
-
-pub(crate) mod bus_guard;
 
 /// Bytes that a guest gave us to read; it may change them while we look.
 #[repr(transparent)]

@@ -1,4 +1,4 @@
-//! Which crate may use which: all may use `control`, no daemon uses another, the harness and xtask
+//! Which crate may use which: all may use `control`, devices `guestmem`, no daemon uses another, the harness and xtask
 //! use no daemon (they drive the real programs).
 
 use std::process::Command;
@@ -12,8 +12,9 @@ use super::Finding;
 /// Each crate of ours and those of ours that it may depend on.
 const ARROWS: &[(&str, &[&str])] = &[
     ("control", &[]),
-    ("netd", &["control"]),
-    ("sharefs", &["control"]),
+    ("guestmem", &[]),
+    ("netd", &["control", "guestmem"]),
+    ("sharefs", &["control", "guestmem"]),
     ("hostsync", &["control"]),
     ("cli", &["control"]),
     ("tests", &["control"]),

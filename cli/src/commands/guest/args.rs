@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use control::config::LinkChoice;
 use control::names::GuestName;
 
 use super::wiring;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
-use crate::vmm::{Nic, Vmm, qemu};
+use crate::vmm::{Nic, Vmm, Wiring, others, qemu};
 
 /// The size of memory that is assumed where none is said.
 const ASSUMED_MEMORY: &str = "2G";
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// The network card the guest sees
     #[arg(long, value_enum, default_value_t = Nic::VirtioNetPci)]
     nic: Nic,
+    /// How frames travel to netd: auto, stream, vhost-user, dgram; instead of what the configuration says
+    #[arg(long, value_parser = wiring::link_choice)]
+    link: Option<LinkChoice>,
     /// The guest's memory as in your -m, for the memory that shares use
     #[arg(long, value_name = "SIZE", value_parser = memory_size)]
     memory: Option<u64>,
@@ -43,6 +47,26 @@ pub(crate) struct Args {
     json: bool,
 }
 
+fn for_qemu(
+    context: &Context,
+    wiring: &Wiring,
+    memory: Option<u64>,
+) -> Result<Vec<OsString>, CliError> {
+    let bad = |error: qemu::LineError| CliError::usage(error.to_string(), error.hint());
+    let memory = match memory {
+        Some(memory) => memory,
+        None => {
+            if !wiring.shares.is_empty() || wiring.link == LinkChoice::VhostUser {
+                context.out.note(&format!(
+                    "the shared memory is sized for -m {ASSUMED_MEMORY}; QEMU refuses another -m: say yours with --memory SIZE"
+                ));
+            }
+            qemu::parse_memory(ASSUMED_MEMORY).map_err(bad)?
+        }
+    };
+    qemu::parts(wiring, memory).map_err(bad)
+}
+
 fn memory_size(text: &str) -> Result<u64, String> {
     qemu::parse_memory(text).map_err(|error| format!("{error}; {}", error.hint()))
 }
@@ -50,21 +74,16 @@ fn memory_size(text: &str) -> Result<u64, String> {
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let config = context.config()?;
     let guest = context.guest(&config, &args.guest)?;
-    let wiring = wiring::of(context, &config, guest, args.nic);
-    let bad = |error: qemu::LineError| CliError::usage(error.to_string(), error.hint());
-    let memory = match args.memory {
-        Some(memory) => memory,
-        None => {
-            if !wiring.shares.is_empty() {
-                context.out.note(&format!(
-                    "the shares' memory is sized for -m {ASSUMED_MEMORY}; QEMU refuses another -m: say yours with --memory SIZE"
-                ));
-            }
-            qemu::parse_memory(ASSUMED_MEMORY).map_err(bad)?
-        }
-    };
+    let wiring = wiring::of(context, &config, guest, (args.nic, args.link));
     let words = match args.vmm {
-        Vmm::Qemu => qemu::parts(&wiring, memory).map_err(bad)?,
+        Vmm::Qemu => for_qemu(context, &wiring, args.memory)?,
+        Vmm::CloudHypervisor | Vmm::Crosvm | Vmm::Vfkit | Vmm::Krunkit => {
+            let added = others::parts(args.vmm, &wiring, args.memory);
+            for note in &added.notes {
+                context.out.note(note);
+            }
+            added.words
+        }
     };
     if args.json || context.out.is_json() {
         let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use control::api::{GuestStatus, ShareStatus};
+use control::config::LinkChoice;
 use control::names::GuestName;
 use control::paths::{Daemon, make_private_folder};
 
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// The network card the guest sees
     #[arg(long, value_enum, default_value_t = Nic::VirtioNetPci)]
     nic: Nic,
+    /// How frames travel to netd: auto, stream, vhost-user, dgram; instead of what the configuration says
+    #[arg(long, value_parser = wiring::link_choice)]
+    link: Option<LinkChoice>,
     /// The VM's own command line
     #[arg(last = true, required = true, value_name = "COMMAND")]
     line: Vec<OsString>,
@@ -40,7 +44,7 @@ pub(crate) struct Args {
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let config = context.config()?;
     let guest = context.guest(&config, &args.guest)?;
-    let wiring = wiring::of(context, &config, guest, args.nic);
+    let wiring = wiring::of(context, &config, guest, (args.nic, args.link));
     let edited = qemu::edit(&args.line, &wiring).map_err(|error| {
         CliError::usage(format!("cannot add to the line: {error}"), error.hint())
     })?;

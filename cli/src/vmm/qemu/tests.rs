@@ -11,7 +11,11 @@ fn wiring(shares: &[&str]) -> Wiring {
     Wiring {
         mac: "52:54:00:12:34:56".parse().unwrap(),
         nic: Nic::VirtioNetPci,
+        link: LinkChoice::Auto,
         net_socket: "/run/s/guest/dev/net.sock".into(),
+        vhost_socket: "/run/s/guest/dev/vhost.sock".into(),
+        dgram_socket: "/run/s/guest/dev/dgram.sock".into(),
+        dgram_peer: "/run/s/guest/dev/dgram-vm.sock".into(),
         host_mtu: None,
         shares: shares
             .iter()
@@ -142,17 +146,17 @@ fn memory_that_cannot_be_shared_is_refused_with_a_way_out() {
         text.push_str(&format!("{error}\n  hint: {}\n", error.hint()));
     }
     expect![[r#"
-        shares need memory that can be shared, but memory backend "mem" (memory-backend-ram) is private
+        vhost-user devices need memory that can be shared, but memory backend "mem" (memory-backend-ram) is private
           hint: make it -object memory-backend-memfd,id=mem,share=on,size=…
-        shares need memory that can be shared, but memory backend "mem" (memory-backend-file) is private
+        vhost-user devices need memory that can be shared, but memory backend "mem" (memory-backend-file) is private
           hint: add share=on to the -object with id=mem
-        shares need memory that can be shared, but memory backend "mem" (memory-backend-memfd) is private
+        vhost-user devices need memory that can be shared, but memory backend "mem" (memory-backend-memfd) is private
           hint: add share=on to the -object with id=mem
         memory backend "nowhere" is named on the line but not defined by any -object
           hint: add -object memory-backend-memfd,id=nowhere,share=on,size=…
-        shares need memory that can be shared, which -mem-path does not give
+        vhost-user devices need memory that can be shared, which -mem-path does not give
           hint: replace -mem-path FILE by -object memory-backend-file,id=mem,mem-path=FILE,share=on,size=… and -machine memory-backend=mem
-        shares need memory that can be shared, which -numa node,mem= does not give
+        vhost-user devices need memory that can be shared, which -numa node,mem= does not give
           hint: give each -numa node a memdev= with share=on instead of mem=
     "#]]
     .assert_eq(&text);
@@ -270,5 +274,66 @@ fn monitors_we_do_not_know_are_refused_and_wrappers_named() {
         added("sudo qemu-system-x86_64", &wiring(&[]))
             .unwrap()
             .contains("note: sudo is taken for a wrapper")
+    );
+}
+
+#[test]
+fn vhost_user_is_for_memory_that_is_shared_anyway_or_for_who_asks() {
+    let mut wiring = wiring(&["d"]);
+    check(
+        "qemu-system-x86_64 -accel kvm -m 1G",
+        &wiring,
+        expect![[r#"
+            -chardev socket,id=sharectl-link,reconnect=1,path=/run/s/guest/dev/vhost.sock
+            -netdev vhost-user,id=sharectl-net,chardev=sharectl-link
+            -device virtio-net-pci,netdev=sharectl-net,mac=52:54:00:12:34:56
+            -object memory-backend-memfd,id=sharectl-mem,share=on,size=1G
+            -machine memory-backend=sharectl-mem
+            -chardev socket,id=sharectl-fs-d,path=/run/s/guest/dev/fs-d.sock
+            -device vhost-user-fs-pci,chardev=sharectl-fs-d,tag=d,queue-size=1024
+        "#]],
+    );
+    wiring.shares.clear();
+    check(
+        "qemu-system-x86_64 -enable-kvm -object memory-backend-memfd,id=m,size=1G -machine q35,memory-backend=m",
+        &wiring,
+        expect![[r#"
+            -chardev socket,id=sharectl-link,reconnect=1,path=/run/s/guest/dev/vhost.sock
+            -netdev vhost-user,id=sharectl-net,chardev=sharectl-link
+            -device virtio-net-pci,netdev=sharectl-net,mac=52:54:00:12:34:56
+        "#]],
+    );
+    for line in [
+        "qemu-system-x86_64 -accel kvm",
+        "qemu-system-x86_64 -accel kvm -accel tcg",
+    ] {
+        let text = added(line, &wiring).unwrap();
+        assert!(text.starts_with("-netdev stream"), "{text}");
+    }
+    wiring.link = LinkChoice::VhostUser;
+    check(
+        "qemu-system-x86_64",
+        &wiring,
+        expect![[r#"
+        -chardev socket,id=sharectl-link,reconnect=1,path=/run/s/guest/dev/vhost.sock
+        -netdev vhost-user,id=sharectl-net,chardev=sharectl-link
+        -device virtio-net-pci,netdev=sharectl-net,mac=52:54:00:12:34:56,vectors=0
+        -object memory-backend-memfd,id=sharectl-mem,share=on,size=128M
+        -machine memory-backend=sharectl-mem
+    "#]],
+    );
+    wiring.nic = Nic::E1000;
+    assert_eq!(
+        added("qemu-system-x86_64", &wiring),
+        Err(LineError::NotVirtio("e1000"))
+    );
+    wiring.link = LinkChoice::Dgram;
+    check(
+        "qemu-system-x86_64",
+        &wiring,
+        expect![[r#"
+        -netdev dgram,id=sharectl-net,local.type=unix,local.path=/run/s/guest/dev/dgram-vm.sock,remote.type=unix,remote.path=/run/s/guest/dev/dgram.sock
+        -device e1000,netdev=sharectl-net,mac=52:54:00:12:34:56
+    "#]],
     );
 }

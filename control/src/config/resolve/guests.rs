@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::super::problem::Findings;
 use super::super::raw::{At, RawConfig, RawGuest};
-use super::super::{DEFAULT_NETWORK, Guest, Network};
+use super::super::{DEFAULT_NETWORK, Guest, LinkChoice, Network};
 use super::{egress, is_reserved, read, read_address};
 use crate::mac::{MacAddress, fnv1a};
 use crate::names::{GuestName, HostName, NetworkName};
@@ -85,9 +85,13 @@ pub(super) fn guests(
             claims.claim(findings, text.offset(), &owner, format!("the name {name}"));
         }
         let publish = published(raw, &owner, host_address, &mut claims, findings);
+        let link = raw.link.as_ref().map_or_else(LinkChoice::default, |text| {
+            link_choice(text, &owner, findings)
+        });
         guests.insert(
             name.clone(),
             Guest {
+                link,
                 network: network.name.clone(),
                 mac,
                 address,
@@ -101,6 +105,25 @@ pub(super) fn guests(
         );
     }
     guests
+}
+
+fn link_choice(text: &At<String>, owner: &str, findings: &mut Findings<'_>) -> LinkChoice {
+    let known = LinkChoice::ALL
+        .iter()
+        .find(|(word, _)| word == text.value());
+    if let Some((_, choice)) = known {
+        return *choice;
+    }
+    let words = LinkChoice::ALL.map(|(word, _)| format!("\"{word}\""));
+    findings.add(
+        Some(text.offset()),
+        format!(
+            "{owner}: link \"{}\" is not known",
+            text.value().escape_debug()
+        ),
+        format!("one of {}", words.join(", ")),
+    );
+    LinkChoice::default()
 }
 
 /// What only one guest may have, and who has it.

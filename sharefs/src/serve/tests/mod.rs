@@ -13,7 +13,6 @@ use super::door::Door;
 use crate::fuse::cache::Cache;
 use crate::fuse::counters::Counters;
 use crate::fuse::session::Session;
-use crate::sys::bus_guard;
 use crate::tree::host::HostTree;
 use crate::tree::host::descriptors::Descriptors;
 use crate::tree::owner::OwnerMap;
@@ -36,7 +35,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        bus_guard::install().unwrap();
+        guestmem::install().unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("share")).unwrap();
         std::fs::write(folder.path().join("share/a"), "content of a").unwrap();
@@ -286,11 +285,11 @@ fn bad_descriptors_and_bad_memory_harm_nobody_else() {
     frontend.wait_closed();
     place.serves();
 
-    let mended = bus_guard::mended();
+    let mended = guestmem::mended();
     let frontend = place.mounted();
     rustix::fs::ftruncate(&frontend.file, 0).unwrap();
     frontend.kick_only();
-    wait_until(|| bus_guard::mended() > mended);
+    wait_until(|| guestmem::mended() > mended);
     drop(frontend);
     place.serves();
 

@@ -1,9 +1,11 @@
 //! A VMM may cut the file behind its guest's memory short while we have it mapped; touching the
-//! lost pages is a SIGBUS, which would end the daemon and with it every other guest's shares.
+//! lost pages is a SIGBUS, which would end the daemon and with it what it does for every other guest.
 //!
 //! While a range is registered here, a fault inside it is mended by mapping an empty page of our own
 //! in its place: that guest gets nonsense, the others notice nothing. A fault elsewhere ends the
 //! process as it would have without us. The signal for files that grow too large is dealt with too. Read first: sigaction(2) SA_SIGINFO, signal-safety(7).
+
+#![allow(unsafe_code, reason = "the one file of this crate where it is allowed")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -26,12 +28,12 @@ static MENDED: AtomicUsize = AtomicUsize::new(0);
 
 /// A range of mapped guest memory that is guarded until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Guarded {
+pub struct Guarded {
     slot: usize,
 }
 
 /// Guards `length` bytes at `start`; None when all slots are taken.
-pub(crate) fn guard(start: *const u8, length: usize) -> Option<Guarded> {
+pub fn guard(start: *const u8, length: usize) -> Option<Guarded> {
     let slot = RANGES.iter().position(|slot| {
         let taken = slot
             .length
@@ -51,7 +53,7 @@ impl Drop for Guarded {
 }
 
 /// Pages replaced so far, since the daemon started.
-pub(crate) fn mended() -> usize {
+pub fn mended() -> usize {
     MENDED.load(Ordering::Relaxed)
 }
 
