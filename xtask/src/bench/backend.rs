@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use tests::daemons::World;
 use tests::{limit, place};
 
-use super::bed::{Bed, FAR, OUTSIDE, Place, Running};
+use super::bed::{Bed, FAR, OUTSIDE, Place, ROUTER, Running};
 use super::measure::Programs;
 use super::ours;
 
@@ -52,6 +52,8 @@ pub(super) struct Session {
     pub(super) inward: Inward,
     /// Whether UDP goes through.
     pub(super) udp: bool,
+    /// What plays QEMU, where the daemon wants a socket.
+    pub(super) _shim: Option<Running>,
     /// The folders our own daemon lives in.
     pub(super) _world: Option<World>,
 }
@@ -105,6 +107,10 @@ pub(super) fn all(programs: &Programs) -> Vec<Box<dyn Backend>> {
         Box::new(Slirp),
         Box::new(ours::Prototype::new(programs)),
         Box::new(ours::Netd),
+        Box::new(Passt {
+            shim: programs.shim.clone(),
+        }),
+        Box::new(ours::NetdStream::new(programs)),
     ]
 }
 
@@ -132,6 +138,7 @@ impl Backend for Veth {
             daemon: None,
             inward: Inward::Routed(WIRE_GUEST),
             udp: true,
+            _shim: None,
             _world: None,
         })
     }
@@ -164,6 +171,44 @@ impl Backend for Pasta {
             daemon: Some(daemon),
             inward: Inward::Published,
             udp: true,
+            _shim: None,
+            _world: None,
+        })
+    }
+}
+
+/// passt, of the same package: pasta's other half, for QEMU's stream socket.
+struct Passt {
+    shim: PathBuf,
+}
+
+impl Backend for Passt {
+    fn name(&self) -> &'static str {
+        "passt-stream"
+    }
+
+    fn start(&self, bed: &Bed, mtu: u32) -> Result<Session> {
+        let socket = place::staging()?.join("passt.sock");
+        drop(std::fs::remove_file(&socket));
+        let ports: Vec<_> = GUEST_PORTS
+            .iter()
+            .map(|port| format!("{}:{port}", port + PUBLISHED_OFFSET))
+            .collect();
+        let mut line = bed.command(Place::Outside, "passt");
+        line.args(["--foreground", "--runas", "0", "--mtu", &mtu.to_string()])
+            .args(["--tcp-ports", &ports.join(","), "--udp-ports", "none"])
+            .arg("--socket")
+            .arg(&socket);
+        let daemon = Running::start(&mut line, Some(log("passt")?))?;
+        let shim = ours::start_shim(bed, &self.shim, &socket)?;
+        // It lends the guest the address and the gateway of the place it runs in.
+        ours::set_up_guest(bed, mtu, (OUTSIDE, ROUTER))?;
+        bed.wait_for_listener(Place::Outside, IPERF + PUBLISHED_OFFSET)?;
+        Ok(Session {
+            daemon: Some(daemon),
+            inward: Inward::Published,
+            udp: true,
+            _shim: Some(shim),
             _world: None,
         })
     }
@@ -207,6 +252,7 @@ impl Backend for Slirp {
             daemon: Some(daemon),
             inward: Inward::Published,
             udp: true,
+            _shim: None,
             _world: None,
         })
     }

@@ -30,6 +30,7 @@ pub(super) struct Plan {
 pub(super) struct Programs {
     pub(super) netload: PathBuf,
     pub(super) prototype: PathBuf,
+    pub(super) shim: PathBuf,
 }
 
 /// Measures the rows of `plan` on a backend, in as few sessions as keep them from disturbing each
@@ -107,6 +108,7 @@ const SMALL_ROWS: &[Row] = &[
 
 const MEMORY_ROWS: &[Row] = &[
     Row::MemoryStart,
+    Row::WakeUps,
     Row::MemoryThousand,
     Row::MemoryFiveThousand,
     Row::IdleCost,
@@ -150,6 +152,7 @@ fn memory(bench: &Bench<'_>, sheet: &mut Sheet) {
         Err(error) => return sheet.fail(MEMORY_ROWS, &error),
     };
     sheet.numbers(&[Row::MemoryStart], || bench.resident());
+    sheet.numbers(&[Row::WakeUps], || bench.wake_ups());
     sheet.numbers(&[Row::MemoryThousand], || {
         bench.resident_with(&mut client, 1000.0)
     });

@@ -31,12 +31,15 @@ const NEEDS: &[packages::Need] = &[
     need("ss", "iproute2"),
     need("iperf3", "iperf3"),
     need("pasta", "passt"),
+    need("passt", "passt"),
     need("slirp4netns", "slirp4netns"),
     need("setpriv", "util-linux"),
 ];
 
 /// The column of our own daemon.
 const OURS: &str = "sharectl";
+/// The same behind a stream socket.
+const OURS_STREAM: &str = "sharectl-stream";
 
 /// A release build with link-time optimisation on a slow machine.
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
@@ -69,7 +72,7 @@ struct Net {
     /// Length of each measurement [default: 3, with --quick 1]
     #[arg(long)]
     seconds: Option<u64>,
-    /// Backends to measure, of: veth, pasta, slirp4netns, smoltcp, sharectl
+    /// Backends to measure, of: veth, pasta, slirp4netns, smoltcp, sharectl, passt-stream, sharectl-stream
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Rows to measure: those whose name contains this text
@@ -98,7 +101,10 @@ fn bench_net(net: &Net) -> Result<()> {
     packages::ensure(NEEDS)?;
     let programs = build()?;
     let backends = chosen(&net.only, &programs)?;
-    if backends.iter().any(|backend| backend.name() == OURS) {
+    if backends
+        .iter()
+        .any(|backend| [OURS, OURS_STREAM].contains(&backend.name()))
+    {
         programs::prepare("release")?;
     }
     let runs = net.runs.unwrap_or(if net.quick { 1 } else { 5 });
@@ -155,6 +161,7 @@ fn build() -> Result<Programs> {
         return Ok(Programs {
             netload: folder.join("netload"),
             prototype: folder.join("smoltcp_engine"),
+            shim: folder.join("qemu_shim"),
         });
     }
     say("building (release)");
@@ -162,6 +169,7 @@ fn build() -> Result<Programs> {
     for arguments in [
         ["-p", "tests", "--bin", "netload"],
         ["-p", "netd", "--example", "smoltcp_engine"],
+        ["-p", "netd", "--example", "qemu_shim"],
     ] {
         let mut line = Command::new(&cargo);
         line.current_dir(place::workspace())
@@ -174,6 +182,7 @@ fn build() -> Result<Programs> {
     Ok(Programs {
         netload: release.join("netload"),
         prototype: release.join("examples/smoltcp_engine"),
+        shim: release.join("examples/qemu_shim"),
     })
 }
 

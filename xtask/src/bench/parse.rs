@@ -48,6 +48,18 @@ pub(super) fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// How often a thread has gone to sleep so far, from /proc/PID/task/TID/status: each time it was woken again.
+///
+/// # Errors
+/// When the text is not that of such a file.
+pub(super) fn sleeps(status: &str) -> Result<f64> {
+    let count = status
+        .lines()
+        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))
+        .context("no voluntary_ctxt_switches")?;
+    Ok(count.trim().parse()?)
+}
+
 /// Processor time from /proc/PID/stat, user and system, in clock ticks.
 ///
 /// # Errors
@@ -95,6 +107,13 @@ pub(super) fn median(values: &[f64]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sleeps_are_read_from_a_status_file() {
+        let status = "Name:\tx\nvoluntary_ctxt_switches:\t17\nnonvoluntary_ctxt_switches:\t3\n";
+        assert!((sleeps(status).unwrap() - 17.0).abs() < f64::EPSILON);
+        assert!(sleeps("nonvoluntary_ctxt_switches:\t3\n").is_err());
+    }
 
     #[test]
     fn iperf3_counts_what_was_received() {

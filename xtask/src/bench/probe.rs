@@ -302,6 +302,28 @@ impl<'a> Bench<'a> {
         Ok(vec![100.0 * spent / clock.elapsed().as_secs_f64()])
     }
 
+    /// How often a second the daemon's threads wake up while nothing happens.
+    pub(super) fn wake_ups(&self) -> Result<Vec<f64>> {
+        // The attached guest's first words to its neighbours are over by then.
+        std::thread::sleep(Duration::from_secs(3));
+        let before = self.sleeps()?;
+        let clock = limit::now();
+        std::thread::sleep(Duration::from_secs(5));
+        let count = self.sleeps()? - before;
+        Ok(vec![count / clock.elapsed().as_secs_f64()])
+    }
+
+    fn sleeps(&self) -> Result<f64> {
+        let mut sum = 0.0;
+        for process in self.processes() {
+            for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
+                let status = std::fs::read_to_string(thread?.path().join("status"))?;
+                sum += parse::sleeps(&status)?;
+            }
+        }
+        Ok(sum)
+    }
+
     /// Processor time of the daemon and its children so far, in ticks.
     fn ticks(&self) -> Result<f64> {
         let mut sum = 0.0;

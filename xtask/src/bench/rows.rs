@@ -65,6 +65,7 @@ rows! {
     UdpLoss: "UDP 64 B at 195,000/s: lost, %", Lower, 1;
     UdpCost: "UDP 64 B: daemon CPU, µs/packet", Lower, 1;
     MemoryStart: "resident memory at start, MB", Lower, 0;
+    WakeUps: "wake-ups a second with no traffic", Lower, 1;
     MemoryThousand: "resident memory, 1,000 idle connections, MB", Lower, 0;
     MemoryFiveThousand: "resident memory, 5,000 idle connections, MB", Lower, 0;
     IdleCost: "CPU with 5,000 idle connections, %", Lower, 0;
