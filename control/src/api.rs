@@ -4,7 +4,7 @@
 //! neither side's insides become a promise.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -77,6 +77,9 @@ pub struct GuestStatus {
     pub mac: MacAddress,
     /// Its address now, by lease or reservation.
     pub address: Option<Ipv4Addr>,
+    /// Its IPv6 address now, where DHCPv6 gave one.
+    #[serde(default)]
+    pub ipv6_address: Option<Ipv6Addr>,
     /// Its own 127.x.y.z on the host.
     pub host_address: Option<Ipv4Addr>,
     /// Every name that DNS answers for it.

@@ -196,6 +196,7 @@ fn statuses(guests: &[(&str, &str, &[&str])]) -> Vec<GuestStatus> {
         network: "vmnet8".parse().unwrap(),
         mac: "52:54:00:00:00:01".parse().unwrap(),
         address: None,
+        ipv6_address: None,
         host_address: Some(address.parse().unwrap()),
         names: names.iter().map(|name| name.parse().unwrap()).collect(),
         lease_until: None,

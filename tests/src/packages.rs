@@ -49,6 +49,9 @@ pub const CLIENTS: &[Need] = &[
     need("unshare", "util-linux"),
 ];
 
+/// What the tests of DHCP and router advertisements need beside the clients.
+pub const CONFIGURATION: &[Need] = &[need("rdisc6", "ndisc6"), need("perfdhcp", "kea-admin")];
+
 /// What of `needs` this machine lacks, as package names, each once.
 #[must_use]
 pub fn missing(needs: &[Need]) -> Vec<&'static str> {

@@ -192,6 +192,12 @@ fn as_text(thing: &Thing) -> String {
                         .map_or_else(dash, |address| address.to_string()),
                 ),
                 (
+                    "IPv6 address",
+                    status
+                        .ipv6_address
+                        .map_or_else(dash, |address| address.to_string()),
+                ),
+                (
                     "lease until",
                     status.lease_until.clone().unwrap_or_else(dash),
                 ),

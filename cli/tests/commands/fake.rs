@@ -213,6 +213,7 @@ fn guest(plugged: bool) -> GuestStatus {
         network: "vmnet8".parse().unwrap(),
         mac: "52:54:00:00:00:01".parse().unwrap(),
         address: Some("192.168.130.5".parse().unwrap()),
+        ipv6_address: None,
         host_address: Some("127.64.0.1".parse().unwrap()),
         names: vec!["dev.test".parse().unwrap(), "local.test".parse().unwrap()],
         lease_until: Some("2026-11-23T08:00:00.000Z".to_owned()),

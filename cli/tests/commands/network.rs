@@ -79,6 +79,7 @@ fn describe_knows_every_kind_of_name() {
         out: network        vmnet8
         out: mac            52:54:00:00:00:01
         out: address        192.168.130.5
+        out: IPv6 address   -
         out: lease until    -
         out: names          dev.test,local.test
         out: on the host    127.64.0.1
@@ -158,6 +159,7 @@ fn describe_shows_what_runs() {
         out: network        vmnet8
         out: mac            52:54:00:00:00:01
         out: address        192.168.130.5
+        out: IPv6 address   -
         out: lease until    2026-11-23T08:00:00.000Z
         out: names          dev.test,local.test
         out: on the host    127.64.0.1

@@ -5,11 +5,16 @@ use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use control::mac::MacAddress;
+
 use super::context::{Context, Place};
 use super::messages::{DnsToken, Notice};
+use super::probe::{Pending, Probes, TRIES};
+use crate::engine::arp;
 use crate::engine::ends::{Addresses, Key};
+use crate::engine::offload::Offload;
 use crate::engine::packet::{BROADCAST, Path, UDP, write_udp_frame};
-use crate::engine::services::{DhcpArrival, DhcpDestination, DnsClient, DnsOutcome};
+use crate::engine::services::{DhcpArrival, DhcpDestination, DhcpReply, DnsClient, DnsOutcome};
 
 const DNS_PORT: u16 = 53;
 const DHCP_SERVER: u16 = 67;
@@ -29,6 +34,7 @@ pub(super) struct Gateway {
     waiting: HashMap<u64, Waiting>,
     order: VecDeque<(u64, Instant)>,
     next_token: u64,
+    probes: Probes,
 }
 
 impl Gateway {
@@ -41,6 +47,16 @@ impl Gateway {
         payload: &[u8],
     ) {
         context.counters.dhcp_messages += 1;
+        self.ask_dhcp(context, place, (source, payload), TRIES);
+    }
+
+    fn ask_dhcp(
+        &mut self,
+        context: &mut Context,
+        place: Place,
+        (source, payload): (Ipv4Addr, &[u8]),
+        tries_left: u8,
+    ) {
         let guest = context
             .links
             .get(place.link.0 as usize)
@@ -54,22 +70,61 @@ impl Gateway {
         let reply = context.services.dhcp(payload, &arrival, context.now);
         context.pass_lease_events();
         let Some(reply) = reply else { return };
-        let (destination_mac, destination, port) = match reply.destination {
-            DhcpDestination::Broadcast => (BROADCAST, Ipv4Addr::BROADCAST, DHCP_CLIENT),
-            DhcpDestination::Relay { mac, address } => (mac, address, DHCP_SERVER),
-            DhcpDestination::Unicast { mac, address } => (mac, address, DHCP_CLIENT),
+        let Some(address) = reply.probe else {
+            return send_dhcp(context, place, &reply);
         };
-        let path = Path {
-            source_mac: context.settings.gateway_mac,
-            destination_mac,
-            addresses: Addresses::V4 {
-                source: context.settings.gateway,
-                destination,
-            },
+        let client = client_of(payload);
+        // The client itself was seen there: it had the address before we knew of it.
+        let is_its_own = context
+            .neighbours
+            .get(address.into())
+            .is_some_and(|(mac, _)| mac == client);
+        if is_its_own || self.probes.holds(address) {
+            return send_dhcp(context, place, &reply);
+        }
+        let pending = Pending {
+            address,
+            client,
+            place,
+            source,
+            query: payload.to_vec(),
+            reply,
+            tries_left,
         };
-        context.send_built(place.link, |frame| {
-            write_udp_frame(frame, &path, (DHCP_SERVER, port), &reply.payload)
-        });
+        match self.probes.hold(pending, context.now) {
+            Ok(()) => {
+                context.counters.dhcp_probes += 1;
+                let probe = arp::probe(&context.settings, address);
+                context.flood(None, &probe, &Offload::default());
+            }
+            Err(reply) => {
+                context.counters.dhcp_probes_skipped += 1;
+                send_dhcp(context, place, &reply);
+            }
+        }
+    }
+
+    /// A station says that it has an address: not one to offer to another.
+    pub(super) fn claimed(&mut self, context: &mut Context, address: Ipv4Addr, mac: MacAddress) {
+        let Some(pending) = self.probes.claimed(address, mac) else {
+            return;
+        };
+        context.services.address_in_use(address, context.now);
+        if let Some(tries_left) = pending.tries_left.checked_sub(1) {
+            let question = (pending.source, pending.query.as_slice());
+            self.ask_dhcp(context, pending.place, question, tries_left);
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.probes.deadline()
+    }
+
+    /// Offers whose addresses nobody claimed.
+    pub(super) fn handle_timeout(&mut self, context: &mut Context) {
+        while let Some(pending) = self.probes.take_due(context.now) {
+            send_dhcp(context, pending.place, &pending.reply);
+        }
     }
 
     /// A datagram to port 53 of the gateway.
@@ -128,7 +183,34 @@ impl Gateway {
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
         self.order.clear();
+        self.probes.clear();
     }
+}
+
+fn send_dhcp(context: &mut Context, place: Place, reply: &DhcpReply) {
+    let (destination_mac, destination, port) = match reply.destination {
+        DhcpDestination::Broadcast => (BROADCAST, Ipv4Addr::BROADCAST, DHCP_CLIENT),
+        DhcpDestination::Relay { mac, address } => (mac, address, DHCP_SERVER),
+        DhcpDestination::Unicast { mac, address } => (mac, address, DHCP_CLIENT),
+    };
+    let path = Path {
+        source_mac: context.settings.gateway_mac,
+        destination_mac,
+        addresses: Addresses::V4 {
+            source: context.settings.gateway,
+            destination,
+        },
+    };
+    context.send_built(place.link, |frame| {
+        write_udp_frame(frame, &path, (DHCP_SERVER, port), &reply.payload)
+    });
+}
+
+/// `chaddr` of a message that the server has read.
+fn client_of(message: &[u8]) -> MacAddress {
+    const CHADDR: usize = 28;
+    let octets = message.get(CHADDR..).and_then(<[u8]>::first_chunk);
+    MacAddress(octets.copied().unwrap_or_default())
 }
 
 fn answer_dns(context: &mut Context, place: Place, query: Key, payload: &[u8]) {

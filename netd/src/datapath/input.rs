@@ -68,7 +68,7 @@ pub(super) fn frame(
     };
     let payload = &frame[ETHERNET..];
     if ether_type == ETHER_ARP {
-        if !address_resolution(context, place, payload) {
+        if !address_resolution(context, tables, place, payload) {
             return;
         }
     } else if ether_type == ETHER_IPV4 && speaks_for_us(context, payload) {
@@ -87,7 +87,9 @@ pub(super) fn frame(
     if ether_type == ETHER_IPV4 {
         ipv4(context, tables, place, payload, offload);
     } else if ether_type == ETHER_IPV6 {
-        input6::ipv6(context, tables, place, payload, offload);
+        if !tables.router.take(context, place, payload, offload) {
+            input6::ipv6(context, tables, place, payload, offload);
+        }
     }
 }
 
@@ -143,7 +145,12 @@ fn learn(context: &mut Context, source: MacAddress, from: LinkId) -> bool {
 }
 
 /// False: the frame goes no further.
-fn address_resolution(context: &mut Context, place: Place, payload: &[u8]) -> bool {
+fn address_resolution(
+    context: &mut Context,
+    tables: &mut Tables,
+    place: Place,
+    payload: &[u8],
+) -> bool {
     match arp::receive(&context.settings, payload, place.mac) {
         Arp::Malformed => {
             malformed(context, place.link);
@@ -154,6 +161,9 @@ fn address_resolution(context: &mut Context, place: Place, payload: &[u8]) -> bo
             false
         }
         Arp::Seen { claim, answer } => {
+            if let Some((address, mac)) = claim {
+                tables.gateway.claimed(context, address, mac);
+            }
             if let Some((address, _mac)) = claim
                 && !context.source_allowed(address.into(), place)
             {

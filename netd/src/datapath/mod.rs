@@ -13,8 +13,10 @@ mod input;
 mod input6;
 mod intake;
 mod messages;
+mod probe;
 mod published;
 mod pump;
+mod router;
 mod worker;
 
 use std::io;

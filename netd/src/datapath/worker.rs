@@ -19,6 +19,7 @@ use super::gather::{Gather, Gathered};
 use super::input;
 use super::messages::{Command, LinkEnd, LinkSnapshot, NewLink, Notice, Snapshot};
 use super::published::Published;
+use super::router::Router;
 use crate::engine::fragment::Reassembly;
 use crate::engine::offload::Offload;
 use crate::engine::services::LinkId;
@@ -48,6 +49,7 @@ pub(super) struct Tables {
     pub(super) datagrams: Datagrams,
     pub(super) echoes: Echoes,
     pub(super) gateway: Gateway,
+    pub(super) router: Router,
     pub(super) published: Published,
     pub(super) fragments: Reassembly,
 }
@@ -173,6 +175,8 @@ impl Worker {
             tables.echoes.deadline(),
             tables.fragments.deadline(),
             tables.published.deadline(),
+            tables.gateway.deadline(),
+            tables.router.deadline(),
             context.services.poll_timeout(),
             self.trim_at,
             context.notices_deadline(),
@@ -210,6 +214,12 @@ impl Worker {
         if context.services.poll_timeout().is_some_and(|at| at <= now) {
             context.services.handle_timeout(now);
             context.pass_lease_events();
+        }
+        if tables.gateway.deadline().is_some_and(|at| at <= now) {
+            tables.gateway.handle_timeout(context);
+        }
+        if tables.router.deadline().is_some_and(|at| at <= now) {
+            tables.router.handle_timeout(context);
         }
         match self.trim_at {
             Some(at) if at <= now => {
@@ -274,6 +284,7 @@ impl Worker {
             Command::Services(call) => {
                 (call.0)(&mut *context.services);
                 context.pass_lease_events();
+                tables.router.look(context);
             }
             Command::Shutdown => self.ended = true,
         }
@@ -308,6 +319,7 @@ impl Worker {
         context.links.push(Some(Box::new(link)));
         context.tell(Notice::LinkUp { link: id, guest });
         self.tables.published.link_up(context, id);
+        self.tables.router.link_up(context);
         Some(id)
     }
 
@@ -323,6 +335,7 @@ impl Worker {
         tables.flows.link_gone(context, id);
         tables.datagrams.link_gone(id);
         tables.echoes.link_gone(id);
+        tables.router.link_down();
         context.switch.forget(id);
         context.neighbours.forget(id);
         tables.published.link_gone(context);

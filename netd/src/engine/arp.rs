@@ -80,6 +80,17 @@ pub fn request(settings: &NetworkSettings, address: Ipv4Addr) -> [u8; FRAME] {
     )
 }
 
+/// A broadcast question whether anybody has `address`, which teaches nobody anything (RFC 5227 section 2.1.1).
+pub fn probe(settings: &NetworkSettings, address: Ipv4Addr) -> [u8; FRAME] {
+    let nobody = MacAddress([0; 6]);
+    frame(
+        ArpOperation::Request,
+        (settings.gateway_mac, Ipv4Addr::UNSPECIFIED),
+        (nobody, address),
+        BROADCAST,
+    )
+}
+
 fn frame(
     operation: ArpOperation,
     source: (MacAddress, Ipv4Addr),

@@ -95,6 +95,16 @@ counters! {
         icmp_errors_limited,
         /// DHCP messages received.
         dhcp_messages,
+        /// Addresses that were asked for on the wire before they were offered.
+        dhcp_probes,
+        /// Offers that left without, because too many waited.
+        dhcp_probes_skipped,
+        /// DHCPv6 messages received.
+        dhcp6_messages,
+        /// Router solicitations received.
+        router_solicitations,
+        /// Router advertisements sent.
+        router_advertisements,
         /// DNS queries over UDP received.
         dns_queries,
         /// DNS queries dropped: not a query, or too many waiting.

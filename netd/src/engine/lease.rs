@@ -395,6 +395,12 @@ impl LeaseTable {
         self.changes.drain(..)
     }
 
+    /// What the table has of an address.
+    #[must_use]
+    pub fn lease(&self, address: Ipv4Addr) -> Option<&Lease> {
+        self.leases.get(&address)
+    }
+
     /// Everything in the table, by address.
     pub fn leases(&self) -> impl Iterator<Item = (Ipv4Addr, &Lease)> {
         self.leases.iter().map(|(address, lease)| (*address, lease))

@@ -9,6 +9,9 @@ use std::time::Instant;
 use control::mac::MacAddress;
 use control::names::GuestName;
 
+use crate::engine::dhcp6::Dhcp6Arrival;
+use crate::engine::ra::Advertisement;
+
 /// One attached guest NIC; never reused while the daemon lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u32);
@@ -143,6 +146,10 @@ pub trait GatewayServices {
         arrival: &DhcpArrival<'_>,
         now: Instant,
     ) -> Option<DhcpReply>;
+    /// A UDP datagram over IPv6 to port 547; the answer goes back to where it came from.
+    fn dhcp6(&mut self, payload: &[u8], arrival: &Dhcp6Arrival, now: Instant) -> Option<Vec<u8>>;
+    /// What routers of this network advertise; `None` = it has no IPv6.
+    fn advertisement(&self) -> Option<&Advertisement>;
     /// A station answered at an address that was to be offered.
     fn address_in_use(&mut self, address: Ipv4Addr, now: Instant);
     /// A UDP datagram to port 53 of the gateway.
@@ -167,6 +174,12 @@ pub struct NoServices;
 
 impl GatewayServices for NoServices {
     fn dhcp(&mut self, _: &[u8], _: &DhcpArrival<'_>, _: Instant) -> Option<DhcpReply> {
+        None
+    }
+    fn dhcp6(&mut self, _: &[u8], _: &Dhcp6Arrival, _: Instant) -> Option<Vec<u8>> {
+        None
+    }
+    fn advertisement(&self) -> Option<&Advertisement> {
         None
     }
     fn address_in_use(&mut self, _: Ipv4Addr, _: Instant) {}

@@ -178,6 +178,11 @@ fn configured_guests(
                 network: network.name().clone(),
                 mac: lease.map_or(guest.mac, |lease| lease.mac),
                 address: view.guests.get(&guest.name).copied(),
+                ipv6_address: view
+                    .ipv6
+                    .iter()
+                    .find(|lease| lease.guest.as_ref() == Some(&guest.name))
+                    .map(|lease| lease.address),
                 host_address: Some(guest.host_address),
                 names: config.names_of(guest).unwrap_or_default(),
                 lease_until: lease.map(|lease| timestamp(clock.wall_of(lease.until))),
@@ -213,6 +218,10 @@ fn other_guests(
     for lease in view.leases.iter().filter(|lease| lease.guest.is_none()) {
         found.insert(lease.mac, (Some(lease.address), Some(lease)));
     }
+    let strangers = view.ipv6.iter().filter(|lease| lease.guest.is_none());
+    for lease in strangers.clone() {
+        found.entry(lease.mac).or_insert((None, None));
+    }
     found
         .into_iter()
         .map(|(mac, (address, lease))| {
@@ -231,6 +240,10 @@ fn other_guests(
                 network: network.name().clone(),
                 mac,
                 address,
+                ipv6_address: strangers
+                    .clone()
+                    .find(|lease| lease.mac == mac)
+                    .map(|lease| lease.address),
                 host_address: None,
                 names: name
                     .and_then(|name| name.under(&domain).ok())

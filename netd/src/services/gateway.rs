@@ -12,15 +12,17 @@ use std::time::Instant;
 use control::config::{Config, Network, NetworkKind};
 use control::mac::MacAddress;
 use control::names::{GuestName, HostName};
-use ipnet::Ipv6Net;
 
 use crate::engine::dhcp::{DhcpServer, DhcpSettings};
+use crate::engine::dhcp6::{Dhcp6Arrival, Dhcp6Server, Dhcp6Settings, duid_of};
 use crate::engine::dns::{StaticName, Zone};
 use crate::engine::lease::{LeaseChange, LeaseSettings, Reservation, stable_hash};
+use crate::engine::ra::Advertisement;
 use crate::engine::services::{
     DhcpArrival, DhcpReply, DnsClient, DnsOutcome, GatewayServices, LeaseEvent,
 };
 use crate::services::journal::{ClockPair, Journal};
+use crate::services::network::Ipv6LeaseView;
 
 /// The zone of one network; clones share it.
 #[derive(Clone, Debug)]
@@ -43,8 +45,10 @@ impl SharedZone {
 pub struct GatewaySettings {
     /// DHCP.
     pub dhcp: DhcpSettings,
-    /// The guests' IPv6 prefix.
-    pub ipv6: Option<Ipv6Net>,
+    /// DHCPv6, on a network with IPv6.
+    pub dhcp6: Option<Dhcp6Settings>,
+    /// Router advertisements, on a network with IPv6.
+    pub advertisement: Option<Advertisement>,
     /// Names that belong to the network itself: host.internal, gateway.internal.
     pub own_names: Vec<(HostName, Ipv4Addr)>,
     /// Names of each guest, NAME.DOMAIN first.
@@ -57,7 +61,7 @@ pub struct GatewaySettings {
 impl GatewaySettings {
     /// The IPv6 side of an address.
     fn ipv6_of(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
-        let prefix = u128::from(self.ipv6?.network());
+        let prefix = u128::from(self.dhcp6.as_ref()?.prefix.network());
         Some((prefix | u128::from(u32::from(address))).into())
     }
 }
@@ -67,6 +71,7 @@ impl GatewaySettings {
 pub struct Gateway {
     settings: GatewaySettings,
     dhcp: DhcpServer,
+    dhcp6: Dhcp6Server,
     journal: Option<Journal>,
     zone: SharedZone,
     /// Where each guest is now; only what differs from its reservation.
@@ -86,6 +91,7 @@ impl Gateway {
         let zone = Zone::new(&dhcp.domain, dhcp.leases.subnet, &server);
         let gateway = Self {
             dhcp: DhcpServer::new(settings.dhcp.clone()),
+            dhcp6: Dhcp6Server::new(settings.dhcp6.clone()),
             settings,
             journal: None,
             zone: SharedZone(Arc::new(RwLock::new(zone))),
@@ -130,6 +136,7 @@ impl Gateway {
     /// Other settings; leases run on where they can, those of another subnet end.
     pub fn reconfigure(&mut self, settings: GatewaySettings) {
         self.dhcp.reconfigure(settings.dhcp.clone());
+        self.dhcp6.reconfigure(settings.dhcp6.clone());
         let other_domain = self.settings.dhcp.domain != settings.dhcp.domain;
         self.settings = settings;
         let guests = &self.settings.guest_names;
@@ -178,6 +185,29 @@ impl Gateway {
     #[must_use]
     pub fn dhcp_server(&self) -> &DhcpServer {
         &self.dhcp
+    }
+
+    /// The DHCPv6 server, to look at.
+    #[must_use]
+    pub fn dhcp6_server(&self) -> &Dhcp6Server {
+        &self.dhcp6
+    }
+
+    /// Addresses that DHCPv6 gave.
+    #[must_use]
+    pub fn ipv6_leases(&self) -> Vec<Ipv6LeaseView> {
+        let leases = self.dhcp.table().leases();
+        let given =
+            leases.filter(|(_, lease)| lease.ipv6.as_ref().is_some_and(|hold| !hold.declined));
+        given
+            .filter_map(|(address, lease)| {
+                Some(Ipv6LeaseView {
+                    address: self.settings.ipv6_of(address)?,
+                    mac: lease.client.mac,
+                    guest: lease.guest.clone(),
+                })
+            })
+            .collect()
     }
 
     /// Where a guest is: its lease, else its reservation.
@@ -338,6 +368,18 @@ impl GatewayServices for Gateway {
         reply
     }
 
+    fn dhcp6(&mut self, payload: &[u8], arrival: &Dhcp6Arrival, now: Instant) -> Option<Vec<u8>> {
+        let reply = self
+            .dhcp6
+            .handle(self.dhcp.table_mut(), payload, arrival, now);
+        self.take_changes();
+        reply
+    }
+
+    fn advertisement(&self) -> Option<&Advertisement> {
+        self.settings.advertisement.as_ref()
+    }
+
     fn address_in_use(&mut self, address: Ipv4Addr, now: Instant) {
         self.dhcp.found_in_use(address, now);
         self.take_changes();
@@ -392,11 +434,7 @@ pub fn settings_of(
             gateway: network.gateway,
             router: (network.kind == NetworkKind::Nat).then_some(network.gateway),
             domain: network.domain.clone(),
-            search: [&network.domain]
-                .into_iter()
-                .chain(&network.search)
-                .cloned()
-                .collect(),
+            search: search_list(network),
             time_servers: network.ntp.iter().filter_map(ipv4).collect(),
             routes: network
                 .routes
@@ -413,7 +451,8 @@ pub fn settings_of(
                 kept,
             },
         },
-        ipv6: network.ipv6,
+        dhcp6: dhcp6_settings(network),
+        advertisement: advertisement(network),
         own_names: own_names.into_iter().flatten().collect(),
         guest_names: config
             .guests_on(&network.name)
@@ -425,6 +464,43 @@ pub fn settings_of(
             })
             .collect(),
         names_stay: network.kind == NetworkKind::HostOnly && network.dns.is_empty(),
+    }
+}
+
+/// Option 119, option 24 and DNSSL: the domain, then what else the file names.
+fn search_list(network: &Network) -> Vec<HostName> {
+    let own = [&network.domain].into_iter();
+    own.chain(&network.search).cloned().collect()
+}
+
+fn dhcp6_settings(network: &Network) -> Option<Dhcp6Settings> {
+    let prefix = network.ipv6?;
+    Some(Dhcp6Settings {
+        prefix,
+        duid: duid_of(prefix, network.name.as_str()),
+        dns: network.gateway_ipv6()?,
+        domain: network.domain.clone(),
+        search: search_list(network),
+        time_servers: network.ntp.iter().filter_map(ipv6).collect(),
+        term: network.lease_time,
+    })
+}
+
+fn advertisement(network: &Network) -> Option<Advertisement> {
+    Some(Advertisement {
+        prefix: network.ipv6?,
+        is_router: network.kind == NetworkKind::Nat,
+        dhcp: true,
+        mtu: network.mtu,
+        dns: network.gateway_ipv6()?,
+        search: search_list(network),
+    })
+}
+
+fn ipv6(address: &IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => Some(*address),
     }
 }
 

@@ -87,7 +87,16 @@ fn numbers(
         for (name, help, value) in view.dhcp.described() {
             add(Counter, &format!("dhcp_{name}"), help, value);
         }
+        for (name, help, value) in view.dhcp6.described() {
+            add(Counter, &format!("dhcp6_{name}"), help, value);
+        }
         let counts = &view.counts;
+        add(
+            Gauge,
+            "leases_ipv6",
+            "IPv6 addresses leased.",
+            counts.ipv6 as u64,
+        );
         add(
             Gauge,
             "leases_offered",

@@ -1,7 +1,7 @@
 //! One network that runs: its packet thread, its forwarder, its links and what is known of its guests.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -22,6 +22,7 @@ use crate::datapath::{
     ServicesCall, Snapshot,
 };
 use crate::engine::dhcp::DhcpCounters;
+use crate::engine::dhcp6::Dhcp6Counters;
 use crate::engine::lease::{LeaseCounts, LeaseState};
 use crate::engine::services::{LeaseEvent, LinkId};
 use crate::engine::settings::{Ipv6Settings, NetworkSettings, Reach};
@@ -54,15 +55,32 @@ pub struct LeaseView {
     pub until: Instant,
 }
 
+/// An address that DHCPv6 gave, as the control API shows it.
+#[derive(Clone, Debug)]
+pub struct Ipv6LeaseView {
+    /// The address.
+    pub address: Ipv6Addr,
+    /// Its holder.
+    pub mac: MacAddress,
+    /// The guest, where known.
+    pub guest: Option<GuestName>,
+}
+
 /// What the gateway services know at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct ServicesView {
     /// Leases held.
     pub leases: Vec<LeaseView>,
+    /// Addresses that DHCPv6 gave.
+    pub ipv6: Vec<Ipv6LeaseView>,
+    /// Links that have their share of the pool, with the addresses they hold.
+    pub full_links: BTreeMap<LinkId, usize>,
     /// Numbers of the table.
     pub counts: LeaseCounts,
     /// Numbers of the server.
     pub dhcp: DhcpCounters,
+    /// Numbers of the DHCPv6 server.
+    pub dhcp6: Dhcp6Counters,
     /// Where each configured guest is: lease, else reservation.
     pub guests: BTreeMap<GuestName, Ipv4Addr>,
 }
@@ -330,12 +348,33 @@ impl RunningNetwork {
                         until: lease.until,
                     })
                     .collect(),
+                ipv6: gateway.ipv6_leases(),
+                full_links: server.table().full_links(),
                 counts: server.table().counts(),
                 dhcp: server.counters(),
+                dhcp6: gateway.dhcp6_server().counters(),
                 guests: gateway.guest_addresses(),
             }
         })
         .await
+    }
+
+    /// Links whose stations have all addresses that one link may have, for people.
+    pub async fn full_links(&self) -> Vec<String> {
+        let full = self.services().await.unwrap_or_default().full_links;
+        let links = self.links();
+        let told = full.iter().filter_map(|(link, held)| {
+            let owner = match &links.get(link)?.guest {
+                Some(guest) => format!("guest {guest}"),
+                None => format!("link {}", link.0),
+            };
+            Some(format!(
+                "{}: stations behind {owner} hold {held} addresses of the DHCP pool, as many as are left for \
+                 all others; further ones get none (hint: a subnet with a shorter prefix has a larger pool)",
+                self.name
+            ))
+        });
+        told.collect()
     }
 
     async fn with_services<T: Send + 'static>(

@@ -165,6 +165,7 @@ impl State {
         problems.extend(self.clashes.problems());
         for network in self.networks() {
             problems.extend(network.problems());
+            problems.extend(network.full_links().await);
         }
         problems
     }

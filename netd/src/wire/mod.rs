@@ -2,6 +2,7 @@
 //! Decoders never panic and never allocate for a length that a stranger wrote.
 
 pub mod dhcp;
+pub mod dhcp6;
 pub mod dns;
 pub mod dns_addresses;
 pub mod name_list;

@@ -1,5 +1,7 @@
 //! `sharectl guest ls`: guests with their addresses.
 
+use std::net::IpAddr;
+
 use control::api::GuestStatus;
 use control::config::Config;
 use control::paths::Daemon;
@@ -26,11 +28,12 @@ pub(crate) fn run(context: &Context, _: Args) -> Outcome {
                     .as_ref()
                     .map_or_else(|| "-".to_owned(), ToString::to_string),
                 guest.network.to_string(),
-                or_dash(
+                comma_list(
                     guest
                         .address
-                        .map(|address| address.to_string())
-                        .unwrap_or_default(),
+                        .map(IpAddr::V4)
+                        .into_iter()
+                        .chain(guest.ipv6_address.map(IpAddr::V6)),
                 ),
                 guest.mac.to_string(),
                 or_dash(
@@ -60,6 +63,7 @@ pub(crate) fn configured(config: &Config) -> Vec<GuestStatus> {
         network: guest.network.clone(),
         mac: guest.mac,
         address: guest.address,
+        ipv6_address: None,
         host_address: Some(guest.host_address),
         names: config.names_of(guest).unwrap_or_default(),
         lease_until: None,
