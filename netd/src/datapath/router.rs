@@ -115,33 +115,30 @@ impl Router {
             sum.add(body);
             offload.trusted() || sum.finish() == 0
         };
-        match packet.next_header() {
-            IpProtocol::Icmpv6 if body.first() == Some(&133) => {
-                context.counters.router_solicitations += 1;
-                if intact(PROTOCOL_ICMPV6) && ra::is_solicitation(source, packet.hop_limit(), body)
-                {
-                    self.solicited(context, place, source);
-                }
-                true
+        let protocol = packet.next_header();
+        if protocol == IpProtocol::Icmpv6 && body.first() == Some(&133) {
+            context.counters.router_solicitations += 1;
+            if intact(PROTOCOL_ICMPV6) && ra::is_solicitation(source, packet.hop_limit(), body) {
+                self.solicited(context, place, source);
             }
-            IpProtocol::Udp => {
-                let Ok(datagram) = UdpPacket::new_checked(body) else {
-                    return false;
-                };
-                let to_group = ALL_SERVERS.contains(&destination);
-                let is_ours =
-                    to_group || destination == ours.gateway || destination == ours.link_local;
-                if datagram.dst_port() != SERVER || !is_ours {
-                    return false;
-                }
-                // Section 18.2: clients speak from a link-local address; any other could be made up.
-                if intact(PROTOCOL_UDP) && source.is_unicast_link_local() {
-                    dhcp6(context, place, source, to_group, datagram.payload());
-                }
-                true
-            }
-            _ => false,
+            return true;
         }
+        let to_group = ALL_SERVERS.contains(&destination);
+        let is_ours = to_group || destination == ours.gateway || destination == ours.link_local;
+        if protocol != IpProtocol::Udp || !is_ours {
+            return false;
+        }
+        let Ok(datagram) = UdpPacket::new_checked(body) else {
+            return false;
+        };
+        if datagram.dst_port() != SERVER {
+            return false;
+        }
+        // Section 18.2: clients speak from a link-local address; any other could be made up.
+        if intact(PROTOCOL_UDP) && source.is_unicast_link_local() {
+            dhcp6(context, place, source, to_group, datagram.payload());
+        }
+        true
     }
 
     fn solicited(&mut self, context: &mut Context, place: Place, source: Ipv6Addr) {

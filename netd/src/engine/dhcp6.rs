@@ -262,7 +262,7 @@ impl Dhcp6Server {
             let found = only_first(place).and_then(|()| {
                 table.ipv6_address_for(&question.client(association.iaid), question.now)
             });
-            given = given.or(found.ok());
+            given = given.or_else(|| found.ok());
             self.write_association(
                 &mut reply,
                 question,
@@ -308,7 +308,7 @@ impl Dhcp6Server {
                     table.ipv6_bind(&client, address, until, question.now)?;
                     Ok(address)
                 });
-            given = given.or(bound.ok());
+            given = given.or_else(|| bound.ok());
             self.write_association(&mut reply, question, association, bound, reason);
         }
         self.refuse_others(&mut reply, message);
@@ -502,7 +502,8 @@ fn write_options(
     if let (Some(flags), Some((table, address))) = (question.message.fqdn, given) {
         let name = table.lease(address).and_then(|lease| {
             let guest = lease.guest.as_ref().map(|guest| guest.as_str());
-            let label = HostName::parse(guest.or(lease.host_name.as_ref().map(HostName::as_str))?);
+            let label = guest.or_else(|| lease.host_name.as_ref().map(HostName::as_str));
+            let label = HostName::parse(label?);
             label.ok()?.under(&settings.domain).ok()
         });
         let value = match name {

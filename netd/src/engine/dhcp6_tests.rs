@@ -27,6 +27,9 @@ struct Pair {
     to_group: bool,
 }
 
+/// T1, T2, addresses with their lifetimes, status.
+type Given = (u32, u32, Vec<(Ipv6Addr, u32, u32)>, Option<u16>);
+
 /// What came back.
 struct Answer(Vec<u8>);
 
@@ -42,7 +45,7 @@ impl Answer {
     }
 
     /// T1, T2, addresses with lifetimes, status of the first association.
-    fn association(&self) -> (u32, u32, Vec<(Ipv6Addr, u32, u32)>, Option<u16>) {
+    fn association(&self) -> Given {
         let value = self.option(option::IA_NA).expect("an association");
         let number =
             |at: usize, value: &[u8]| u32::from_be_bytes(value[at..at + 4].try_into().unwrap());

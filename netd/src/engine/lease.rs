@@ -331,6 +331,11 @@ impl LeaseTable {
     pub fn found_in_use(&mut self, address: Ipv4Addr, now: Instant) {
         let lease = self.leases.get(&address);
         if lease.is_some_and(|lease| lease.state == LeaseState::Offered && lease.ipv6.is_none()) {
+            // Not the asking link's to answer for.
+            if let Some(mut lease) = self.remove(address) {
+                lease.link = None;
+                self.insert(address, lease);
+            }
             self.set_aside(address, now);
         }
     }

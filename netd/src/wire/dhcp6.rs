@@ -221,7 +221,7 @@ impl<'a> ClientMessage<'a> {
                 self.requested = Some(codes.take(64).collect());
             }
             option::RAPID_COMMIT => self.rapid_commit = true,
-            option::CLIENT_FQDN => self.fqdn = self.fqdn.or(value.first().copied()),
+            option::CLIENT_FQDN => self.fqdn = self.fqdn.or_else(|| value.first().copied()),
             // Everything else says nothing to us.
             _ => {}
         }
@@ -291,9 +291,9 @@ impl Writer {
         &mut self,
         (code, iaid): (u16, u32),
         times: Option<(u32, u32)>,
-        fill: impl FnOnce(&mut Writer),
+        fill: impl FnOnce(&mut Self),
     ) {
-        let mut inner = Writer(iaid.to_be_bytes().to_vec());
+        let mut inner = Self(iaid.to_be_bytes().to_vec());
         if let Some((t1, t2)) = times {
             inner.0.extend_from_slice(&t1.to_be_bytes());
             inner.0.extend_from_slice(&t2.to_be_bytes());
