@@ -86,10 +86,8 @@ pub(super) fn frame(
     }
     if ether_type == ETHER_IPV4 {
         ipv4(context, tables, place, payload, offload);
-    } else if ether_type == ETHER_IPV6 {
-        if !tables.router.take(context, place, payload, offload) {
-            input6::ipv6(context, tables, place, payload, offload);
-        }
+    } else if ether_type == ETHER_IPV6 && !tables.router.take(context, place, payload, offload) {
+        input6::ipv6(context, tables, place, payload, offload);
     }
 }
 
