@@ -134,8 +134,9 @@ impl Router {
         if datagram.dst_port() != SERVER {
             return false;
         }
-        // Section 18.2: clients speak from a link-local address; any other could be made up.
-        if intact(PROTOCOL_UDP) && source.is_unicast_link_local() {
+        // RFC 8415 has clients speak from a link-local address; those that do not are answered all the same,
+        // for the answer never leaves the link and the station that the question came from.
+        if intact(PROTOCOL_UDP) && !source.is_unspecified() && !source.is_multicast() {
             dhcp6(context, place, source, to_group, datagram.payload());
         }
         true
