@@ -317,10 +317,12 @@ pub struct QueuedError {
     pub icmp: Option<(u8, u8)>,
     /// For "fragmentation needed": the MTU.
     pub info: u32,
+    /// Bytes of the failed datagram that came with it.
+    pub payload: usize,
 }
 
-/// Takes one entry off the error queue; `None` = empty.
-pub fn next_error(socket: BorrowedFd<'_>) -> Option<QueuedError> {
+/// Takes one entry off the error queue, with as much of the failed datagram as came back and fits; `None` = empty.
+pub fn next_error(socket: BorrowedFd<'_>, payload: &mut [u8]) -> Option<QueuedError> {
     // `sockaddr_in6` has room for both families and is aligned for both.
     let mut address = MaybeUninit::<libc::sockaddr_in6>::zeroed();
     let mut control = [0_u64; 32];
@@ -328,10 +330,15 @@ pub fn next_error(socket: BorrowedFd<'_>) -> Option<QueuedError> {
     let mut message: libc::msghdr = unsafe { zeroed() };
     message.msg_name = address.as_mut_ptr().cast();
     message.msg_namelen = libc::socklen_t::try_from(size_of::<libc::sockaddr_in6>()).unwrap_or(28);
+    let mut part = libc::iovec {
+        iov_base: payload.as_mut_ptr().cast(),
+        iov_len: payload.len(),
+    };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control);
-    // SAFETY: every pointer in `message` is to a local that outlives the call, with its true length;
-    // there is no payload vector.
+    // SAFETY: every pointer in `message` is to a local or to `payload`, which outlive the call, with its true length.
     let received = unsafe {
         libc::recvmsg(
             socket.as_raw_fd(),
@@ -339,9 +346,8 @@ pub fn next_error(socket: BorrowedFd<'_>) -> Option<QueuedError> {
             libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT,
         )
     };
-    if received < 0 {
-        return None;
-    }
+    // Negative: nothing there.
+    let received = usize::try_from(received).ok()?;
     // SAFETY: zeroed at first and maybe filled by the kernel: initialised either way.
     let address = unsafe { address.assume_init() };
     let destination = if c_int::from(address.sin6_family) == libc::AF_INET6 {
@@ -379,6 +385,7 @@ pub fn next_error(socket: BorrowedFd<'_>) -> Option<QueuedError> {
                 errno: i32::try_from(error.ee_errno).unwrap_or(0),
                 icmp,
                 info: error.ee_info,
+                payload: received,
             });
         }
         // SAFETY: as for CMSG_FIRSTHDR.
@@ -389,6 +396,7 @@ pub fn next_error(socket: BorrowedFd<'_>) -> Option<QueuedError> {
         errno: 0,
         icmp: None,
         info: 0,
+        payload: received,
     })
 }
 
@@ -566,9 +574,11 @@ mod tests {
             drop(closed);
             let socket = std::net::UdpSocket::bind(any).unwrap();
             receive_errors(socket.as_fd(), destination.is_ipv6()).unwrap();
-            assert_eq!(next_error(socket.as_fd()), None);
-            socket.send_to(b"x", destination).unwrap();
-            let error = next_error(socket.as_fd()).unwrap();
+            let mut payload = [0; 4];
+            assert_eq!(next_error(socket.as_fd(), &mut payload), None);
+            socket.send_to(b"xyz", destination).unwrap();
+            let error = next_error(socket.as_fd(), &mut payload).unwrap();
+            assert_eq!(payload[..error.payload], *b"xyz");
             assert_eq!(error.destination, destination);
             assert_eq!((error.errno, error.icmp), (libc::ECONNREFUSED, Some(icmp)));
         }

@@ -232,7 +232,12 @@ impl Context {
     }
 
     /// Tells a guest that its packet cannot be delivered; the gateway is the one who says so.
-    pub(super) fn send_unreachable(&mut self, place: Place, reason: Unreachable, quoted: &Quoted) {
+    pub(super) fn send_unreachable(
+        &mut self,
+        place: Place,
+        reason: Unreachable,
+        quoted: &Quoted<'_>,
+    ) {
         if !self.may_tell_error() {
             return;
         }

@@ -124,7 +124,7 @@ impl Datagrams {
                     } else {
                         Unreachable::Prohibited
                     };
-                    context.send_unreachable(place, reason, &quote(datagram.key));
+                    context.send_unreachable(place, reason, &quote(datagram.key, datagram.first()));
                 }
                 return;
             }
@@ -155,7 +155,7 @@ impl Datagrams {
                 Errno::ACCESS | Errno::PERM => Unreachable::Prohibited,
                 _full_or_pending => return,
             };
-            context.send_unreachable(place, reason, &quote(datagram.key));
+            context.send_unreachable(place, reason, &quote(datagram.key, datagram.first()));
         }
     }
 
@@ -220,11 +220,13 @@ impl Datagrams {
         };
         let place = mapping.place;
         if flags.contains(EventFlags::ERR) {
-            while let Some(error) = crate::sys::next_error(mapping.socket.as_fd()) {
+            while let Some(error) = crate::sys::next_error(mapping.socket.as_fd(), &mut self.buffer)
+            {
                 let key =
                     seen_from(context, error.destination).and_then(|from| Key::of(guest, from));
                 if let (Some(reason), Some(key)) = (errors::reason(&error), key) {
-                    context.send_unreachable(place, reason, &quote(key));
+                    let payload = &self.buffer[..error.payload];
+                    context.send_unreachable(place, reason, &quote(key, payload));
                 }
             }
         }
@@ -277,7 +279,7 @@ impl Datagrams {
     ) {
         let descriptor = socket.descriptor();
         self.buffer.resize(BUFFER, 0);
-        while crate::sys::next_error(descriptor.as_fd()).is_some() {}
+        while crate::sys::next_error(descriptor.as_fd(), &mut self.buffer).is_some() {}
         for _turn in 0..TURN {
             let received = crate::sys::receive_from(descriptor.as_fd(), &mut self.buffer);
             let Ok((count, address, asked)) = received else {
@@ -459,6 +461,15 @@ impl Datagram<'_> {
         self.payload.iter().map(|slice| slice.len()).sum()
     }
 
+    /// The first datagram, of several.
+    fn first(&self) -> &[u8] {
+        let first = self.payload.first().copied().unwrap_or_default();
+        match self.segment {
+            0 => first,
+            size => first.get(..size).unwrap_or(first),
+        }
+    }
+
     /// The size of all datagrams but the last, if there are several.
     fn common_size(&self) -> Option<u16> {
         let size = match self.payload {
@@ -553,15 +564,17 @@ fn unspecified(like: IpAddr) -> IpAddr {
     }
 }
 
-fn quote(key: Key) -> Quoted {
+fn quote(key: Key, payload: &[u8]) -> Quoted<'_> {
     let mut start = [0; 8];
     start[..2].copy_from_slice(&key.ports.0.to_be_bytes());
     start[2..4].copy_from_slice(&key.ports.1.to_be_bytes());
-    start[4..6].copy_from_slice(&8_u16.to_be_bytes());
+    let length = u16::try_from(UDP + payload.len()).unwrap_or(u16::MAX);
+    start[4..6].copy_from_slice(&length.to_be_bytes());
     Quoted {
         protocol: PROTOCOL_UDP,
         addresses: key.addresses,
         start,
+        payload,
     }
 }
 

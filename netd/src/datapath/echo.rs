@@ -45,7 +45,7 @@ impl Echoes {
         };
         let identifier = u16::from_be_bytes([start[4], start[5]]);
         let (source, destination) = (addresses.source(), addresses.destination());
-        let quoted = quote(addresses, *start);
+        let quoted = quote(addresses, *start, &message[8..]);
         let to = SocketAddr::new(destination, 0);
         if let Err(refusal) = nat::outside(&context.settings, destination) {
             context.counters.echo_refused += 1;
@@ -138,14 +138,21 @@ impl Echoes {
         let Some(asked) = Addresses::of(guest, mapping.remote) else {
             return;
         };
-        let mut start = [icmp::echo_request_kind(asked), 0, 0, 0, 0, 0, 0, 0];
-        start[4..6].copy_from_slice(&identifier.to_be_bytes());
-        while let Some(error) = crate::sys::next_error(mapping.socket.as_fd()) {
+        let mut buffer = vec![0; 1 << 16];
+        while let Some(error) = crate::sys::next_error(mapping.socket.as_fd(), &mut buffer) {
+            // The request came back with the kernel's identifier.
+            let message = &buffer[..error.payload];
+            let mut start = [0; 8];
+            for (to, from) in start.iter_mut().zip(message) {
+                *to = *from;
+            }
+            start[0] = icmp::echo_request_kind(asked);
+            start[4..6].copy_from_slice(&identifier.to_be_bytes());
             if let Some(reason) = errors::reason(&error) {
-                context.send_unreachable(place, reason, &quote(asked, start));
+                let payload = message.get(8..).unwrap_or_default();
+                context.send_unreachable(place, reason, &quote(asked, start, payload));
             }
         }
-        let mut buffer = vec![0; 1 << 16];
         let mut used = false;
         for _turn in 0..16 {
             let Ok((_, count, from)) =
@@ -218,10 +225,11 @@ impl Echoes {
     }
 }
 
-fn quote(addresses: Addresses, start: [u8; 8]) -> Quoted {
+fn quote(addresses: Addresses, start: [u8; 8], payload: &[u8]) -> Quoted<'_> {
     Quoted {
         protocol: icmp::protocol(addresses),
         addresses,
         start,
+        payload,
     }
 }

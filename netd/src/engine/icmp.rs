@@ -49,21 +49,30 @@ impl Unreachable {
 
 /// The packet of a guest that could not be delivered, as far as the guest needs it to find its socket.
 #[derive(Clone, Copy, Debug)]
-pub struct Quoted {
+pub struct Quoted<'a> {
     /// Protocol number.
     pub protocol: u8,
     /// From the guest to where it was going.
     pub addresses: Addresses,
     /// First eight bytes behind the IP header (ports and, for TCP, the sequence number).
     pub start: [u8; 8],
+    /// What followed, as far as it is known.
+    pub payload: &'a [u8],
 }
 
-/// The longest message of [`unreachable`].
-const LONGEST: usize = 8 + IPV6 + 8;
+/// How much of the guest's packet goes into an error (RFC 4443 §2.4 (c), RFC 1812 §4.3.2.3).
+fn longest_quote(addresses: Addresses) -> usize {
+    match addresses {
+        Addresses::V4 { .. } => 576 - IPV4 - 8,
+        Addresses::V6 { .. } => usize::from(SMALLEST_MTU_V6) - IPV6 - 8,
+    }
+}
 
 /// A whole frame that tells a guest; `path` leads from the reporting address to the guest.
-pub fn unreachable(frame: &mut Vec<u8>, path: &Path, reason: Unreachable, quoted: &Quoted) {
-    let mut message = Vec::with_capacity(LONGEST);
+pub fn unreachable(frame: &mut Vec<u8>, path: &Path, reason: Unreachable, quoted: &Quoted<'_>) {
+    let room = longest_quote(path.addresses) - path.ip_header() - quoted.start.len();
+    let payload = quoted.payload.get(..room).unwrap_or(quoted.payload);
+    let mut message = Vec::with_capacity(8 + IPV6 + quoted.start.len() + payload.len());
     match path.addresses {
         Addresses::V4 { .. } => {
             message.extend_from_slice(&[3, reason.code(), 0, 0, 0, 0, 0, 0]);
@@ -84,27 +93,29 @@ pub fn unreachable(frame: &mut Vec<u8>, path: &Path, reason: Unreachable, quoted
         addresses: quoted.addresses,
         ..*path
     };
-    let header = write_ip(&quoted_path, quoted.protocol, quoted.start.len());
+    let length = quoted.start.len() + quoted.payload.len();
+    let header = write_ip(&quoted_path, quoted.protocol, length);
     message.extend_from_slice(&header[ETHERNET..]);
     message.extend_from_slice(&quoted.start);
+    message.extend_from_slice(payload);
     emit(frame, path, &message);
 }
 
 /// A whole frame that tells a guest (type, code), field of what was wrong with its packet: as much of it as an error
-/// may carry (RFC 4443 §2.4 (c), RFC 1812 §4.3.2.3).
+/// may carry.
 pub fn error(
     frame: &mut Vec<u8>,
     path: &Path,
     ((kind, code), field): ((u8, u8), u32),
     packet: &[u8],
 ) {
-    let longest = match path.addresses {
-        Addresses::V4 { .. } => 576 - IPV4 - 8,
-        Addresses::V6 { .. } => usize::from(SMALLEST_MTU_V6) - IPV6 - 8,
-    };
     let mut message = vec![kind, code, 0, 0];
     message.extend_from_slice(&field.to_be_bytes());
-    message.extend_from_slice(packet.get(..longest).unwrap_or(packet));
+    message.extend_from_slice(
+        packet
+            .get(..longest_quote(path.addresses))
+            .unwrap_or(packet),
+    );
     emit(frame, path, &message);
 }
 
@@ -207,7 +218,9 @@ pub fn quoted_v4(quoted: &[u8]) -> Option<(u8, SocketAddr, SocketAddr)> {
 mod tests {
     use control::mac::MacAddress;
     use smoltcp::phy::ChecksumCapabilities;
-    use smoltcp::wire::{Icmpv4DstUnreachable, Icmpv4Packet, Icmpv4Repr, Ipv4Packet};
+    use smoltcp::wire::{
+        Icmpv4DstUnreachable, Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Ipv4Packet, Ipv6Packet,
+    };
 
     use super::*;
 
@@ -230,7 +243,8 @@ mod tests {
                 source: Ipv4Addr::new(10, 0, 0, 7),
                 destination: Ipv4Addr::new(192, 0, 2, 1),
             },
-            start: [1, 2, 3, 4, 0, 8, 0, 0],
+            start: [1, 2, 3, 4, 0, 13, 0, 0],
+            payload: b"hello",
         };
         let mut frame = Vec::new();
         unreachable(&mut frame, &path(), Unreachable::Port, &quoted);
@@ -249,7 +263,7 @@ mod tests {
             (header.src_addr, header.dst_addr),
             (Ipv4Addr::new(10, 0, 0, 7), Ipv4Addr::new(192, 0, 2, 1))
         );
-        assert_eq!(data, quoted.start);
+        assert_eq!(data, [&quoted.start[..], quoted.payload].concat());
     }
 
     #[test]
@@ -264,5 +278,43 @@ mod tests {
             (icmp.echo_ident(), icmp.echo_seq_no(), icmp.data()),
             (0x1234, 1, &b"xyz"[..])
         );
+    }
+
+    #[test]
+    fn an_ipv6_error_quotes_what_fits_and_is_read_back_by_smoltcp() {
+        let (guest, far) = ("fd00::7".parse().unwrap(), "2001:db8::1".parse().unwrap());
+        let quoted = Quoted {
+            protocol: 17,
+            addresses: Addresses::V6 {
+                source: guest,
+                destination: far,
+            },
+            start: [1, 2, 3, 4, 0, 8, 0, 0],
+            payload: &[7; 3_000],
+        };
+        let path = Path {
+            addresses: quoted.addresses.reversed(),
+            ..path()
+        };
+        for (reason, kind) in [
+            (Unreachable::Network, (1, 0, 0)),
+            (Unreachable::Prohibited, (1, 1, 0)),
+            (Unreachable::Host, (1, 3, 0)),
+            (Unreachable::Port, (1, 4, 0)),
+            (Unreachable::FragmentationNeeded(1_400), (2, 0, 1_400)),
+            (Unreachable::FragmentationNeeded(576), (2, 0, 1_280)),
+        ] {
+            let mut frame = Vec::new();
+            unreachable(&mut frame, &path, reason, &quoted);
+            assert_eq!(frame.len(), ETHERNET + usize::from(SMALLEST_MTU_V6));
+            let ip = Ipv6Packet::new_checked(&frame[14..]).unwrap();
+            let icmp = Icmpv6Packet::new_checked(ip.payload()).unwrap();
+            assert!(icmp.verify_checksum(&far, &guest));
+            let field = u32::from_be_bytes(*ip.payload()[4..].first_chunk().unwrap());
+            assert_eq!((u8::from(icmp.msg_type()), icmp.msg_code(), field), kind);
+            let inner = Ipv6Packet::new_unchecked(&ip.payload()[8..]);
+            assert_eq!((inner.src_addr(), inner.dst_addr()), (guest, far));
+            assert_eq!(inner.payload_len(), 3_008);
+        }
     }
 }

@@ -286,11 +286,12 @@ fn patch(
 #[cfg(test)]
 #[expect(
     clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
     reason = "test patterns are made of low bits, and sequence numbers are bits"
 )]
 mod tests {
-    use smoltcp::wire::{EthernetFrame, Ipv4Address, Ipv4Packet, TcpPacket};
+    use smoltcp::wire::{EthernetFrame, Ipv4Address, Ipv4Packet, Ipv6Packet, TcpPacket};
 
     use super::*;
     use crate::engine::ends::Addresses;
@@ -372,6 +373,39 @@ mod tests {
         }));
         assert_eq!(joined, bytes[54..]);
         assert_eq!(fins, [false, false, false, false, false, false, true]);
+    }
+
+    #[test]
+    fn a_large_ipv6_frame_becomes_segments_too() {
+        let (source, destination) = ("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap());
+        let mut bytes = vec![0; 74 + 5_000];
+        bytes[12..14].copy_from_slice(&[0x86, 0xdd]);
+        let mut ip = Ipv6Packet::new_unchecked(&mut bytes[14..]);
+        ip.set_version(6);
+        ip.set_payload_len(5_020);
+        ip.set_next_header(smoltcp::wire::IpProtocol::Tcp);
+        ip.set_src_addr(source);
+        ip.set_dst_addr(destination);
+        let mut tcp = TcpPacket::new_unchecked(ip.payload_mut());
+        tcp.set_header_len(20);
+        tcp.payload_mut().fill(7);
+        let offload = Offload {
+            needs_checksum: true,
+            checksum_start: 54,
+            checksum_offset: 16,
+            segmentation: Segmentation::Tcp6,
+            segment_size: 1_440,
+            ..Offload::default()
+        };
+        let mut carried = 0;
+        assert!(complete(&bytes, &offload, &mut Vec::new(), |done| {
+            let ip = Ipv6Packet::new_checked(&done[14..]).unwrap();
+            let tcp = TcpPacket::new_checked(ip.payload()).unwrap();
+            assert!(tcp.verify_checksum(&source.into(), &destination.into()));
+            assert_eq!(tcp.seq_number().0, carried);
+            carried += tcp.payload().len() as i32;
+        }));
+        assert_eq!(carried, 5_000);
     }
 
     #[test]

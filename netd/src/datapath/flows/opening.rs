@@ -234,7 +234,7 @@ impl Flows {
     }
 }
 
-fn quote(key: Key, seq: u32) -> Quoted {
+fn quote(key: Key, seq: u32) -> Quoted<'static> {
     let mut start = [0; 8];
     start[..2].copy_from_slice(&key.ports.0.to_be_bytes());
     start[2..4].copy_from_slice(&key.ports.1.to_be_bytes());
@@ -243,6 +243,7 @@ fn quote(key: Key, seq: u32) -> Quoted {
         protocol: PROTOCOL_TCP,
         addresses: key.addresses,
         start,
+        payload: &[],
     }
 }
 
