@@ -127,16 +127,18 @@ impl Entry {
         Some(SocketAddr::new(found.address, self.port))
     }
 
-    /// The same for UDP, where only the address table knows anything.
+    /// The same for UDP, where only the address table knows anything: a guest that is known by its IPv6 address
+    /// alone may not have asked for the other yet, so that is waited for.
     fn datagram_lead(&self, context: &Context, client: IpAddr) -> Option<SocketAddr> {
-        let known = |target: &&Target| context.neighbours.get(target.address).is_some();
         let same = |target: &&Target| {
-            target.address.is_ipv4() == client.is_ipv4() && !client.is_loopback()
+            target.address.is_ipv4() == client.is_ipv4()
+                && !client.is_loopback()
+                && context.neighbours.get(target.address).is_some()
         };
-        let targets = || self.targets.iter();
-        let found = targets()
-            .find(|target| same(target) && known(target))
-            .or_else(|| targets().find(known))
+        let found = self
+            .targets
+            .iter()
+            .find(same)
             .or_else(|| self.targets.first())?;
         Some(SocketAddr::new(found.address, self.port))
     }
@@ -423,7 +425,12 @@ impl Published {
         };
         if entry.protocol == Protocol::Udp {
             for target in &mut entry.targets {
+                // Nothing is asked, but the first datagram should find the guest.
+                let sought = target.gate.deadline().is_some();
                 target.gate.gone();
+                if sought && context.neighbours.get(target.address).is_none() {
+                    context.ask_who_has(target.address);
+                }
             }
             return self.schedule();
         }
