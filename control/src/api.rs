@@ -95,7 +95,7 @@ pub struct GuestStatus {
 pub struct LinkStatus {
     /// Number, unique for the life of the daemon.
     pub id: u32,
-    /// stream, tcp or tap.
+    /// stream, tcp, tap, dgram or vhost-user.
     pub transport: String,
     /// Frames from the guest.
     pub received_frames: u64,

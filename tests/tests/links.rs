@@ -1,14 +1,16 @@
-//! A VM wired to netd by vhost-user: content both ways, through a reboot, a killed netd and a killed VMM.
+//! The ways a VM can be wired to netd, with real guests: vhost-user (one and several queues), datagrams, the stream
+//! both ways round; through reboots and a killed netd; guests on different kinds of link; a guest that stands still.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tests::daemons::{Kind, World};
 use tests::guest::Guest;
 use tests::limit::{retry, wait_for};
-use tests::{Result, ensure, whole_system};
+use tests::{Context, Result, ensure, whole_system};
 
 const CONFIG: &str = r#"
 [network.vmnet8]
@@ -17,6 +19,12 @@ subnet = "192.168.130.0/24"
 
 [guest.dev]
 link = "vhost-user"
+
+[guest.other]
+link = "stream"
+
+[guest.datagrams]
+link = "dgram"
 "#;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -135,4 +143,227 @@ fn vhost_user_carries_both_ways_through_reboot_and_a_killed_netd() {
         ensure!(again == address, "{again} after the end, {address} before");
         carries(&guest)
     });
+}
+
+#[test]
+fn several_queues_are_used() {
+    whole_system(|| {
+        let world = world()?;
+        let socket = world.runtime().join("guest/dev/vhost.sock");
+        let guest = world
+            .bare_machine("dev", &[])
+            .arguments([
+                "-smp",
+                "2",
+                "-object",
+                "memory-backend-memfd,id=mem,share=on,size=256M",
+                "-machine",
+                "memory-backend=mem",
+                "-chardev",
+                &format!("socket,id=link,reconnect=1,path={}", socket.display()),
+                "-netdev",
+                "vhost-user,id=net,chardev=link,queues=2",
+                "-device",
+                // QEMU 7.2 crashes with MSI-X here in software emulation.
+                "virtio-net-pci,netdev=net,mq=on,vectors=0,mac=52:54:00:00:00:77",
+            ])
+            .boot()?;
+        guest.address(SOON)?;
+        let queues = guest.ok("ls -d /sys/class/net/eth0/queues/* | wc -l")?;
+        ensure!(queues.trim() == "4", "{queues} queues");
+        carries(&guest)?;
+        carries(&guest)
+    });
+}
+
+#[test]
+fn guests_on_different_links_exchange_large_segments() {
+    whole_system(|| {
+        let world = world()?;
+        let (dev, dev_address) = world.boot("dev", &[])?;
+        let (other, other_address) = world.boot("other", &[])?;
+        ensure!(kind(&world, "other")?.as_deref() == Some("stream"));
+        let pairs = [(&dev, &other, dev_address), (&other, &dev, other_address)];
+        for (from, to, address) in pairs {
+            make_content(from)?;
+            make_content(to)?;
+            from.ok("cp /run/content /www/content")?;
+            let fetch = format!("wget -q -O - http://{address}/content | cmp - /run/content");
+            let answer = to.run_within(TRANSFER, &fetch)?;
+            ensure!(answer.status == 0, "{}: {answer:?}", to.name());
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn datagrams_carry_both_ways_and_netd_may_come_again() {
+    whole_system(|| {
+        let mut world = world()?;
+        let (guest, address) = world.boot("datagrams", &[])?;
+        ensure!(kind(&world, "datagrams")?.as_deref() == Some("dgram"));
+        carries(&guest)?;
+        world.crash(Kind::Netd)?;
+        comes_back(&world, &guest, "dgram")?;
+        carries(&guest)?;
+        drop(guest);
+        let (guest, again) = world.boot("datagrams", &[])?;
+        ensure!(again == address, "{again} after the end, {address} before");
+        carries(&guest)
+    });
+}
+
+/// passt's way round, and gvproxy's: QEMU dials.
+#[test]
+fn a_vm_set_up_for_passt_works_unchanged() {
+    whole_system(|| {
+        let mut world = world()?;
+        let socket = world.runtime().join("guest/other/link.sock");
+        let guest = world
+            .bare_machine("other", &[])
+            .arguments([
+                "-netdev",
+                &format!(
+                    "stream,id=net,server=off,addr.type=unix,addr.path={}",
+                    socket.display()
+                ),
+                "-device",
+                "virtio-net-pci,netdev=net",
+            ])
+            .boot()?;
+        guest.address(SOON)?;
+        carries(&guest)?;
+        ensure!(world.daemon(Kind::Netd)?.log().contains("link up"));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_guest_that_stands_still_does_not_stop_another() {
+    whole_system(|| {
+        let world = world()?;
+        let (slow, _) = world.boot("dev", &[])?;
+        let (other, _) = world.boot("other", &[])?;
+        make_content(&other)?;
+        let alone = pull(&other)?;
+        // Without end towards the guest that is stopped in the middle of it.
+        let (port, _flood) = host(|mut stream| {
+            let bytes = content();
+            while stream.write_all(&bytes).is_ok() {}
+            Ok(true)
+        })?;
+        slow.ok(&format!(
+            "nc host.internal {port} < /dev/null > /dev/null 2>&1 &"
+        ))?;
+        retry("the flood", SOON, || {
+            slow.ok("[ $(cat /sys/class/net/eth0/statistics/rx_bytes) -gt 4000000 ]")
+                .map(drop)
+        })?;
+        slow.signal(Signal::STOP)?;
+        let beside = pull(&other)?;
+        slow.signal(Signal::CONT)?;
+        println!("alone {alone:?}, beside a guest that stands still {beside:?}");
+        ensure!(
+            beside < alone * 10 + SOON,
+            "{beside:?} instead of {alone:?}"
+        );
+        slow.ok("ping -c 1 -W 5 192.168.130.1")?;
+        Ok(())
+    });
+}
+
+/// How long a transfer to the guest takes.
+fn pull(guest: &Guest) -> Result<Duration> {
+    let (port, sent) = host(|mut stream| stream.write_all(&content()).map(|()| true))?;
+    let started = tests::limit::now();
+    let down = format!("nc host.internal {port} < /dev/null | cmp - /run/content");
+    let answer = guest.run_within(TRANSFER, &down)?;
+    ensure!(answer.status == 0, "{answer:?}");
+    sent.join().ok().context("the host's side failed")?;
+    Ok(started.elapsed())
+}
+
+/// Prints what each link carries; `cargo test -p tests --test links -- --nocapture compared`.
+#[test]
+fn links_are_compared_at_both_sizes_of_packets() {
+    whole_system(|| {
+        let mut world = World::new(COMPARED)?;
+        world.start(Kind::Netd)?;
+        for name in [
+            "stream",
+            "vhost",
+            "dgram",
+            "small-stream",
+            "small-vhost",
+            "small-dgram",
+        ] {
+            let (guest, _) = world.boot(name, &[])?;
+            let mtu = guest.ok("cat /sys/class/net/eth0/mtu")?;
+            let wanted = if name.starts_with("small") {
+                "1500"
+            } else {
+                "65520"
+            };
+            ensure!(mtu.trim() == wanted, "{name} has an MTU of {mtu}");
+            let (port, received) = host(|mut stream| {
+                Ok(std::io::copy(&mut stream, &mut std::io::sink())? == BULK as u64)
+            })?;
+            let up = format!("head -c {BULK} /dev/zero | nc -w 5 host.internal {port}");
+            let up = timed(&guest, &up)?;
+            ensure!(received.join().unwrap_or(false), "{name}: not all came");
+            let (port, _sent) = host(|mut stream| {
+                std::io::copy(&mut std::io::repeat(0).take(BULK as u64), &mut stream)?;
+                Ok(true)
+            })?;
+            let down = format!("[ $(nc host.internal {port} < /dev/null | wc -c) = {BULK} ]");
+            let down = timed(&guest, &down)?;
+            println!("{name:>12}: {up:>5} Mbit/s up, {down:>5} Mbit/s down, MTU {wanted}");
+        }
+        Ok(())
+    });
+}
+
+const BULK: usize = 32 << 20;
+
+const COMPARED: &str = r#"
+[network.vmnet8]
+type = "nat"
+subnet = "192.168.130.0/24"
+
+[network.small]
+type = "nat"
+subnet = "192.168.131.0/24"
+mtu = 1500
+
+[guest.stream]
+network = "vmnet8"
+link = "stream"
+
+[guest.vhost]
+network = "vmnet8"
+link = "vhost-user"
+
+[guest.dgram]
+network = "vmnet8"
+link = "dgram"
+
+[guest.small-stream]
+network = "small"
+link = "stream"
+
+[guest.small-vhost]
+network = "small"
+link = "vhost-user"
+
+[guest.small-dgram]
+network = "small"
+link = "dgram"
+"#;
+
+/// Mbit/s of a command that moves [`BULK`] bytes.
+fn timed(guest: &Guest, command: &str) -> Result<u128> {
+    let started = tests::limit::now();
+    let answer = guest.run_within(TRANSFER * 2, command)?;
+    ensure!(answer.status == 0, "{command}: {answer:?}");
+    Ok(BULK as u128 * 8 / started.elapsed().as_micros().max(1))
 }

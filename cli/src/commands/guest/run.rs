@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use control::api::{GuestStatus, ShareStatus};
+use control::api::{GuestStatus, LinkStatus, ShareStatus};
 use control::config::LinkChoice;
 use control::names::GuestName;
 use control::paths::{Daemon, make_private_folder};
@@ -99,12 +99,14 @@ fn make_socket_folder(context: &Context, name: &GuestName) -> Outcome {
         })
 }
 
-/// One VMM at a time has the guest's socket; a second would cut the first off.
+/// One VMM at a time has the guest's socket; a second would cut the first off. A datagram link outlives its VMM until
+/// netd has something to send, so it says nothing.
 fn check_not_running(context: &Context, name: &GuestName) -> Outcome {
     let guests: Vec<GuestStatus> = context.ask(Daemon::Netd, "/v1/guests")?;
-    let plugged = guests
-        .iter()
-        .find(|guest| guest.name.as_ref() == Some(name) && !guest.links.is_empty());
+    let plugged = guests.iter().find(|guest| {
+        let runs = |link: &LinkStatus| link.transport != "dgram";
+        guest.name.as_ref() == Some(name) && guest.links.iter().any(runs)
+    });
     match plugged {
         None => Ok(()),
         Some(guest) => Err(CliError::conflict(
