@@ -142,6 +142,7 @@ struct Ring {
 }
 
 /// A piece of the guest's memory: where the VMM has it, where the guest has it.
+#[derive(PartialEq, Eq)]
 struct Region {
     vmm: u64,
     guest: u64,
@@ -324,6 +325,10 @@ impl VhostUserBackendReqHandlerMut for Device {
             return Err(refused("more memory regions than a guest has"));
         }
         let (region, mapped) = region_of(region, file)?;
+        // QEMU 7.2 says it again for each pair of queues.
+        if self.regions.contains(&region) {
+            return Ok(None);
+        }
         self.use_memory(self.memory.insert_region(mapped).map_err(refused)?)?;
         self.regions.push(region);
         Ok(None)
@@ -331,6 +336,10 @@ impl VhostUserBackendReqHandlerMut for Device {
 
     fn remove_mem_region(&mut self, region: &VhostUserSingleMemoryRegion) -> Result<()> {
         let start = region.guest_phys_addr;
+        // Said again for another pair of queues.
+        if !self.regions.iter().any(|region| region.guest == start) {
+            return Ok(());
+        }
         let (memory, _) = self
             .memory
             .remove_region(GuestAddress(start), region.memory_size)
