@@ -184,6 +184,38 @@ pub(crate) fn comma_list<T: ToString>(values: impl IntoIterator<Item = T>) -> St
     or_dash(texts.join(","))
 }
 
+/// Bytes in three digits and a unit, as people compare them.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if count < 1_000 {
+        return format!("{count} B");
+    }
+    let (mut unit, mut size) = (UNITS[0], count);
+    for larger in &UNITS[1..] {
+        if size < 1_000_000 {
+            break;
+        }
+        size /= 1_000;
+        unit = larger;
+    }
+    let (whole, tenth) = (size / 1_000, size % 1_000 / 100);
+    if whole < 10 {
+        format!("{whole}.{tenth} {unit}")
+    } else {
+        format!("{whole} {unit}")
+    }
+}
+
+/// A time in its largest unit and the next.
+pub(crate) fn seconds(count: u64) -> String {
+    match count {
+        0..60 => format!("{count}s"),
+        60..3_600 => format!("{}m{}s", count / 60, count % 60),
+        3_600..86_400 => format!("{}h{}m", count / 3_600, count % 3_600 / 60),
+        _ => format!("{}d{}h", count / 86_400, count % 86_400 / 3_600),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,6 +236,23 @@ mod tests {
     fn names_alone_are_said_once_each() {
         let rows = ["a", "a", "-", "b"].map(|name| vec![name.to_owned(), "x".to_owned()]);
         assert_eq!(names(&rows), "a\nb\n");
+    }
+
+    #[test]
+    fn sizes_and_times_are_short() {
+        for (count, shown) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (15_999, "15 kB"),
+            (1_250_000, "1.2 MB"),
+            (u64::MAX, "18446 PB"),
+        ] {
+            assert_eq!(bytes(count), shown);
+        }
+        for (count, shown) in [(59, "59s"), (61, "1m1s"), (7_260, "2h1m"), (90_000, "1d1h")] {
+            assert_eq!(seconds(count), shown);
+        }
     }
 
     #[test]

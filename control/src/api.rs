@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{CachePolicy, NetworkKind};
+use crate::egress::Verdict;
 use crate::mac::MacAddress;
 use crate::names::{GuestName, HostName, NetworkName, ShareName};
 use crate::port::{Endpoint, PortSpec};
@@ -169,18 +170,48 @@ pub struct FlowStatus {
     pub network: NetworkName,
     /// tcp, udp or icmp.
     pub protocol: String,
+    /// The guest whose link it uses, where it has a name.
+    pub guest_name: Option<GuestName>,
     /// The guest's end.
     pub guest: SocketAddr,
-    /// The other end as the guest sees it.
+    /// The other end as the guest sees it; unspecified where a UDP socket of the guest has many.
     pub remote: SocketAddr,
-    /// Whether the guest began it.
+    /// The name by which the guest learned that address last.
+    pub name: Option<String>,
+    /// Whether the guest began it; else it came to a published port.
     pub outbound: bool,
     /// The state, in the protocol's words.
     pub state: String,
+    /// Seconds since it began.
+    pub age: u64,
+    /// Seconds without a packet.
+    pub idle: u64,
     /// Payload bytes from the guest.
     pub bytes_from_guest: u64,
     /// Payload bytes to the guest.
     pub bytes_to_guest: u64,
+    /// Packets from the guest (one of 64 KiB counts once).
+    pub packets_from_guest: u64,
+    /// Packets to the guest.
+    pub packets_to_guest: u64,
+    /// Segments sent to the guest once more.
+    pub retransmits: u64,
+}
+
+/// What would become of a guest's flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PolicyAnswer {
+    /// The guest.
+    pub guest: GuestName,
+    /// The flow as it was understood.
+    pub flow: String,
+    /// Allow or deny.
+    pub verdict: Verdict,
+    /// The rule, or whatever else decides.
+    pub reason: String,
+    /// For a name: the addresses that the guest knows it by now. With none the answer is about the
+    /// name alone, as if DNS had just told an address that no other rule is about.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// The first message on netd's link socket; a descriptor travels with it.

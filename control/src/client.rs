@@ -102,6 +102,23 @@ impl Client {
         })
     }
 
+    /// `GET path` as bytes that come as they are sent.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn stream(&self, path: &str) -> Result<ByteStream, Failure> {
+        let response = self
+            .limited(self.send(Method::GET, path, Bytes::new()))
+            .await?;
+        if !response.status().is_success() {
+            return Err(self.failure(response).await);
+        }
+        Ok(ByteStream {
+            socket: self.socket.clone(),
+            body: response.into_body(),
+        })
+    }
+
     async fn exchange<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -229,6 +246,47 @@ fn broken(socket: &Path, error: &hyper::Error) -> Failure {
         "the connection to {} broke: {error}",
         socket.display()
     ))
+}
+
+/// A text as a value of a query, RFC 3986 section 2.1.
+#[must_use]
+pub fn encoded(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            safe.push(char::from(byte));
+        } else {
+            safe.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    safe
+}
+
+/// Bytes as they come.
+#[derive(Debug)]
+pub struct ByteStream {
+    socket: PathBuf,
+    body: Incoming,
+}
+
+impl ByteStream {
+    /// The next bytes; none when the daemon ended the stream. Safe to drop and call again.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        loop {
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(error)) => return Err(broken(&self.socket, &error)),
+            }
+        }
+    }
 }
 
 /// Events as they come.

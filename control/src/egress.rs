@@ -393,6 +393,88 @@ impl JsonSchema for EgressRule {
     }
 }
 
+/// A flow that somebody asks about, as typed: `github.com:443`, `[fd00::1]:53/udp`, `192.0.2.1/icmp`, `host:5432`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowQuestion {
+    /// Where to.
+    pub to: QuestionPlace,
+    /// The port; 0 for ICMP.
+    pub port: u16,
+    /// By what; TCP unless said otherwise.
+    pub protocol: FlowProtocol,
+}
+
+/// Where a flow that is asked about leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QuestionPlace {
+    /// The host's loopback.
+    Host,
+    /// This address.
+    Address(IpAddr),
+    /// Whatever this name stands for.
+    Name(HostName),
+}
+
+impl fmt::Display for QuestionPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.write_str("host"),
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Name(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+/// Why a text is no such flow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "\"{0}\" is not of the form DESTINATION:PORT[/tcp|udp] or DESTINATION/icmp, e.g. github.com:443, [fd00::1]:53/udp, host:5432 or 192.0.2.1/icmp"
+)]
+pub struct QuestionError(String);
+
+impl FromStr for FlowQuestion {
+    type Err = QuestionError;
+
+    fn from_str(text: &str) -> Result<Self, QuestionError> {
+        let bad = || QuestionError(shown(text));
+        let (rest, protocol) = match text.rsplit_once('/') {
+            Some((rest, word)) => (rest, word.parse().map_err(|_| bad())?),
+            None => (text, FlowProtocol::Tcp),
+        };
+        let (place, ports) = split_ports(rest);
+        let to = match place {
+            "host" | HOST_INTERNAL => QuestionPlace::Host,
+            _ => match place.parse::<IpAddr>() {
+                Ok(address) => QuestionPlace::Address(address),
+                Err(_) => QuestionPlace::Name(HostName::parse(place).map_err(|_| bad())?),
+            },
+        };
+        let port = match (ports, protocol) {
+            (None, FlowProtocol::Icmp) => 0,
+            (Some(port), FlowProtocol::Tcp | FlowProtocol::Udp) => port
+                .parse()
+                .ok()
+                .filter(|port| *port != 0)
+                .ok_or_else(bad)?,
+            (None, FlowProtocol::Tcp | FlowProtocol::Udp) | (Some(_), FlowProtocol::Icmp) => {
+                return Err(bad());
+            }
+        };
+        Ok(Self { to, port, protocol })
+    }
+}
+
+impl fmt::Display for FlowQuestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.to, self.port) {
+            (to, 0) => write!(f, "{to}")?,
+            (QuestionPlace::Address(IpAddr::V6(address)), port) => write!(f, "[{address}]:{port}")?,
+            (to, port) => write!(f, "{to}:{port}")?,
+        }
+        write!(f, "/{}", self.protocol)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -449,6 +531,31 @@ mod tests {
         ] {
             let error = text.parse::<EgressRule>().unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn questions_read_and_are_shown_as_they_read() {
+        for (text, shown) in [
+            ("github.com:443", "github.com:443/tcp"),
+            ("[fd00::1]:53/udp", "[fd00::1]:53/udp"),
+            ("host:5432", "host:5432/tcp"),
+            ("192.0.2.1/icmp", "192.0.2.1/icmp"),
+            ("fd00::1/icmp", "fd00::1/icmp"),
+        ] {
+            let question: FlowQuestion = text.parse().unwrap();
+            assert_eq!(question.to_string(), shown);
+            assert_eq!(shown.parse(), Ok(question));
+        }
+        for text in [
+            "",
+            "github.com",
+            "github.com:0",
+            "192.0.2.1:1/icmp",
+            "a b:1",
+            "x:1/sctp",
+        ] {
+            assert!(text.parse::<FlowQuestion>().is_err(), "{text}");
         }
     }
 

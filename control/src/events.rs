@@ -10,9 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::egress::FlowProtocol;
 use crate::mac::MacAddress;
 use crate::names::{GuestName, HostName, NetworkName, ShareName};
-use crate::port::Protocol;
 
 /// How many events a daemon keeps; an older one is known only by its missing number.
 pub const CAPACITY: usize = 4096;
@@ -94,9 +94,29 @@ pub enum EventBody {
     FlowRefused {
         network: NetworkName,
         guest: Option<GuestName>,
-        protocol: Protocol,
+        protocol: FlowProtocol,
         destination: String,
         reason: String,
+        /// Refusals since the last event that were not told one by one.
+        more: u64,
+    },
+    /// A guest sends or is sent more datagrams than its rate limit lets pass. Repeats are counted.
+    GuestLimited {
+        network: NetworkName,
+        guest: GuestName,
+        dropped: u64,
+    },
+    /// Frames of a network are captured; of one guest or of all.
+    CaptureStarted {
+        network: NetworkName,
+        guest: Option<GuestName>,
+        filter: String,
+    },
+    /// A capture ended: frames that were written, and those that came too fast.
+    CaptureStopped {
+        network: NetworkName,
+        frames: u64,
+        dropped: u64,
     },
     /// The host's resolvers changed.
     ResolversChanged { resolvers: Vec<String> },

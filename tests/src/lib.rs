@@ -18,6 +18,7 @@ pub mod outside;
 pub mod packages;
 pub mod place;
 pub mod programs;
+pub mod prometheus;
 pub mod skip;
 pub mod user;
 

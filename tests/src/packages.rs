@@ -46,11 +46,21 @@ pub const CLIENTS: &[Need] = &[
     need("dhcpcd", "dhcpcd-base"),
     need("iperf3", "iperf3"),
     need("socat", "socat"),
+    need("ping", "iputils-ping"),
+    need("dnsmasq", "dnsmasq-base"),
+    need("dig", "bind9-dnsutils"),
     need("unshare", "util-linux"),
 ];
 
 /// What the tests of DHCP and router advertisements need beside the clients.
 pub const CONFIGURATION: &[Need] = &[need("rdisc6", "ndisc6"), need("perfdhcp", "kea-admin")];
+
+/// What reads captures.
+pub const READERS: &[Need] = &[
+    need("tcpdump", "tcpdump"),
+    need("tshark", "tshark"),
+    need("capinfos", "wireshark-common"),
+];
 
 /// What of `needs` this machine lacks, as package names, each once.
 #[must_use]

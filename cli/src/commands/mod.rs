@@ -57,7 +57,7 @@ impl Command {
             Self::Down(args) => down::run(context, args).map(done),
             Self::Status(args) => status::run(context, args),
             Self::Config(command) => command.run(context).map(done),
-            Self::Network(command) => command.run(context).map(done),
+            Self::Network(command) => command.run(context),
             Self::Guest(command) => command.run(context).map(done),
             Self::Share(command) => command.run(context).map(done),
             Self::Port(command) => command.run(context).map(done),

@@ -19,6 +19,9 @@ const VERBS: &[&str] = &[
     "network renumber",
     "network ls",
     "network inspect",
+    "network flows",
+    "network capture",
+    "network policy",
     "guest add",
     "guest rm",
     "guest ls",
@@ -97,7 +100,7 @@ fn front_page() {
         out:   down         Stop the daemons, and take our block out of the hosts files first
         out:   status       Show the daemons, guests and shares, and what is wrong with them
         out:   config       The configuration: check it, show what it means, its schema and place
-        out:   network      Networks: create, remove, renumber, list, look at one
+        out:   network      Networks: create, remove, renumber, list, look inside
         out:   guest        Guests: add, remove, list, start, plug in
         out:   share        Shares: add, remove, list folders of the host that guests see
         out:   port         Published ports: publish, unpublish, list, explain; offer

@@ -27,7 +27,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::events::{Event, EventLog};
 use crate::failure::{Failure, FailureKind};
@@ -227,6 +227,10 @@ where
             text.into(),
         ),
         Ok(Reply::Events { log, since, follow }) => events(log, since, follow, stopped),
+        Ok(Reply::Stream {
+            content_type,
+            parts,
+        }) => stream(content_type, parts, stopped),
         Err(error) => failure(&error),
     }
 }
@@ -271,6 +275,28 @@ fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Body> {
 fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Body> {
     let mut response = Response::new(Full::new(body).boxed());
     *response.status_mut() = status;
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        hyper::header::HeaderValue::from_static(content_type),
+    );
+    response
+}
+
+/// Bytes as they come, until their sender, the client or the daemon ends it.
+fn stream(
+    content_type: &'static str,
+    parts: mpsc::Receiver<Bytes>,
+    stopped: watch::Receiver<bool>,
+) -> Response<Body> {
+    let body = futures_util::stream::unfold((parts, stopped), |(mut parts, mut stopped)| async {
+        let part = tokio::select! {
+            biased;
+            part = parts.recv() => part?,
+            () = told(&mut stopped) => return None,
+        };
+        Some((Ok(Frame::data(part)), (parts, stopped)))
+    });
+    let mut response = Response::new(BodyExt::boxed(http_body_util::StreamBody::new(body)));
     response.headers_mut().insert(
         CONTENT_TYPE,
         hyper::header::HeaderValue::from_static(content_type),

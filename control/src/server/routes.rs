@@ -10,6 +10,7 @@ use hyper::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 
 use crate::events::{Event, EventLog};
 use crate::failure::Failure;
@@ -22,6 +23,10 @@ pub(super) enum Reply {
         log: EventLog,
         since: u64,
         follow: bool,
+    },
+    Stream {
+        content_type: &'static str,
+        parts: mpsc::Receiver<Bytes>,
     },
 }
 
@@ -198,6 +203,32 @@ where
         let handler: Handler<S> = Arc::new(move |state, _, _| {
             let answer = handler(state);
             Box::pin(async move { answer.await.map(Reply::Text) })
+        });
+        self.push(Method::GET, (path, summary), (None, None), handler)
+    }
+
+    /// Answers `GET path` with bytes that come as they are sent, until the sender is dropped. A reader
+    /// that goes away is seen by the sender as a closed channel.
+    #[must_use]
+    pub fn stream<F, A>(
+        self,
+        path: &'static str,
+        summary: &'static str,
+        content_type: &'static str,
+        handler: F,
+    ) -> Self
+    where
+        F: Fn(S, Params) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<mpsc::Receiver<Bytes>, Failure>> + Send + 'static,
+    {
+        let handler: Handler<S> = Arc::new(move |state, params, _| {
+            let answer = handler(state, params);
+            Box::pin(async move {
+                answer.await.map(|parts| Reply::Stream {
+                    content_type,
+                    parts,
+                })
+            })
         });
         self.push(Method::GET, (path, summary), (None, None), handler)
     }

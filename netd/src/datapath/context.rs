@@ -1,6 +1,7 @@
 //! What every part of the packet thread needs: settings, links, tables, the way out to the daemon.
 //! The flow tables themselves live beside it, so that a flow can be worked on while a link is written to.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,12 +14,15 @@ use rustix::fd::{AsFd, OwnedFd};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::capture::Captures;
+use super::limits::Shapers;
 use super::messages::Notice;
 use crate::engine::arp;
 use crate::engine::budget::Budget;
 use crate::engine::counters::NetworkCounters;
 use crate::engine::ends::Addresses;
 use crate::engine::icmp::{self, Quoted, Unreachable};
+use crate::engine::learned::Learned;
 use crate::engine::ndp;
 use crate::engine::neighbour::Neighbours;
 use crate::engine::offload::Offload;
@@ -30,6 +34,7 @@ use crate::engine::tcp::seq::Seq;
 use crate::io::link::Link;
 use crate::io::pool::Pool;
 use crate::io::vhost::Watch;
+use crate::wire::pcapng::Direction;
 
 /// What an epoll event is about; travels in the event's 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +102,10 @@ pub(super) struct Context {
     pub(super) counters: NetworkCounters,
     pub(super) services: Box<dyn GatewayServices + Send>,
     pub(super) now: Instant,
+    /// What guests know addresses by.
+    pub(super) learned: Learned,
+    pub(super) captures: Captures,
+    pub(super) shapers: Shapers,
     /// Links with gathered frames, or guests to be told of frames.
     pub(super) dirty: Vec<LinkId>,
     /// Addresses that became known in this turn: flows may wait for them.
@@ -129,6 +138,9 @@ impl Context {
         notices: Sender<Notice>,
         now: Instant,
     ) -> std::io::Result<Self> {
+        let mut shapers = Shapers::default();
+        // Nobody waits yet.
+        shapers.set(&settings.rates, std::iter::empty(), now);
         Ok(Self {
             switch: Switch::new(settings.gateway_mac),
             pool: Pool::new(settings.limits.buffer_bytes),
@@ -139,6 +151,9 @@ impl Context {
             counters: NetworkCounters::default(),
             services,
             now,
+            learned: Learned::default(),
+            captures: Captures::default(),
+            shapers,
             dirty: Vec::new(),
             found: Vec::new(),
             turned_away: Vec::new(),
@@ -188,6 +203,9 @@ impl Context {
 
     /// Sends a frame that may be lost to one link.
     pub(super) fn send(&mut self, id: LinkId, frame: &[u8], offload: &Offload) {
+        if !self.captures.is_empty() {
+            self.capture(id, Direction::Outbound, frame, offload);
+        }
         if let Some(Some(link)) = self.links.get_mut(id.0 as usize) {
             link.send(frame, offload, &mut self.split);
             self.look_at(id);
@@ -363,7 +381,10 @@ impl Context {
     /// Tells the daemon; a daemon too busy to listen costs a count, never a packet.
     pub(super) fn notify(&mut self, notice: Notice) -> bool {
         // What a guest can cause without end leaves half of the queue to the rest.
-        let chatter = matches!(notice, Notice::MacLearned { .. } | Notice::Refused { .. });
+        let chatter = matches!(
+            notice,
+            Notice::MacLearned { .. } | Notice::Refused { .. } | Notice::Limited { .. }
+        );
         let room = !chatter || self.notices.capacity() > self.notices.max_capacity() / 2;
         let taken = room && self.notices.try_send(notice).is_ok();
         self.counters.notices_lost += u64::from(!taken);
@@ -413,7 +434,7 @@ impl Context {
         link: LinkId,
         protocol: &'static str,
         destination: SocketAddr,
-        reason: &'static str,
+        reason: impl Into<Cow<'static, str>>,
     ) {
         let due = self
             .refusals
@@ -427,7 +448,7 @@ impl Context {
             guest: self.guest_on(link).cloned(),
             protocol,
             destination,
-            reason,
+            reason: reason.into(),
             more: self.refusals.more,
         };
         if self.notify(notice) {

@@ -5,8 +5,10 @@
 use std::collections::HashMap;
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
+use control::egress::FlowProtocol;
 use control::port::Protocol;
 use rustix::event::epoll::EventFlags;
 use rustix::fd::{AsFd, OwnedFd};
@@ -16,7 +18,8 @@ use rustix::net::{RecvFlags, SendFlags};
 use super::context::{Context, Place, Source};
 use super::errors;
 use super::gather::GATHER_PARTS;
-use super::messages::FlowSnapshot;
+use super::limits::Way;
+use super::messages::{FlowSnapshot, Traffic};
 use crate::engine::ends::{Addresses, Key};
 use crate::engine::fragment::pieces;
 use crate::engine::icmp::{Quoted, Unreachable};
@@ -39,14 +42,18 @@ struct Mapping {
     /// Addresses (as the host sees them) that may answer.
     peers: Vec<IpAddr>,
     last_peer: IpAddr,
-    bytes_out: u64,
-    bytes_in: u64,
+    /// Where the guest sends to last, as it sees it.
+    last_remote: SocketAddr,
+    /// Far ends that policy let the guest send to, for as long as its rules stay.
+    admitted: Vec<SocketAddr>,
+    since: Instant,
+    traffic: Traffic,
 }
 
 struct Client {
     asker: Asker,
-    bytes_out: u64,
-    bytes_in: u64,
+    since: Instant,
+    traffic: Traffic,
 }
 
 /// A client of a published port, as the host knows it.
@@ -99,8 +106,9 @@ impl Datagrams {
             self.clients.touch(slot, context.now);
             if let Some((_, client)) = self.clients.at_mut(slot)
                 && let Some(socket) = published(client.asker.socket)
+                && context.passes(Way::Up, place.link, datagram.length())
             {
-                client.bytes_out += datagram.length() as u64;
+                client.traffic.sent(datagram.count(), datagram.length());
                 let sent = datagram.answer(socket.descriptor(), &client.asker);
                 context.counters.udp_send_failed += u64::from(sent.is_err());
             }
@@ -129,6 +137,15 @@ impl Datagrams {
                 return;
             }
         };
+        if let Err(reason) = self.admits(context, place, datagram.key) {
+            context.counters.udp_refused_policy += 1;
+            context.refused_by_policy(place.link, "udp", destination, &reason);
+            context.send_unreachable(place, Unreachable::Prohibited, &quote(datagram.key));
+            return;
+        }
+        if !context.passes(Way::Up, place.link, datagram.length()) {
+            return;
+        }
         let Some(slot) = self.mapping(context, place, datagram.key.guest()) else {
             return;
         };
@@ -145,7 +162,14 @@ impl Datagrams {
                 mapping.peers.push(to.ip());
             }
         }
-        mapping.bytes_out += datagram.length() as u64;
+        mapping.last_remote = destination;
+        if !context.settings.egress.is_open() && !mapping.admitted.contains(&destination) {
+            if mapping.admitted.len() >= PEERS {
+                mapping.admitted.remove(0);
+            }
+            mapping.admitted.push(destination);
+        }
+        mapping.traffic.sent(datagram.count(), datagram.length());
         if let Err(error) = datagram.send(&mapping.socket, to) {
             context.counters.udp_send_failed += 1;
             let reason = match error {
@@ -156,6 +180,56 @@ impl Datagrams {
                 _full_or_pending => return,
             };
             context.send_unreachable(place, reason, &quote(datagram.key, datagram.first()));
+        }
+    }
+
+    /// Whether policy lets a guest send there: once it did, it does until the rules change.
+    fn admits(&self, context: &Context, place: Place, key: Key) -> Result<(), Arc<str>> {
+        if context.settings.egress.is_open() {
+            return Ok(());
+        }
+        let slot = self.mappings.find(&key.guest());
+        let mapping = slot.and_then(|slot| self.mappings.at(slot));
+        if mapping.is_some_and(|(_, known)| {
+            known.place == place && known.admitted.contains(&key.remote())
+        }) {
+            return Ok(());
+        }
+        context.egress(place.link, FlowProtocol::Udp, key.remote())
+    }
+
+    /// Rules have changed: answers are let in only from where the guest may still send to, and
+    /// mappings with nowhere to send to end.
+    pub(super) fn apply_policy(&mut self, context: &mut Context) {
+        let slots: Vec<u32> = self.mappings.iter().map(|entry| entry.0).collect();
+        for slot in slots {
+            let Some((_, mapping)) = self.mappings.at_mut(slot) else {
+                continue;
+            };
+            let link = mapping.place.link;
+            if mapping.admitted.is_empty() && mapping.last_remote.port() != 0 {
+                // Until now nothing was refused, so nothing was written down.
+                mapping.admitted.push(mapping.last_remote);
+            }
+            mapping
+                .admitted
+                .retain(|to| context.egress_still(link, FlowProtocol::Udp, *to).is_ok());
+            let admitted = &mapping.admitted;
+            let settings = &context.settings;
+            mapping.peers.retain(|peer| {
+                admitted.iter().any(|to| {
+                    to.ip() == *peer || (settings.is_host_internal(to.ip()) && peer.is_loopback())
+                })
+            });
+            mapping.last_peer = mapping
+                .peers
+                .last()
+                .copied()
+                .unwrap_or_else(|| unspecified(mapping.last_peer));
+            if mapping.peers.is_empty() {
+                self.mappings.remove(slot);
+                context.counters.ended_policy += 1;
+            }
         }
     }
 
@@ -196,8 +270,10 @@ impl Datagrams {
             place,
             peers: Vec::new(),
             last_peer: unspecified(source.ip()),
-            bytes_out: 0,
-            bytes_in: 0,
+            last_remote: SocketAddr::new(unspecified(source.ip()), 0),
+            admitted: Vec::new(),
+            since: context.now,
+            traffic: Traffic::default(),
         };
         let slot = self.mappings.insert(source, mapping, context.now);
         context.counters.udp_mappings += 1;
@@ -254,7 +330,10 @@ impl Datagrams {
                 continue;
             };
             used = true;
-            mapping.bytes_in += count as u64;
+            if !context.passes(Way::Down, place.link, count) {
+                continue;
+            }
+            mapping.traffic.received(count);
             deliver(
                 context,
                 &mut self.frame,
@@ -305,7 +384,10 @@ impl Datagrams {
             let Some((&key, client)) = self.clients.at_mut(slot) else {
                 continue;
             };
-            client.bytes_in += count as u64;
+            if !context.passes(Way::Down, link, count) {
+                continue;
+            }
+            client.traffic.received(count);
             let place = Place { mac, link };
             deliver(
                 context,
@@ -348,8 +430,8 @@ impl Datagrams {
         }
         let client = Client {
             asker,
-            bytes_out: 0,
-            bytes_in: 0,
+            since: context.now,
+            traffic: Traffic::default(),
         };
         let slot = self.clients.insert(key, client, context.now);
         self.by_client.insert(asker, slot);
@@ -424,31 +506,40 @@ impl Datagrams {
     }
 
     pub(super) fn snapshot(&self, now: Instant) -> impl Iterator<Item = FlowSnapshot> {
+        let since = move |at| now.saturating_duration_since(at);
         let mappings = self
             .mappings
             .iter()
             .map(move |(_, guest, mapping, used)| FlowSnapshot {
                 protocol: "udp",
+                link: Some(mapping.place.link),
+                guest_name: None,
                 guest: *guest,
-                remote: SocketAddr::new(mapping.last_peer, 0),
+                remote: mapping.last_remote,
+                name: None,
                 outbound: true,
                 state: "open",
-                bytes_out: mapping.bytes_out,
-                bytes_in: mapping.bytes_in,
-                idle: now.saturating_duration_since(used),
+                age: since(mapping.since),
+                idle: since(used),
+                traffic: mapping.traffic,
+                retransmits: 0,
             });
         let clients = self
             .clients
             .iter()
             .map(move |(_, key, client, used)| FlowSnapshot {
                 protocol: "udp",
+                link: None,
+                guest_name: None,
                 guest: key.guest(),
                 remote: key.remote(),
+                name: None,
                 outbound: false,
                 state: "open",
-                bytes_out: client.bytes_out,
-                bytes_in: client.bytes_in,
-                idle: now.saturating_duration_since(used),
+                age: since(client.since),
+                idle: since(used),
+                traffic: client.traffic,
+                retransmits: 0,
             });
         mappings.chain(clients)
     }
@@ -467,6 +558,13 @@ impl Datagram<'_> {
         match self.segment {
             0 => first,
             size => first.get(..size).unwrap_or(first),
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self.payload {
+            [one] if self.segment > 0 => one.len().div_ceil(self.segment).max(1),
+            slices => slices.len(),
         }
     }
 

@@ -4,13 +4,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use control::egress::FlowProtocol;
 use rustix::event::epoll::EventFlags;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::context::{Context, Place, Source};
 use super::errors;
-use super::messages::FlowSnapshot;
+use super::limits::Way;
+use super::messages::{FlowSnapshot, Traffic};
 use crate::engine::ends::Addresses;
 use crate::engine::icmp::{self, Quoted, Unreachable};
 use crate::engine::nat;
@@ -24,6 +26,8 @@ struct Mapping {
     socket: OwnedFd,
     place: Place,
     remote: IpAddr,
+    since: Instant,
+    traffic: Traffic,
 }
 
 #[derive(Default)]
@@ -55,6 +59,15 @@ impl Echoes {
             }
             return;
         }
+        if let Err(reason) = context.egress(place.link, FlowProtocol::Icmp, to) {
+            context.counters.echo_refused += 1;
+            context.refused_by_policy(place.link, "icmp", to, &reason);
+            context.send_unreachable(place, Unreachable::Prohibited, &quoted);
+            return;
+        }
+        if !context.passes(Way::Up, place.link, message.len()) {
+            return;
+        }
         let Some(slot) = self.mapping(context, place, (source, identifier), destination) else {
             context.counters.echo_refused += 1;
             return;
@@ -64,6 +77,7 @@ impl Echoes {
             return;
         };
         mapping.remote = destination;
+        mapping.traffic.sent(1, message.len());
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         match rustix::net::sendto(&mapping.socket, message, flags, &to) {
             Ok(_) => context.counters.echo_forwarded += 1,
@@ -115,6 +129,8 @@ impl Echoes {
                 socket,
                 place,
                 remote,
+                since: context.now,
+                traffic: Traffic::default(),
             },
             context.now,
         );
@@ -171,6 +187,10 @@ impl Echoes {
                 continue;
             }
             used = true;
+            if !context.passes(Way::Down, place.link, count) {
+                continue;
+            }
+            mapping.traffic.received(count);
             let path = context.path(addresses, place);
             context.send_built(place.link, |frame| {
                 icmp::echo_reply_from(frame, &path, identifier, message)
@@ -214,13 +234,17 @@ impl Echoes {
             .iter()
             .map(move |(_, guest, mapping, used)| FlowSnapshot {
                 protocol: "icmp",
+                link: Some(mapping.place.link),
+                guest_name: None,
                 guest: (*guest).into(),
                 remote: SocketAddr::new(mapping.remote, 0),
+                name: None,
                 outbound: true,
                 state: "open",
-                bytes_out: 0,
-                bytes_in: 0,
+                age: now.saturating_duration_since(mapping.since),
                 idle: now.saturating_duration_since(used),
+                traffic: mapping.traffic,
+                retransmits: 0,
             })
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::EventFlags;
 
 use super::context::{Context, Place};
+use super::limits::{Throttle, WAYS};
 use super::messages::FlowSnapshot;
 use super::pump::{Flow, Verdict};
 use crate::engine::ends::Key;
@@ -250,6 +251,17 @@ impl Flows {
             Verdict::GuestGone => return self.close(context, slot, End::ResetHost),
         }
         if let Some(flow) = self.flow(slot)
+            && let Some(place) = flow.place
+        {
+            for way in WAYS {
+                let state = &mut flow.throttled[way as usize];
+                if *state == Throttle::Wanted {
+                    *state = Throttle::Listed;
+                    context.throttle(way, place.link, slot);
+                }
+            }
+        }
+        if let Some(flow) = self.flow(slot)
             && flow.machine.ack_delayed()
             && !std::mem::replace(&mut flow.ack_listed, true)
         {
@@ -284,15 +296,15 @@ impl Flows {
     }
 
     /// Flows for the control API.
-    pub(super) fn snapshot(&self, limit: usize, now: Instant) -> Vec<FlowSnapshot> {
-        let flows = self
-            .slots
+    pub(super) fn snapshot(&self, now: Instant) -> impl Iterator<Item = FlowSnapshot> {
+        self.slots
             .iter()
             .filter_map(|slot| slot.flow.as_deref())
-            .take(limit);
-        flows
-            .map(|flow| FlowSnapshot {
+            .map(move |flow| FlowSnapshot {
                 protocol: "tcp",
+                link: flow.place.map(|place| place.link),
+                guest_name: None,
+                name: None,
                 guest: flow.key.guest(),
                 remote: flow.key.remote(),
                 outbound: flow.outbound,
@@ -302,11 +314,11 @@ impl Flows {
                     Phase::Open if flow.machine.half_closed() => "closing",
                     Phase::Open => "open",
                 },
-                bytes_out: flow.bytes_out,
-                bytes_in: flow.bytes_in,
+                age: now.saturating_duration_since(flow.since),
                 idle: now.saturating_duration_since(flow.machine.last_heard()),
+                traffic: flow.traffic,
+                retransmits: flow.machine.retransmitted.into(),
             })
-            .collect()
     }
 }
 

@@ -143,7 +143,13 @@ impl Gateway {
             .dns(query, &DnsClient { address, guest }, context.now);
         match outcome {
             DnsOutcome::Answer(answer) => answer_dns(context, place, key, &answer),
-            DnsOutcome::Forward => self.forward(context, place, key, query),
+            DnsOutcome::Forward => {
+                let guest = context.guest_on(place.link).cloned();
+                match context.name_refused(guest.as_ref(), query) {
+                    Some(refusal) => answer_dns(context, place, key, &refusal),
+                    None => self.forward(context, place, key, query),
+                }
+            }
             DnsOutcome::Drop => context.counters.dns_dropped += 1,
         }
     }
@@ -220,6 +226,8 @@ fn answer_dns(context: &mut Context, place: Place, query: Key, payload: &[u8]) {
         context.counters.dns_dropped += 1;
         return;
     }
+    let guest = context.guest_on(place.link).cloned();
+    context.learn(guest.as_ref(), payload);
     context.send_built(place.link, |frame| {
         write_udp_frame(frame, &path, (DNS_PORT, query.ports.0), payload)
     });

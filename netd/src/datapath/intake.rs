@@ -108,18 +108,26 @@ pub(super) struct Taking<'a> {
     pub(super) pool: &'a mut Pool,
     pub(super) counters: &'a mut NetworkCounters,
     pub(super) payload: &'a [&'a [u8]],
+    /// Bytes that the guest's rate limit lets pass now; the rest waits as behind a full socket.
+    pub(super) allowed: usize,
     /// Bytes that came into order.
     pub(super) taken: u64,
+    /// Bytes that went to the host here and now.
+    pub(super) sent: usize,
     pub(super) outcome: Taken,
 }
 
 impl Sink for Taking<'_> {
     fn next(&mut self, part: Range<usize>) -> usize {
         let mut taken = 0;
-        if self.to_host.is_empty() && *self.writable {
-            match send_slices(self.host, self.payload, part.clone()) {
+        if self.to_host.is_empty() && *self.writable && self.allowed > 0 {
+            let end = part.end.min(part.start.saturating_add(self.allowed));
+            match send_slices(self.host, self.payload, part.start..end) {
                 // Taken in part: `pump` asks again, for only EAGAIN promises an event.
-                Ok(sent) => taken = sent,
+                Ok(sent) => {
+                    taken = sent;
+                    self.sent = sent;
+                }
                 Err(Errno::AGAIN) => *self.writable = false,
                 Err(Errno::INTR) => {}
                 Err(_broken) => {

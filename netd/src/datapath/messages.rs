@@ -1,6 +1,7 @@
 //! What the packet thread is told ([`Command`]) and what it tells ([`Notice`]).
 //! Both cross bounded queues; nothing here is per packet.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -8,11 +9,14 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use control::api::GuestAnswer;
+use control::egress::FlowQuestion;
 use control::mac::MacAddress;
 use control::names::GuestName;
 use control::port::Protocol;
 use tokio::sync::oneshot;
 
+use super::capture::{CaptureId, CaptureReader, NewCapture};
+use super::egress::Checked;
 use crate::engine::counters::{LinkCounters, NetworkCounters};
 use crate::engine::services::{LeaseEvent, LinkId};
 use crate::engine::settings::NetworkSettings;
@@ -119,8 +123,53 @@ pub enum Command {
     },
     /// What the guests' published ports answer.
     GuestAnswers(oneshot::Sender<HashMap<PublishId, GuestAnswer>>),
-    /// Counters, links and flows as they are now.
+    /// Counters and links as they are now.
     Snapshot(oneshot::Sender<Snapshot>),
+    /// Flows as they are now, those that carried most first.
+    Flows {
+        /// Only of this guest's links.
+        guest: Option<GuestName>,
+        /// At most so many.
+        limit: usize,
+        /// Told them.
+        reply: oneshot::Sender<Vec<FlowSnapshot>>,
+    },
+    /// What would become of a guest's flow.
+    Check {
+        /// The guest.
+        guest: GuestName,
+        /// The flow.
+        question: FlowQuestion,
+        /// Told the answer.
+        reply: oneshot::Sender<Checked>,
+    },
+    /// A query that came over TCP: may the guest ask for that name outside?
+    AskName {
+        /// The guest, where known.
+        guest: Option<GuestName>,
+        /// The DNS message.
+        query: Vec<u8>,
+        /// Told the refusal, if it may not.
+        reply: oneshot::Sender<Option<Vec<u8>>>,
+    },
+    /// An answer that will leave over TCP once this is done.
+    LearnAnswer {
+        /// The guest, where known.
+        guest: Option<GuestName>,
+        /// The DNS message.
+        answer: Vec<u8>,
+        /// Told when its addresses are known.
+        done: oneshot::Sender<()>,
+    },
+    /// Begin to capture frames.
+    StartCapture {
+        /// Which.
+        wanted: NewCapture,
+        /// Told where they come out; nothing if too many captures run.
+        reply: oneshot::Sender<Option<CaptureReader>>,
+    },
+    /// End a capture; its reader gets what waits and the counts.
+    StopCapture(CaptureId),
     /// Run a closure on the gateway services inside the packet thread (reload reservations, list leases ...).
     Services(ServicesCall),
     /// End every flow and the thread.
@@ -214,9 +263,16 @@ pub enum Notice {
         /// What it wanted.
         destination: SocketAddr,
         /// Why not.
-        reason: &'static str,
+        reason: Cow<'static, str>,
         /// Refusals since the last notice that were not told one by one.
         more: u64,
+    },
+    /// A guest's rate limit drops datagrams. Told again after a while.
+    Limited {
+        /// The guest.
+        guest: GuestName,
+        /// Datagrams dropped since its limit was set.
+        dropped: u64,
     },
     /// Something about the host that a person should know, told once (no ping sockets, out of descriptors ...).
     HostLimit {
@@ -242,25 +298,60 @@ pub struct LinkSnapshot {
     pub counters: LinkCounters,
 }
 
-/// One flow in a [`Snapshot`].
+/// One flow.
 #[derive(Clone, Debug)]
 pub struct FlowSnapshot {
     /// "tcp", "udp" or "icmp".
     pub protocol: &'static str,
+    /// The link it uses, where the guest has been found.
+    pub link: Option<LinkId>,
+    /// The guest behind that link, where it has a name.
+    pub guest_name: Option<GuestName>,
     /// The guest's end.
     pub guest: SocketAddr,
-    /// The other end as the guest sees it; unspecified for a UDP mapping.
+    /// The other end as the guest sees it; unspecified for a UDP mapping that has not sent.
     pub remote: SocketAddr,
+    /// The name by which the guest learned that address last.
+    pub name: Option<String>,
     /// The guest began (false: a published port).
     pub outbound: bool,
     /// For people: "dialing", "open", "closing", ...
     pub state: &'static str,
+    /// Time since it began.
+    pub age: Duration,
+    /// Time without a packet.
+    pub idle: Duration,
+    /// What passed.
+    pub traffic: Traffic,
+    /// Segments sent to the guest once more.
+    pub retransmits: u64,
+}
+
+/// What passed of one flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
     /// Payload bytes from the guest.
     pub bytes_out: u64,
     /// Payload bytes to the guest.
     pub bytes_in: u64,
-    /// Time without a packet.
-    pub idle: Duration,
+    /// Packets from the guest.
+    pub packets_out: u64,
+    /// Packets to the guest.
+    pub packets_in: u64,
+}
+
+impl Traffic {
+    /// Packets of a guest.
+    pub(super) fn sent(&mut self, packets: usize, bytes: usize) {
+        self.packets_out += packets as u64;
+        self.bytes_out += bytes as u64;
+    }
+
+    /// A packet to a guest.
+    pub(super) fn received(&mut self, bytes: usize) {
+        self.packets_in += 1;
+        self.bytes_in += bytes as u64;
+    }
 }
 
 /// The packet thread's state as numbers.
@@ -270,8 +361,6 @@ pub struct Snapshot {
     pub counters: NetworkCounters,
     /// Links, by number.
     pub links: Vec<LinkSnapshot>,
-    /// Flows, at most 10,000 of them.
-    pub flows: Vec<FlowSnapshot>,
     /// TCP flows there are.
     pub tcp_flows: usize,
     /// UDP mappings there are.

@@ -2,9 +2,11 @@
 //! The rest of the daemon talks to it by [`Command`]s and hears [`Notice`]s; nothing is shared.
 //! It knows nothing of configuration files, control sockets or tokio tasks.
 
+mod capture;
 mod context;
 mod datagrams;
 mod echo;
+mod egress;
 mod errors;
 mod flows;
 mod gateway;
@@ -12,6 +14,7 @@ mod gather;
 mod input;
 mod input6;
 mod intake;
+mod limits;
 mod messages;
 mod probe;
 mod published;
@@ -27,9 +30,11 @@ use std::thread::JoinHandle;
 use rustix::event::EventfdFlags;
 use rustix::fd::OwnedFd;
 
+pub use capture::{CaptureId, CaptureReader, Captured, NewCapture};
+pub use egress::Checked;
 pub use messages::{
     Command, DnsToken, FlowSnapshot, LinkEnd, LinkSnapshot, LinkTransport, NewLink, NewPublish,
-    Notice, PublishId, ServicesCall, ServicesClosure, Snapshot,
+    Notice, PublishId, ServicesCall, ServicesClosure, Snapshot, Traffic,
 };
 
 use crate::engine::services::GatewayServices;

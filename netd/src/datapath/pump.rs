@@ -8,6 +8,8 @@ use rustix::net::{RecvFlags, Shutdown};
 
 use super::context::{Context, Place};
 use super::intake::{Early, Taken, Taking, send};
+use super::limits::{Throttle, Way};
+use super::messages::Traffic;
 use crate::engine::ends::Key;
 use crate::engine::tcp::segment::Segment;
 use crate::engine::tcp::{Intake, Machine, Phase};
@@ -51,8 +53,9 @@ pub(super) struct Flow {
     to_guest: Chunks,
     to_host: Chunks,
     early: Early,
-    pub(super) bytes_out: u64,
-    pub(super) bytes_in: u64,
+    pub(super) traffic: Traffic,
+    /// By [`Way`]: waits for its guest's rate limit.
+    pub(super) throttled: [Throttle; 2],
 }
 
 /// What is to become of the flow.
@@ -103,8 +106,8 @@ impl Flow {
             to_guest: Chunks::default(),
             to_host: Chunks::default(),
             early: Early::default(),
-            bytes_out: 0,
-            bytes_in: 0,
+            traffic: Traffic::default(),
+            throttled: Default::default(),
         }
     }
 
@@ -115,7 +118,9 @@ impl Flow {
         segment: &Segment,
         payload: &[&[u8]],
     ) -> Intake {
+        let place = self.place;
         let mut taking = Taking {
+            allowed: context.allowance(Way::Up, place, segment.payload),
             host: &self.host,
             writable: &mut self.writable,
             to_host: &mut self.to_host,
@@ -124,10 +129,13 @@ impl Flow {
             counters: &mut context.counters,
             payload,
             taken: 0,
+            sent: 0,
             outcome: Taken::Sent,
         };
         let intake = self.machine.on_segment(segment, context.now, &mut taking);
-        self.bytes_out += taking.taken;
+        self.traffic.bytes_out += taking.taken;
+        self.traffic.packets_out += payload.len().max(1) as u64;
+        let sent = taking.sent;
         match taking.outcome {
             Taken::Sent => {}
             Taken::Kept => self.machine.host_stalled(),
@@ -137,6 +145,7 @@ impl Flow {
             self.to_guest
                 .advance(&mut context.pool, intake.acknowledged as usize);
         }
+        context.spend(Way::Up, place, sent);
         intake
     }
 
@@ -145,15 +154,21 @@ impl Flow {
         if self.machine.phase() == Phase::Dialing {
             return Verdict::Keep;
         }
-        if self.failed || !self.push_to_host(&mut context.pool) {
+        let waiting = self.to_host.len();
+        let allowed = context.allowance(Way::Up, self.place, waiting);
+        if self.failed || !self.push_to_host(&mut context.pool, allowed) {
             return Verdict::HostFailed;
         }
+        context.spend(Way::Up, self.place, waiting - self.to_host.len());
         let verdict = self.serve_guest(context);
         if self.machine.finished() && self.to_host.is_empty() {
             return Verdict::Finished;
         }
         self.machine.settle(
-            self.readable && !self.machine.host_done() && !self.waiting,
+            self.readable
+                && !self.machine.host_done()
+                && !self.waiting
+                && self.throttled[Way::Down as usize] == Throttle::No,
             context.now,
         );
         if self.to_guest.is_empty() {
@@ -162,14 +177,21 @@ impl Flow {
         verdict
     }
 
-    /// What rests goes to the host; false if its socket failed.
-    fn push_to_host(&mut self, pool: &mut Pool) -> bool {
+    /// What rests goes to the host, `allowed` bytes of it at most; false if its socket failed.
+    fn push_to_host(&mut self, pool: &mut Pool, mut allowed: usize) -> bool {
         if self.writable && !self.to_host.is_empty() {
             while !self.to_host.is_empty() {
+                if allowed == 0 {
+                    self.wait_for_tokens(Way::Up);
+                    break;
+                }
                 let mut parts = [&[][..]; 1];
-                self.to_host.slices(0, LARGE, &mut parts);
+                self.to_host.slices(0, LARGE.min(allowed), &mut parts);
                 match send(&self.host, parts[0]) {
-                    Ok(sent) => self.to_host.advance(pool, sent),
+                    Ok(sent) => {
+                        self.to_host.advance(pool, sent);
+                        allowed -= sent;
+                    }
                     Err(Errno::INTR) => {}
                     Err(Errno::AGAIN) => {
                         self.writable = false;
@@ -196,6 +218,13 @@ impl Flow {
             }
         }
         true
+    }
+
+    fn wait_for_tokens(&mut self, way: Way) {
+        let state = &mut self.throttled[way as usize];
+        if *state == Throttle::No {
+            *state = Throttle::Wanted;
+        }
     }
 
     fn serve_guest(&mut self, context: &mut Context) -> Verdict {
@@ -225,8 +254,16 @@ impl Flow {
             if context.pool.is_tight() && !self.to_guest.is_empty() {
                 return Verdict::Keep;
             }
-            match self.fetch(&mut context.pool, wanted) {
-                Fetched::Some => {}
+            let allowed = context.allowance(Way::Down, self.place, wanted);
+            if allowed == 0 {
+                self.wait_for_tokens(Way::Down);
+                return Verdict::Keep;
+            }
+            let before = self.to_guest.len();
+            match self.fetch(&mut context.pool, wanted.min(allowed)) {
+                Fetched::Some => {
+                    context.spend(Way::Down, self.place, self.to_guest.len() - before);
+                }
                 Fetched::Nothing => return Verdict::Keep,
                 Fetched::NoBuffer => return Verdict::NoBuffer,
                 Fetched::Failed => return Verdict::HostFailed,
@@ -269,6 +306,12 @@ impl Flow {
             };
             let sent = link.send_tcp(&frame);
             let full = link.full;
+            if let Some(taken) = sent {
+                self.traffic.packets_in += 1;
+                if !context.captures.is_empty() {
+                    context.capture_tcp(place.link, &frame, taken);
+                }
+            }
             if length == 0 {
                 context.look_at(place.link);
             }
@@ -332,7 +375,7 @@ impl Flow {
             self.to_guest.push(buffer, count);
         }
         self.machine.host_sent(count);
-        self.bytes_in += count as u64;
+        self.traffic.bytes_in += count as u64;
         Fetched::Some
     }
 
@@ -421,7 +464,7 @@ mod tests {
                 &segment(seq, Some(ack), piece.len()),
                 &[&piece],
             );
-            flow.push_to_host(&mut context.pool);
+            flow.push_to_host(&mut context.pool, usize::MAX);
             seq += 30_000;
             sent += piece.len();
             // Acknowledged on the spot, so that the window goes on.
@@ -434,6 +477,6 @@ mod tests {
         let mut got = vec![0; sent - rest];
         host.read_exact(&mut got).unwrap();
         flow.writable = true;
-        assert!(flow.push_to_host(&mut context.pool) && flow.to_host.is_empty());
+        assert!(flow.push_to_host(&mut context.pool, usize::MAX) && flow.to_host.is_empty());
     }
 }

@@ -1,11 +1,13 @@
 //! The packet thread: one loop that owns the clock, waits on epoll and hands each event to the part it is for.
 //! Every wake-up has a name ([`Source`] or a deadline); with nothing to do it sleeps without a time-out.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use control::names::GuestName;
 use rustix::event::epoll::{self, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::time::Timespec;
@@ -17,7 +19,7 @@ use super::flows::Flows;
 use super::gateway::Gateway;
 use super::gather::{Gather, Gathered};
 use super::input;
-use super::messages::{Command, LinkEnd, LinkSnapshot, NewLink, Notice, Snapshot};
+use super::messages::{Command, FlowSnapshot, LinkEnd, LinkSnapshot, NewLink, Notice, Snapshot};
 use super::published::Published;
 use super::router::Router;
 use crate::engine::fragment::Reassembly;
@@ -28,6 +30,7 @@ use crate::io::link::{Link, Port};
 use crate::io::stream::{Filled, Parsed, Stream};
 use crate::io::tap::{READ_BUFFER, Read};
 use crate::io::vhost::{Order, OrderError, Vhost, Watch};
+use crate::wire::pcapng::Direction;
 
 /// Events taken at once.
 const EVENTS: usize = 256;
@@ -37,8 +40,6 @@ const TAP_TURN: usize = 64;
 const TAP_BUFFER: usize = 4 * READ_BUFFER;
 /// Reads of one stream before others have their turn.
 const STREAM_TURN: usize = 4;
-/// Flows in a snapshot.
-const SNAPSHOT_FLOWS: usize = 10_000;
 /// How often spare buffers are looked at while there are any.
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -177,6 +178,7 @@ impl Worker {
             tables.published.deadline(),
             tables.gateway.deadline(),
             tables.router.deadline(),
+            context.shapers.deadline(),
             context.services.poll_timeout(),
             self.trim_at,
             context.notices_deadline(),
@@ -204,6 +206,10 @@ impl Worker {
             .is_some_and(|at| at <= now)
         {
             tables.datagrams.handle_timeout(context);
+        }
+        if context.shapers.deadline().is_some_and(|at| at <= now) {
+            tables.flows.unthrottle(context);
+            tables.flows.run_ready(context);
         }
         if tables.echoes.deadline().is_some_and(|at| at <= now) {
             tables.echoes.handle_timeout(now);
@@ -281,6 +287,42 @@ impl Worker {
             Command::Snapshot(reply) => {
                 reply.send(self.snapshot()).ok();
             }
+            Command::Flows {
+                guest,
+                limit,
+                reply,
+            } => {
+                reply.send(self.flow_list(guest.as_ref(), limit)).ok();
+            }
+            Command::Check {
+                guest,
+                question,
+                reply,
+            } => {
+                reply.send(context.check(&guest, &question)).ok();
+            }
+            Command::AskName {
+                guest,
+                query,
+                reply,
+            } => {
+                reply.send(context.ask_name(guest.as_ref(), &query)).ok();
+            }
+            Command::LearnAnswer {
+                guest,
+                answer,
+                done,
+            } => {
+                context.learn(guest.as_ref(), &answer);
+                done.send(()).ok();
+            }
+            Command::StartCapture { wanted, reply } => {
+                let id = wanted.id;
+                if reply.send(context.captures.start(wanted)).is_err() {
+                    context.captures.stop(id);
+                }
+            }
+            Command::StopCapture(id) => context.captures.stop(id),
             Command::Services(call) => {
                 (call.0)(&mut *context.services);
                 context.pass_lease_events();
@@ -316,6 +358,7 @@ impl Worker {
             context.switch.pin(mac, id, context.now);
         }
         tracing::info!(link = id.0, kind = link.kind(), "link up");
+        context.shapers.plug(guest.as_ref());
         context.links.push(Some(Box::new(link)));
         context.tell(Notice::LinkUp { link: id, guest });
         self.tables.published.link_up(context, id);
@@ -381,7 +424,17 @@ impl Worker {
             context.switch.set_gateway(settings.gateway_mac);
         }
         context.pool.set_limit(settings.limits.buffer_bytes);
+        let other_rules = context.settings.egress != settings.egress;
+        let other_rates = context.settings.rates != settings.rates;
         context.settings = settings;
+        if other_rules {
+            tables.flows.apply_policy(context);
+            tables.datagrams.apply_policy(context);
+        }
+        if other_rates {
+            let waited = context.set_rates();
+            tables.flows.look_anew(waited);
+        }
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -402,21 +455,47 @@ impl Worker {
                     counters: link.counters,
                 })
             });
-        let mut flows = tables.flows.snapshot(SNAPSHOT_FLOWS, context.now);
-        let rest = tables
-            .datagrams
-            .snapshot(context.now)
-            .chain(tables.echoes.snapshot(context.now));
-        flows.extend(rest.take(SNAPSHOT_FLOWS.saturating_sub(flows.len())));
         Snapshot {
             counters: context.counters,
             links: links.collect(),
-            flows,
             tcp_flows: tables.flows.len(),
             udp_mappings: tables.datagrams.len(),
             buffered_bytes: context.pool.in_use(),
             neighbours: context.neighbours.list(),
         }
+    }
+
+    /// Flows, those that carried most first.
+    fn flow_list(&self, guest: Option<&GuestName>, limit: usize) -> Vec<FlowSnapshot> {
+        let Self {
+            context, tables, ..
+        } = self;
+        let now = context.now;
+        let place = |flow: &mut FlowSnapshot| {
+            let seen = || context.neighbours.get(flow.guest.ip());
+            flow.link = flow.link.or_else(|| seen().map(|(_, link)| link));
+            flow.guest_name = flow.link.and_then(|link| context.guest_on(link)).cloned();
+        };
+        let mut flows: Vec<FlowSnapshot> = tables
+            .flows
+            .snapshot(now)
+            .chain(tables.datagrams.snapshot(now))
+            .chain(tables.echoes.snapshot(now))
+            .map(|mut flow| {
+                place(&mut flow);
+                flow
+            })
+            .filter(|flow| guest.is_none() || flow.guest_name.as_ref() == guest)
+            .collect();
+        flows.sort_by_key(|flow| Reverse(flow.traffic.bytes_out + flow.traffic.bytes_in));
+        flows.truncate(limit);
+        for flow in &mut flows {
+            let name = context
+                .learned
+                .latest(flow.guest_name.as_ref(), flow.remote.ip());
+            flow.name = name.filter(|_| flow.outbound).map(str::to_owned);
+        }
+        flows
     }
 
     fn link_event(&mut self, id: LinkId, flags: EventFlags) {
@@ -557,6 +636,9 @@ impl Worker {
             gather,
             ..
         } = self;
+        if !context.captures.is_empty() {
+            context.capture(id, Direction::Inbound, &buffer[at.clone()], offload);
+        }
         if gather.take(context, id, buffer, at.clone(), offload) == Gathered::Taken {
             return;
         }
@@ -627,6 +709,13 @@ impl Worker {
             self.detach(LinkId(index), LinkEnd::Detached);
         }
     }
+}
+
+/// Calendar time in nanoseconds since 1970: what captured frames are stamped with.
+#[expect(clippy::disallowed_methods, reason = "this loop owns the clock")]
+pub(super) fn wall_clock() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0))
 }
 
 /// The clock of the packet path is read here and nowhere else.

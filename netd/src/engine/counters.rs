@@ -43,6 +43,10 @@ counters! {
         spoofed,
         /// Frames to the guest that found no room.
         dropped,
+        /// Flows and DNS queries of the guest that its egress policy refused.
+        refused_policy,
+        /// Datagrams and echo requests that the guest's rate limit dropped.
+        limited,
     }
 }
 
@@ -107,8 +111,12 @@ counters! {
         router_advertisements,
         /// DNS queries over UDP received.
         dns_queries,
+        /// DNS queries for names that policy does not let a guest resolve.
+        dns_refused_policy,
         /// DNS queries dropped: not a query, or too many waiting.
         dns_dropped,
+        /// Flows ended because new egress rules forbid them.
+        ended_policy,
         /// Notices that the daemon was too busy to take.
         notices_lost,
     }

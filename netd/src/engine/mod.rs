@@ -2,6 +2,7 @@
 
 pub mod arp;
 pub mod budget;
+pub mod capture;
 pub mod checksum;
 pub mod counters;
 pub mod dhcp;

@@ -6,10 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use control::mac::MacAddress;
+use control::names::GuestName;
 use control::port::Endpoint;
+use control::rate::RateLimit;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::engine::ends::Addresses;
+
+use crate::engine::policy::Policies;
 
 /// Whether guests may leave the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +116,10 @@ pub struct NetworkSettings {
     pub tcp_services: Vec<u16>,
     /// Services of the host, by their TCP port on `host_internal`.
     pub services: BTreeMap<u16, Endpoint>,
+    /// Which flows guests may begin.
+    pub egress: Policies,
+    /// How fast guests may be; only those that are limited.
+    pub rates: BTreeMap<GuestName, RateLimit>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -201,6 +209,8 @@ impl NetworkSettings {
             mtu: 65_520,
             tcp_services: vec![53],
             services: BTreeMap::new(),
+            egress: Policies::default(),
+            rates: BTreeMap::new(),
             limits: Limits::default(),
         }
     }

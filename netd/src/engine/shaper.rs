@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use control::rate::{BitRate, RateLimit};
 
-/// What may pass at once after a pause, as time: long enough for a loop that wakes up each millisecond,
-/// short enough that nobody sees a burst.
-const BURST: Duration = Duration::from_millis(10);
-/// The least a bucket holds: two full packets of an ordinary link.
-const SMALLEST_BURST: i64 = 3_000;
+/// What may pass at once after a pause, as time: long enough for a busy machine to be late by that much and
+/// lose nothing, short enough that nobody sees a burst.
+const BURST: Duration = Duration::from_millis(40);
+/// The least a bucket holds: four full packets of an ordinary link.
+const SMALLEST_BURST: i64 = 6_000;
 /// How long a datagram would wait in the queue that the debt stands for.
 const QUEUE: Duration = Duration::from_millis(50);
 /// The least that the queue holds: one datagram of the largest size.
 const SMALLEST_QUEUE: i64 = 65_535;
 /// Waiting for tokens ends when this share of a burst is there: fewer wake-ups, larger frames.
-const WORTH_WAKING: i64 = 2;
+const WORTH_WAKING: i64 = 4;
 
 /// One direction.
 #[derive(Clone, Copy, Debug)]
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn what_passes_is_the_rate() {
         for (text, rate) in [
-            ("64kbit/s", 64e3),
+            ("256kbit/s", 256e3),
             ("1Mbit/s", 1e6),
             ("20Mbit/s", 20e6),
             ("100Mbit/s", 100e6),
@@ -184,11 +184,11 @@ mod tests {
     fn datagrams_pass_as_far_as_the_queue_goes() {
         let (mut bucket, now) = full("8Mbit/s");
         let passed = (0..1_000).filter(|_| bucket.pass(1_000, now)).count();
-        // 10 ms of burst, and a queue of 50 ms that is one largest datagram at least.
-        assert_eq!(passed, 10 + 65);
+        // 40 ms of burst, and a queue of 50 ms that is one largest datagram at least.
+        assert_eq!(passed, 40 + 65);
         assert_eq!(bucket.available(now), 0);
         let later = now + Duration::from_secs(1);
-        assert_eq!(bucket.available(later), 10_000);
+        assert_eq!(bucket.available(later), 40_000);
         // The largest datagram passes at the slowest rate.
         let (mut slow, now) = full("64kbit/s");
         assert!(slow.pass(65_507, now) && !slow.pass(65_507, now));

@@ -141,6 +141,13 @@ impl TcpFrame<'_> {
         (headers, offload)
     }
 
+    /// The headers and the first `length` bytes of payload as one frame, for whoever looks on.
+    pub fn assemble(&self, length: usize) -> Vec<u8> {
+        let mut frame = self.sealed(0, length).to_vec();
+        self.each_slice(0, length, |slice| frame.extend_from_slice(slice));
+        frame
+    }
+
     /// The slices that make up payload `start..end`.
     pub fn each_slice<'s>(&'s self, start: usize, end: usize, mut visit: impl FnMut(&'s [u8])) {
         let mut at = 0;

@@ -5,17 +5,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use control::api::{
-    Changes, DaemonStatus, FlowStatus, GuestStatus, LinkStatus, NetworkStatus, PortRequest,
-    PortStatus,
+    Changes, DaemonStatus, FlowStatus, GuestStatus, LinkStatus, NetworkStatus, PolicyAnswer,
+    PortRequest, PortStatus,
 };
 use control::config::Config;
+use control::egress::FlowQuestion;
 use control::events::timestamp;
 use control::failure::Failure;
-use control::names::{GuestName, NetworkName};
+use control::names::GuestName;
 use control::server::{Api, Params};
 
 use crate::datapath::{LinkSnapshot, Snapshot};
 use crate::engine::services::LinkId;
+use crate::services::captures;
 use crate::services::gvproxy;
 use crate::services::journal::ClockPair;
 use crate::services::metrics;
@@ -86,8 +88,27 @@ pub fn api(state: Shared) -> Api<Shared> {
         )
         .get(
             "/v1/flows",
-            "Connections and mappings, of one network with ?network=",
-            async |state: Shared, params: Params| flows(&state, params.optional("network")?).await,
+            "Connections and mappings, the largest first; of one network with ?network=, of one guest with &guest=, at most &limit=",
+            async |state: Shared, params: Params| flows(&state, &params).await,
+        )
+        .get(
+            "/v1/guests/{name}/policy",
+            "What would become of the guest's flow ?flow=DESTINATION:PORT/PROTOCOL; nothing is sent",
+            async |state: Shared, params: Params| policy(&state, &params).await,
+        )
+        .stream(
+            "/v1/captures/{id}",
+            "Frames of ?network= as a pcapng file; of one guest with &guest=, with &filter=, &snaplen= and &count=. The id is the reader's choice",
+            "application/x-pcapng",
+            async |state: Shared, params: Params| captures::start(&state, &params).await,
+        )
+        .delete(
+            "/v1/captures/{id}",
+            "End a capture; its reader gets what it has and the counts",
+            async |state: Shared, params: Params, (): ()| {
+                let id: String = params.required("id")?;
+                captures::stop(&state, &id)
+            },
         )
         .post(
             "/v1/reload",
@@ -272,25 +293,59 @@ fn link_status(link: &LinkSnapshot, records: &BTreeMap<LinkId, LinkRecord>) -> L
     }
 }
 
-async fn flows(state: &State, only: Option<NetworkName>) -> Result<Vec<FlowStatus>, Failure> {
-    let networks = match only {
+/// In one answer, if nothing else is asked for.
+const MOST_FLOWS: usize = 10_000;
+
+async fn flows(state: &State, params: &Params) -> Result<Vec<FlowStatus>, Failure> {
+    let networks = match params.optional("network")? {
         Some(name) => vec![state.network(&name)?],
         None => state.networks(),
     };
+    let guest: Option<GuestName> = params.optional("guest")?;
+    if let Some(guest) = &guest {
+        state.guest(guest)?;
+    }
+    let limit = params.optional("limit")?.unwrap_or(MOST_FLOWS);
     let mut found = Vec::new();
     for network in networks {
-        for flow in network.snapshot().await?.flows {
-            found.push(FlowStatus {
-                network: network.name().clone(),
-                protocol: flow.protocol.to_owned(),
-                guest: flow.guest,
-                remote: flow.remote,
-                outbound: flow.outbound,
-                state: flow.state.to_owned(),
-                bytes_from_guest: flow.bytes_out,
-                bytes_to_guest: flow.bytes_in,
-            });
-        }
+        let flows = network.flows(guest.clone(), limit.min(MOST_FLOWS)).await?;
+        found.extend(flows.into_iter().map(|flow| FlowStatus {
+            network: network.name().clone(),
+            protocol: flow.protocol.to_owned(),
+            guest_name: flow.guest_name,
+            guest: flow.guest,
+            remote: flow.remote,
+            name: flow.name,
+            outbound: flow.outbound,
+            state: flow.state.to_owned(),
+            age: flow.age.as_secs(),
+            idle: flow.idle.as_secs(),
+            bytes_from_guest: flow.traffic.bytes_out,
+            bytes_to_guest: flow.traffic.bytes_in,
+            packets_from_guest: flow.traffic.packets_out,
+            packets_to_guest: flow.traffic.packets_in,
+            retransmits: flow.retransmits,
+        }));
     }
+    found.sort_by_key(|flow| std::cmp::Reverse(flow.bytes_from_guest + flow.bytes_to_guest));
+    found.truncate(limit);
     Ok(found)
+}
+
+async fn policy(state: &State, params: &Params) -> Result<PolicyAnswer, Failure> {
+    let name: GuestName = params.required("name")?;
+    let guest = state.guest(&name)?;
+    let question: FlowQuestion = params.required("flow")?;
+    let flow = question.to_string();
+    let checked = state
+        .network(&guest.network)?
+        .check(name.clone(), question)
+        .await?;
+    Ok(PolicyAnswer {
+        guest: name,
+        flow,
+        verdict: checked.verdict,
+        reason: checked.reason,
+        addresses: checked.addresses,
+    })
 }

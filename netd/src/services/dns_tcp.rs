@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::engine::services::DnsOutcome;
+use crate::services::egress::NamePolicy;
 use crate::services::gateway::SharedZone;
 use crate::services::resolver::{Resolver, Transport};
 
@@ -23,6 +24,7 @@ pub async fn serve(
     stream: StdUnixStream,
     zone: &SharedZone,
     resolver: &Resolver,
+    policy: &NamePolicy,
 ) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     let mut stream = UnixStream::from_std(stream)?;
@@ -31,16 +33,22 @@ pub async fn serve(
         let Ok(Some(query)) = read.unwrap_or(Ok(None)) else {
             return Ok(());
         };
-        let local = zone.read().handle(&query);
-        let answer = match local {
-            DnsOutcome::Answer(answer) => Some(answer),
-            DnsOutcome::Forward => resolver.answer(&query, Transport::Tcp).await,
-            DnsOutcome::Drop => None,
+        let answer = match policy.refusal(&query).await {
+            Some(refusal) => Some(refusal),
+            None => {
+                let local = zone.read().handle(&query);
+                match local {
+                    DnsOutcome::Answer(answer) => Some(answer),
+                    DnsOutcome::Forward => resolver.answer(&query, Transport::Tcp).await,
+                    DnsOutcome::Drop => None,
+                }
+            }
         };
         // Bytes that are no query: a stream that has lost its frames cannot be mended.
         let Some(answer) = answer else {
             return Ok(());
         };
+        policy.learn(&answer).await;
         let length = u16::try_from(answer.len()).map_err(|_| io::ErrorKind::InvalidData)?;
         let mut framed = length.to_be_bytes().to_vec();
         framed.extend_from_slice(&answer);

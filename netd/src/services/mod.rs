@@ -3,9 +3,11 @@
 //! nothing here is per packet.
 
 pub mod api;
+pub mod captures;
 pub mod clashes;
 pub mod dns_tcp;
 mod doors;
+pub mod egress;
 pub mod gateway;
 mod gvproxy;
 pub mod handover;

@@ -8,18 +8,18 @@ use std::time::Instant;
 
 use control::api::GuestAnswer;
 use control::config::{Config, Network, NetworkKind};
+use control::egress::{FlowProtocol, FlowQuestion};
 use control::events::{EventBody, EventLog, timestamp};
 use control::failure::Failure;
 use control::host_network;
 use control::mac::MacAddress;
 use control::names::{GuestName, HostName, NetworkName};
 use control::paths::Paths;
-use control::port::Protocol;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::datapath::{
-    Command, Datapath, DatapathHandle, LinkEnd, LinkTransport, NewLink, Notice, PublishId,
-    ServicesCall, Snapshot,
+    Checked, Command, Datapath, DatapathHandle, FlowSnapshot, LinkEnd, LinkTransport, NewLink,
+    Notice, PublishId, ServicesCall, Snapshot,
 };
 use crate::engine::dhcp::DhcpCounters;
 use crate::engine::dhcp6::Dhcp6Counters;
@@ -27,6 +27,7 @@ use crate::engine::lease::{LeaseCounts, LeaseState};
 use crate::engine::services::{LeaseEvent, LinkId};
 use crate::engine::settings::{Ipv6Settings, NetworkSettings, Reach};
 use crate::services::dns_tcp;
+use crate::services::egress::{self, NamePolicy};
 use crate::services::gateway::{Gateway, GatewaySettings, SharedZone, settings_of};
 use crate::services::journal::{ClockPair, last_addresses};
 use crate::services::resolver::{Resolver, Transport};
@@ -153,7 +154,7 @@ impl RunningNetwork {
         }
         let zone = gateway.zone();
         let (notices, inbox) = mpsc::channel(NOTICE_QUEUE);
-        let handle = Datapath::spawn(packet_settings(network), Box::new(gateway), notices)
+        let handle = Datapath::spawn(packet_settings(config, network), Box::new(gateway), notices)
             .map_err(|error| {
                 Failure::internal(format!(
                     "cannot start the packet thread of {}: {error}",
@@ -236,7 +237,7 @@ impl RunningNetwork {
         let settings: GatewaySettings = settings_of(config, network, &known);
         self.with_services(move |gateway| gateway.reconfigure(settings))
             .await?;
-        self.command(Command::Reconfigure(packet_settings(network)))?;
+        self.command(Command::Reconfigure(packet_settings(config, network)))?;
         *lock(&self.config) = network.clone();
         Ok(())
     }
@@ -307,7 +308,7 @@ impl RunningNetwork {
         Ok(links.len())
     }
 
-    /// Counters, links and flows of now.
+    /// Counters and links of now.
     ///
     /// # Errors
     /// When the packet thread is gone.
@@ -324,6 +325,42 @@ impl RunningNetwork {
     pub async fn guest_answers(&self) -> Result<HashMap<PublishId, GuestAnswer>, Failure> {
         let (reply, answer) = oneshot::channel();
         self.command(Command::GuestAnswers(reply))?;
+        answer.await.map_err(|_| self.gone())
+    }
+
+    /// Flows of now, those that carried most first.
+    ///
+    /// # Errors
+    /// When the packet thread is gone.
+    pub async fn flows(
+        &self,
+        guest: Option<GuestName>,
+        limit: usize,
+    ) -> Result<Vec<FlowSnapshot>, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Flows {
+            guest,
+            limit,
+            reply,
+        })?;
+        answer.await.map_err(|_| self.gone())
+    }
+
+    /// What would become of a guest's flow.
+    ///
+    /// # Errors
+    /// When the packet thread is gone.
+    pub async fn check(
+        &self,
+        guest: GuestName,
+        question: FlowQuestion,
+    ) -> Result<Checked, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Check {
+            guest,
+            question,
+            reply,
+        })?;
         answer.await.map_err(|_| self.gone())
     }
 
@@ -442,7 +479,10 @@ impl RunningNetwork {
                     });
                 }
                 Notice::ServiceStream {
-                    port: 53, stream, ..
+                    port: 53,
+                    stream,
+                    guest,
+                    ..
                 } => {
                     // Dropping the stream tells the guest "no more": it tries again later.
                     let Ok(place) = Arc::clone(&self.dns_streams).try_acquire_owned() else {
@@ -450,9 +490,12 @@ impl RunningNetwork {
                     };
                     let network = Arc::clone(&self);
                     tokio::spawn(async move {
-                        if let Err(error) =
-                            dns_tcp::serve(stream, &network.zone, &network.resolver).await
-                        {
+                        let policy = NamePolicy {
+                            network: Arc::clone(&network),
+                            guest,
+                        };
+                        let (zone, resolver) = (&network.zone, &network.resolver);
+                        if let Err(error) = dns_tcp::serve(stream, zone, resolver, &policy).await {
                             tracing::debug!(%error, "DNS connection ended");
                         }
                         drop(place);
@@ -468,22 +511,27 @@ impl RunningNetwork {
                     reason,
                     more,
                 } => {
-                    tracing::debug!(network = %self.name, protocol, %destination, reason, more, "flow refused");
-                    let protocol = match protocol {
-                        "tcp" | "TCP" => Protocol::Tcp,
-                        "udp" | "UDP" => Protocol::Udp,
-                        // Echo has no event of its own.
-                        _ => continue,
+                    tracing::debug!(network = %self.name, protocol, %destination, %reason, more, "flow refused");
+                    let Ok(protocol) = protocol.parse::<FlowProtocol>() else {
+                        continue;
                     };
-                    let destination = destination.to_string();
-                    let reason = reason.to_owned();
-                    let network = self.name.clone();
                     events.publish(EventBody::FlowRefused {
-                        network,
+                        network: self.name.clone(),
                         guest,
                         protocol,
-                        destination,
-                        reason,
+                        destination: match protocol {
+                            FlowProtocol::Icmp => destination.ip().to_string(),
+                            FlowProtocol::Tcp | FlowProtocol::Udp => destination.to_string(),
+                        },
+                        reason: reason.into_owned(),
+                        more,
+                    });
+                }
+                Notice::Limited { guest, dropped } => {
+                    events.publish(EventBody::GuestLimited {
+                        network: self.name.clone(),
+                        guest,
+                        dropped,
                     });
                 }
                 Notice::HostLimit { message, hint } => {
@@ -627,7 +675,7 @@ impl RunningNetwork {
 
 /// What the packet thread is told of a network.
 #[must_use]
-pub fn packet_settings(network: &Network) -> NetworkSettings {
+pub fn packet_settings(config: &Config, network: &Network) -> NetworkSettings {
     let reach = match network.kind {
         NetworkKind::Nat => Reach::Nat,
         NetworkKind::HostOnly => Reach::HostOnly,
@@ -643,6 +691,8 @@ pub fn packet_settings(network: &Network) -> NetworkSettings {
         host_loopback: network.host_loopback,
         mtu: network.mtu.unwrap_or(DEFAULT_MTU),
         services: network.services.clone(),
+        egress: egress::policies(config, network),
+        rates: egress::rates(config, network),
         ..usual
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::datapath::LinkTransport;
+use crate::services::captures::Captures;
 use crate::services::clashes::Clashes;
 use crate::services::doors::{Door, Task};
 use crate::services::network::{Moved, RunningNetwork, lock};
@@ -58,6 +59,8 @@ pub struct State {
     pub started: String,
     /// Subnets that the host uses too.
     pub clashes: Clashes,
+    /// Frames that somebody captures.
+    pub captures: Captures,
     config: Mutex<Arc<Config>>,
     networks: Mutex<BTreeMap<NetworkName, Slot>>,
     running: tokio::sync::Mutex<Running>,
@@ -103,6 +106,7 @@ impl State {
             events,
             started: timestamp_now(),
             clashes: Clashes::default(),
+            captures: Captures::default(),
             config: Mutex::new(Arc::new(config.clone())),
             networks: Mutex::default(),
             running: tokio::sync::Mutex::default(),

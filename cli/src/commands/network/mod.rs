@@ -1,10 +1,15 @@
 //! `sharectl network`: networks that guests are plugged into.
 
+mod capture;
 mod create;
+mod flows;
 mod inspect;
 mod ls;
+mod policy;
 mod renumber;
 mod rm;
+
+use std::process::ExitCode;
 
 use clap::Subcommand;
 use control::config::{Config, Network};
@@ -15,7 +20,7 @@ use crate::error::Outcome;
 
 pub(crate) use ls::configured;
 
-/// Networks: create, remove, renumber, list, look at one
+/// Networks: create, remove, renumber, list, look inside
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[command(visible_alias = "add")]
@@ -26,16 +31,23 @@ pub(crate) enum Command {
     #[command(visible_alias = "list")]
     Ls(ls::Args),
     Inspect(inspect::Args),
+    Flows(flows::Args),
+    Capture(capture::Args),
+    Policy(policy::Args),
 }
 
 impl Command {
-    pub(crate) fn run(self, context: &Context) -> Outcome {
+    pub(crate) fn run(self, context: &Context) -> Outcome<ExitCode> {
+        let done = |()| ExitCode::SUCCESS;
         match self {
-            Self::Create(args) => create::run(context, args),
-            Self::Rm(args) => rm::run(context, args),
-            Self::Renumber(args) => renumber::run(context, args),
-            Self::Ls(args) => ls::run(context, args),
-            Self::Inspect(args) => inspect::run(context, args),
+            Self::Create(args) => create::run(context, args).map(done),
+            Self::Rm(args) => rm::run(context, args).map(done),
+            Self::Renumber(args) => renumber::run(context, args).map(done),
+            Self::Ls(args) => ls::run(context, args).map(done),
+            Self::Inspect(args) => inspect::run(context, args).map(done),
+            Self::Flows(args) => flows::run(context, args).map(done),
+            Self::Capture(args) => capture::run(context, args).map(done),
+            Self::Policy(args) => policy::run(context, args),
         }
     }
 }

@@ -2,8 +2,11 @@
 
 use std::time::Instant;
 
+use control::egress::FlowProtocol;
+
 use super::{End, Flows, send_alone};
 use crate::datapath::context::Context;
+use crate::datapath::limits::Throttle;
 use crate::engine::ends::Key;
 use crate::engine::services::LinkId;
 use crate::engine::tcp::Phase;
@@ -37,6 +40,48 @@ impl Flows {
         if opening {
             context.turned_away.push(key.guest());
             self.close(context, slot, End::ResetHost);
+        }
+    }
+
+    /// Rules have changed: flows of guests that would not begin any more end, and both sides are told.
+    pub(in crate::datapath) fn apply_policy(&mut self, context: &mut Context) {
+        for slot in 0..u32::try_from(self.slots.len()).unwrap_or(0) {
+            let Some((key, link)) = self.flow(slot).and_then(|flow| {
+                let place = flow.place.filter(|_| flow.outbound)?;
+                Some((flow.key, place.link))
+            }) else {
+                continue;
+            };
+            let to = key.remote();
+            if context.settings.is_gateway(to.ip()) {
+                continue;
+            }
+            if let Err(reason) = context.egress_still(link, FlowProtocol::Tcp, to) {
+                context.counters.ended_policy += 1;
+                context.refused_by_policy(link, "tcp", to, &reason);
+                self.close(context, slot, End::ResetBoth);
+            }
+        }
+    }
+
+    /// Flows whose guest has tokens again.
+    pub(in crate::datapath) fn unthrottle(&mut self, context: &mut Context) {
+        let now = context.now;
+        for (slot, way) in context.shapers.ready(now) {
+            if let Some(flow) = self.flow(slot) {
+                flow.throttled[way as usize] = Throttle::No;
+            }
+            self.queue(slot);
+        }
+    }
+
+    /// Limits have changed: whoever waited for the old ones looks anew.
+    pub(in crate::datapath) fn look_anew(&mut self, slots: Vec<u32>) {
+        for slot in slots {
+            if let Some(flow) = self.flow(slot) {
+                flow.throttled = [Throttle::No; 2];
+            }
+            self.queue(slot);
         }
     }
 

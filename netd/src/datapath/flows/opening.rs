@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use control::egress::FlowProtocol;
 use control::port::{Endpoint, Protocol};
 use rustix::event::epoll::EventFlags;
 use rustix::fd::OwnedFd;
@@ -37,6 +38,14 @@ impl Flows {
                 return;
             }
         };
+        if !matches!(target, Target::Gateway(_))
+            && let Err(reason) = context.egress(place.link, FlowProtocol::Tcp, destination)
+        {
+            context.counters.tcp_refused_policy += 1;
+            context.refused_by_policy(place.link, "tcp", destination, &reason);
+            answer_reset(context, place, key, segment);
+            return;
+        }
         let dials = context.link(place.link).map_or(0, |link| link.dials);
         if dials >= context.settings.limits.dials_per_guest || !self.make_room(context) {
             context.counters.tcp_refused_limit += 1;
