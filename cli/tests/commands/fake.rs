@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use control::api::{
-    Changes, DaemonStatus, GuestAnswer, GuestStatus, HostLine, HostsDiff, LinkStatus,
-    NetworkStatus, PortLead, PortRequest, PortStatus, ShareDevice, ShareStatus,
+    Changes, DaemonStatus, FlowStatus, GuestAnswer, GuestStatus, HostLine, HostsDiff, LinkStatus,
+    NetworkStatus, PolicyAnswer, PortLead, PortRequest, PortStatus, ShareDevice, ShareStatus,
 };
 use control::config::{CachePolicy, NetworkKind};
+use control::egress::Verdict;
 use control::events::{EventBody, EventLog};
 use control::failure::Failure;
 use control::names::GuestName;
@@ -130,9 +131,45 @@ fn api(state: State) -> Api<State> {
         .get("/v1/networks", "", |state: State, _| async move {
             Ok(vec![network(&state)])
         })
-        .get("/v1/flows", "", |_, _| async move {
-            Ok(Vec::<control::api::FlowStatus>::new())
+        .get("/v1/flows", "", |state: State, _| async move {
+            Ok(if state.script.plugged {
+                vec![flow()]
+            } else {
+                Vec::new()
+            })
         })
+        .get(
+            "/v1/guests/{name}/policy",
+            "",
+            |_, params: control::server::Params| async move {
+                let flow: String = params.required("flow")?;
+                Ok(PolicyAnswer {
+                    guest: params.required("name")?,
+                    verdict: if flow.contains("evil") {
+                        Verdict::Deny
+                    } else {
+                        Verdict::Allow
+                    },
+                    flow,
+                    reason: "guest dev has the rule \"allow good.example\"".to_owned(),
+                    addresses: vec!["192.0.2.1".parse().unwrap()],
+                })
+            },
+        )
+        .stream(
+            "/v1/captures/{id}",
+            "",
+            "application/x-pcapng",
+            |state: State, params: control::server::Params| async move {
+                let filter: String = params.optional("filter")?.unwrap_or_default();
+                state.note(&format!("capture {filter:?}"));
+                let (parts, receiver) = tokio::sync::mpsc::channel(2);
+                for part in ["two ", "parts"] {
+                    parts.send(part.into()).await.unwrap();
+                }
+                Ok(receiver)
+            },
+        )
         .get(
             "/v1/ports",
             "",
@@ -236,6 +273,26 @@ fn network(state: &State) -> NetworkStatus {
         listen: None,
         resolvers: vec!["9.9.9.9:53".parse().unwrap()],
         counters: [("tcp_flows".to_owned(), 0)].into(),
+    }
+}
+
+fn flow() -> FlowStatus {
+    FlowStatus {
+        network: "vmnet8".parse().unwrap(),
+        protocol: "tcp".to_owned(),
+        guest_name: Some(name("dev")),
+        guest: "192.168.130.5:40000".parse().unwrap(),
+        remote: "192.0.2.1:443".parse().unwrap(),
+        name: Some("good.example".to_owned()),
+        outbound: true,
+        state: "open".to_owned(),
+        age: 75,
+        idle: 3,
+        bytes_from_guest: 1_500,
+        bytes_to_guest: 2_500_000,
+        packets_from_guest: 4,
+        packets_to_guest: 50,
+        retransmits: 1,
     }
 }
 

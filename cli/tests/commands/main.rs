@@ -12,4 +12,5 @@ mod network;
 mod place;
 mod port;
 mod share;
+mod traffic;
 mod watching;

@@ -36,6 +36,25 @@ fn api(log: EventLog) -> Api<u32> {
         .text("/metrics", "Counters", |state| async move {
             Ok(format!("state {state}\n"))
         })
+        .stream(
+            "/v1/bytes",
+            "Bytes as they come",
+            "application/octet-stream",
+            |_, params| async move {
+                let (parts, receiver) = mpsc::channel(1);
+                if params.optional("endless")?.unwrap_or(false) {
+                    // It ends with its reader.
+                    tokio::spawn(async move { while parts.send("x".into()).await.is_ok() {} });
+                } else {
+                    tokio::spawn(async move {
+                        for part in ["one", "two"] {
+                            parts.send(part.into()).await.unwrap();
+                        }
+                    });
+                }
+                Ok(receiver)
+            },
+        )
         .events(log)
 }
 
@@ -59,6 +78,24 @@ fn with_server<F: Future<Output = ()>>(body: impl FnOnce(PathBuf, EventLog) -> F
             stop.send(()).unwrap();
         };
         tokio::join!(server, client);
+    });
+}
+
+#[test]
+fn bytes_come_as_they_are_sent_until_either_end_goes() {
+    with_server(|path, _| async move {
+        let client = Client::new(path);
+        let mut stream = client.stream("/v1/bytes").await.unwrap();
+        let mut all = Vec::new();
+        while let Some(bytes) = stream.next().await.unwrap() {
+            all.extend_from_slice(&bytes);
+        }
+        assert_eq!(all, b"onetwo");
+        let mut endless = client.stream("/v1/bytes?endless=true").await.unwrap();
+        assert_eq!(endless.next().await.unwrap().unwrap()[0], b'x');
+        // The server ends below although this reader is still there.
+        assert!(client.stream("/v1/nothing").await.is_err());
+        drop(endless);
     });
 }
 

@@ -147,6 +147,9 @@ fn concerns_names(event: &Event) -> bool {
         | EventBody::PortRemoved { .. }
         | EventBody::PortFailed { .. }
         | EventBody::FlowRefused { .. }
+        | EventBody::GuestLimited { .. }
+        | EventBody::CaptureStarted { .. }
+        | EventBody::CaptureStopped { .. }
         | EventBody::ResolversChanged { .. }
         | EventBody::SubnetClash { .. }
         | EventBody::SubnetClear { .. }

@@ -140,7 +140,8 @@ impl Datagrams {
         if let Err(reason) = self.admits(context, place, datagram.key) {
             context.counters.udp_refused_policy += 1;
             context.refused_by_policy(place.link, "udp", destination, &reason);
-            context.send_unreachable(place, Unreachable::Prohibited, &quote(datagram.key));
+            let quoted = quote(datagram.key, datagram.first());
+            context.send_unreachable(place, Unreachable::Prohibited, &quoted);
             return;
         }
         if !context.passes(Way::Up, place.link, datagram.length()) {
