@@ -63,7 +63,7 @@ fn through_the_packet_thread(bytes: &[u8]) {
     let config = Config::parse(CONFIG, Path::new("fuzz.toml"), &Surroundings::of_process())
         .expect("the configuration above is right");
     let network = config.networks.values().next().expect("it has a network");
-    let settings = packet_settings(network);
+    let settings = packet_settings(&config, network);
     let gateway = Gateway::new(settings_of(&config, network, &BTreeMap::new()));
     let (sender, mut notices) = tokio::sync::mpsc::channel(4_096);
     let handle = Datapath::spawn(settings, Box::new(gateway), sender).expect("a thread");
