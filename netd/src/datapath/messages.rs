@@ -113,7 +113,7 @@ pub enum Command {
     /// Close a published port's sockets; open connections stay.
     Unpublish(PublishId),
     /// New settings; subnet and gateway may not change while flows exist (they are ended).
-    Reconfigure(NetworkSettings),
+    Reconfigure(Box<NetworkSettings>),
     /// The answer to a [`Notice::DnsQuery`].
     DnsAnswer {
         /// From the notice.

@@ -277,7 +277,7 @@ impl Worker {
             }
             Command::Retarget { id, address } => tables.published.retarget(context, id, address),
             Command::Unpublish(id) => tables.published.remove(&mut tables.datagrams, id),
-            Command::Reconfigure(settings) => self.reconfigure(settings),
+            Command::Reconfigure(settings) => self.reconfigure(*settings),
             Command::DnsAnswer { token, payload } => {
                 tables.gateway.answer(context, token, &payload)
             }

@@ -237,7 +237,9 @@ impl RunningNetwork {
         let settings: GatewaySettings = settings_of(config, network, &known);
         self.with_services(move |gateway| gateway.reconfigure(settings))
             .await?;
-        self.command(Command::Reconfigure(packet_settings(config, network)))?;
+        self.command(Command::Reconfigure(Box::new(packet_settings(
+            config, network,
+        ))))?;
         *lock(&self.config) = network.clone();
         Ok(())
     }
