@@ -208,7 +208,13 @@ fn main() -> anyhow::Result<()> {
             "tcp {} udp {} buffered {} neighbours {:?}",
             snapshot.tcp_flows, snapshot.udp_mappings, snapshot.buffered_bytes, snapshot.neighbours
         );
-        for flow in snapshot.flows.iter().take(10) {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        handle.send(Command::Flows {
+            guest: None,
+            limit: 10,
+            reply,
+        })?;
+        for flow in answer.blocking_recv()? {
             println!("{flow:?}");
         }
     }
