@@ -117,7 +117,7 @@ fn read(line: &str) -> Result<String> {
         std::process::Command::new("sh").args(["-c", line]),
         Duration::from_secs(60),
     )?;
-    Ok(output.success().with_context(|| line.to_owned())?)
+    output.success().with_context(|| line.to_owned())
 }
 
 /// A capture that runs, and reads to its end.
