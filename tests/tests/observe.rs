@@ -55,9 +55,12 @@ fn flows_show_who_talks_to_whom_and_how_much() {
         std::io::Write::write_all(&mut stream, &bytes[..50_000])?;
         std::io::Read::read_exact(&mut stream, &mut vec![0; 50_000])?;
         let listener = dev.within(|| Ok(std::net::TcpListener::bind("0.0.0.0:7000")?))?;
-        let client = outside
-            .server
-            .within(|| Ok(std::net::TcpStream::connect("192.0.2.1:7000")?))?;
+        // The port opens when netd has seen that the guest serves it.
+        let client = retry("the published port", SOON, || {
+            outside
+                .server
+                .within(|| Ok(std::net::TcpStream::connect("192.0.2.1:7000")?))
+        })?;
         let (accepted, _) = listener.accept()?;
         tests::outside::carries(&client, &accepted, b"hello")?;
         let socket = dev.within(|| Ok(std::net::UdpSocket::bind("0.0.0.0:0")?))?;
@@ -223,8 +226,8 @@ fn captures_are_read_by_tshark_tcpdump_and_capinfos() {
         // The counts at the end: an interface statistics block, frames seen, frames missing.
         let frames = read(&format!("tshark -r {all} -T fields -e frame.number"))?;
         let bytes = std::fs::read(all.to_string())?;
-        let (_, counts) = bytes.split_at(bytes.len() - 48);
-        ensure!(counts[..8] == [5, 0, 0, 0, 48, 0, 0, 0], "{counts:?}");
+        let (_, counts) = bytes.split_at(bytes.len() - 52);
+        ensure!(counts[..8] == [5, 0, 0, 0, 52, 0, 0, 0], "{counts:?}");
         let seen = u64::from_le_bytes(counts[24..32].try_into()?);
         let missing = u64::from_le_bytes(counts[36..44].try_into()?);
         println!("{seen} frames, {missing} missing");

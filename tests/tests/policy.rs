@@ -187,9 +187,12 @@ fn new_rules_end_what_they_forbid_and_leave_the_rest() {
         })?;
         ensure!(refused == Some(113), "EHOSTUNREACH expected: {refused:?}");
         // A published port is no business of egress rules.
-        let client = outside
-            .server
-            .within(|| Ok(std::net::TcpStream::connect("192.0.2.1:7000")?))?;
+        // The port opens when netd has seen that the guest serves it.
+        let client = retry("the published port", SOON, || {
+            outside
+                .server
+                .within(|| Ok(std::net::TcpStream::connect("192.0.2.1:7000")?))
+        })?;
         let (accepted, _) = listener.accept()?;
         tests::outside::carries(&client, &accepted, b"in")?;
         tests::outside::carries(&accepted, &client, b"out")?;
