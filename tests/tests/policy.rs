@@ -142,6 +142,63 @@ fn a_sandbox_reaches_the_name_it_is_allowed_and_nothing_else() {
 }
 
 #[test]
+fn the_same_rules_hold_over_ipv6() {
+    whole_system(|| {
+        let outside = Outside::new()?;
+        outside
+            .host
+            .run("ip address add 2001:db8:1::1/64 dev out0 nodad")?;
+        outside
+            .server
+            .run("ip address add 2001:db8:1::2/64 dev in0 nodad")?;
+        let rules = "address = \"192.168.130.5\"\negress-rules = [\"deny [2001:db8:1::/64]:8081\", \
+                     \"deny 2001:db8:1::2/udp\", \"deny ::/0/icmp\", \"deny host\"]";
+        let network = "ipv6 = \"fd00:8::/64\"";
+        let mut world = World::new(&config(network, rules))?.inside(&outside.host);
+        world.start(Kind::Netd)?;
+        let server = |port: u16| {
+            let bound = outside
+                .server
+                .within(move || Ok(std::net::TcpListener::bind(("2001:db8:1::2", port))?));
+            bound.context("listen")
+        };
+        let _listeners = [server(8080)?, server(8081)?];
+        let dev = world.tap_guest("dev")?;
+        dev.run(
+            "ip address add fd00:8::c0a8:8205/64 dev tap0 nodad && \
+             ip -6 route replace default via fd00:8::1 dev tap0 metric 1",
+        )?;
+        let connect = |to: &'static str| {
+            dev.within(move || {
+                let to = to.parse()?;
+                let outcome = std::net::TcpStream::connect_timeout(&to, Duration::from_secs(5));
+                Ok(outcome.err().map(|error| error.kind()))
+            })
+        };
+        let refused = Some(std::io::ErrorKind::ConnectionRefused);
+        ensure!(
+            connect("[2001:db8:1::2]:8080")?.is_none(),
+            "what no rule names"
+        );
+        ensure!(connect("[2001:db8:1::2]:8081")? == refused, "a denied port");
+        ensure!(connect("[fd00:8::2]:8080")? == refused, "the host");
+        // Administratively prohibited is EACCES for ICMPv6 (RFC 4443, icmp6 code 1).
+        let datagram = dev.within(|| {
+            let socket = std::net::UdpSocket::bind("[::]:0")?;
+            socket.connect("[2001:db8:1::2]:9")?;
+            socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+            socket.send(b"x")?;
+            let outcome = socket.recv(&mut [0; 8]);
+            Ok(outcome.err().and_then(|error| error.raw_os_error()))
+        })?;
+        ensure!(datagram == Some(13), "EACCES expected: {datagram:?}");
+        let ping = dev.run("ping -6 -c 1 -W 3 2001:db8:1::2 2>&1 || true")?;
+        ensure!(ping.contains("prohibited"), "{ping}");
+        Ok(())
+    });
+}
+
+#[test]
 fn new_rules_end_what_they_forbid_and_leave_the_rest() {
     whole_system(|| {
         let outside = Outside::new()?;
