@@ -14,7 +14,7 @@ use std::process::Command;
 
 use control::mac::MacAddress;
 use rustix::fs::{Mode, OFlags};
-use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Updater, ioctl, opcode};
+use rustix::ioctl::{IntegerSetter, Ioctl, IoctlOutput, Opcode, Updater, ioctl, opcode};
 
 /// `struct ifreq` (linux/if.h): a name and a union of 24 bytes.
 #[repr(C, align(8))]
@@ -80,6 +80,52 @@ pub(crate) fn open_tap(name: &str) -> io::Result<OwnedFd> {
     Ok(tap)
 }
 
+const TUNSETPERSIST: Opcode = opcode::write::<i32>(b'T', 203);
+const TUNSETOWNER: Opcode = opcode::write::<i32>(b'T', 204);
+
+/// Has a tap stay when it is closed, and lets a user open it.
+pub(crate) fn keep_tap(tap: &OwnedFd, owner: u32) -> io::Result<()> {
+    let owner = usize::try_from(owner).unwrap_or(usize::MAX);
+    // SAFETY: both take a number by value.
+    unsafe {
+        ioctl(tap, IntegerSetter::<TUNSETOWNER>::new_usize(owner))?;
+        ioctl(tap, IntegerSetter::<TUNSETPERSIST>::new_usize(1))?;
+    }
+    Ok(())
+}
+
+/// Removes an interface by its number (rtnetlink(7), RTM_DELLINK).
+pub(crate) fn delete_interface(index: u32) -> io::Result<()> {
+    use rustix::net::netlink::SocketAddrNetlink;
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+    const RTM_DELLINK: u16 = 17;
+    const REQUEST_AND_ANSWER: u16 = 1 | 4;
+    const LENGTH: u32 = 32;
+    let socket = rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // struct nlmsghdr, struct ifinfomsg.
+    let mut message = [0; LENGTH as usize];
+    message[..4].copy_from_slice(&LENGTH.to_ne_bytes());
+    message[4..6].copy_from_slice(&RTM_DELLINK.to_ne_bytes());
+    message[6..8].copy_from_slice(&REQUEST_AND_ANSWER.to_ne_bytes());
+    message[20..24].copy_from_slice(&index.to_ne_bytes());
+    let kernel = SocketAddrNetlink::new(0, 0);
+    rustix::net::sendto(&socket, &message, SendFlags::empty(), &kernel)?;
+    let mut answer = [0_u8; 256];
+    let (length, _) = rustix::net::recv(&socket, &mut answer[..], RecvFlags::empty())?;
+    // struct nlmsgerr: the errno, negative, behind the header; 0 is done.
+    let error = answer.get(16..20).filter(|_| length >= 20);
+    let error = error.and_then(|bytes| bytes.try_into().ok());
+    match error.map_or(0, i32::from_ne_bytes) {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(-errno)),
+    }
+}
+
 // linux/sockios.h: these numbers carry no direction and size.
 const SIOCADDRT: Opcode = 0x890b;
 const SIOCGIFFLAGS: Opcode = 0x8913;
@@ -134,6 +180,37 @@ impl<'n> Interface<'n> {
         self.request::<SIOCSIFADDR>(&socket_address(address))?;
         self.request::<SIOCSIFNETMASK>(&socket_address(mask))
             .map(drop)
+    }
+
+    /// An IPv6 address beside those that are there.
+    pub(crate) fn add_ipv6(&self, address: std::net::Ipv6Addr, prefix: u32) -> io::Result<()> {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+        /// `struct in6_ifreq` (linux/ipv6.h).
+        #[repr(C)]
+        struct AddressRequest {
+            address: [u8; 16],
+            prefix: u32,
+            index: u32,
+        }
+        let socket = socket_with(
+            AddressFamily::INET6,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        let mut request = AddressRequest {
+            address: address.octets(),
+            prefix,
+            index: netdevice::name_to_index(&self.socket, self.name)?,
+        };
+        // SAFETY: on an IPv6 socket SIOCSIFADDR reads one `struct in6_ifreq`.
+        unsafe {
+            ioctl(
+                &socket,
+                Updater::<SIOCSIFADDR, AddressRequest>::new(&mut request),
+            )
+        }?;
+        Ok(())
     }
 
     /// A default route; the interface must be up and have an address.

@@ -216,6 +216,18 @@ impl Handover {
             kind: LinkKind::Tap,
             vnet_header: true,
         })?;
+        match self.exchange(&message, tap)? {
+            LinkAnswer::Ok(plugged) => Ok(plugged),
+            LinkAnswer::Error(failure) => Err(failure.into()),
+            LinkAnswer::Bridged(network) => Err(CliError::failure(
+                format!("netd took the tap for the uplink of {network}"),
+                "are netd and sharectl of the same version? sharectl status",
+            )),
+        }
+    }
+
+    /// Hands a descriptor over with its message.
+    pub(crate) fn exchange(&self, message: &[u8], descriptor: &OwnedFd) -> Outcome<LinkAnswer> {
         let failed = |what: &str, error: io::Error| {
             CliError::failure(
                 format!("cannot {what} {}: {error}", self.path.display()),
@@ -224,15 +236,15 @@ impl Handover {
         };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let descriptors: [BorrowedFd<'_>; 1] = [tap.as_fd()];
+        let descriptors: [BorrowedFd<'_>; 1] = [descriptor.as_fd()];
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
         rustix::net::sendmsg(
             &self.socket,
-            &[IoSlice::new(&message)],
+            &[IoSlice::new(message)],
             &mut control,
             SendFlags::NOSIGNAL,
         )
-        .map_err(|errno| failed("hand the tap to", errno.into()))?;
+        .map_err(|errno| failed("hand the descriptor to", errno.into()))?;
         let mut answer = vec![0; ANSWER_SIZE];
         let mut none = RecvAncillaryBuffer::default();
         let received = rustix::net::recvmsg(
@@ -244,16 +256,14 @@ impl Handover {
         .map_err(|errno| failed("get an answer from", errno.into()))?;
         let answer: Result<LinkAnswer, _> =
             serde_json::from_slice(answer.get(..received.bytes).unwrap_or_default());
-        match answer {
-            Ok(LinkAnswer::Ok(plugged)) => Ok(plugged),
-            Ok(LinkAnswer::Error(failure)) => Err(failure.into()),
-            Err(error) => Err(CliError::failure(
+        answer.map_err(|error| {
+            CliError::failure(
                 format!(
                     "netd's answer on {} is not understood: {error}",
                     self.path.display()
                 ),
                 "are netd and sharectl of the same version? sharectl status",
-            )),
-        }
+            )
+        })
     }
 }

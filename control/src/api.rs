@@ -40,12 +40,15 @@ pub struct DaemonStatus {
 pub struct NetworkStatus {
     /// As in `[network.NAME]`.
     pub name: NetworkName,
-    /// nat or host-only.
+    /// nat, host-only or bridged.
     #[serde(rename = "type")]
     pub kind: NetworkKind,
     /// Whether DHCP is served.
     pub dhcp: bool,
-    /// ADDRESS/PREFIX.
+    /// The host's interface: that of a bridged network, or the host's tap on another one.
+    #[serde(default)]
+    pub interface: Option<String>,
+    /// ADDRESS/PREFIX; of a bridged network the LAN's, as far as the host knows it.
     pub subnet: String,
     /// The gateway's address.
     pub gateway: Ipv4Addr,
@@ -236,12 +239,23 @@ pub enum LinkKind {
     Stream,
 }
 
+/// The way of a bridged network to its LAN, handed over with its descriptor: a packet socket (AF_PACKET, SOCK_RAW)
+/// that is bound to nothing yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UplinkHandover {
+    /// The bridged network.
+    pub bridge: NetworkName,
+}
+
 /// netd's answer on the link socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LinkAnswer {
     /// Plugged in.
     Ok(LinkPlugged),
+    /// A bridged network has its socket.
+    Bridged(NetworkName),
     /// Refused.
     Error(crate::failure::Failure),
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
-use crate::config::{Config, NetworkKind};
+use crate::config::{Config, Network, NetworkKind};
 use crate::names::NetworkName;
 
 /// The widest route that counts as one to somewhere: no range for private use is wider. A VPN that takes all
@@ -85,14 +85,26 @@ impl Clash {
 /// Every network that clashes with the host, by name.
 #[must_use]
 pub fn clashes(config: &Config, used: &[UsedSubnet]) -> Vec<Clash> {
-    let clashes = config.networks.values().filter_map(|network| {
-        Some(Clash {
-            network: network.name.clone(),
-            kind: network.kind,
-            subnet: network.subnet,
-            other: clash(network.subnet, used)?.clone(),
-        })
-    });
+    let own = |network: &Network| network.kind != NetworkKind::Bridged;
+    let clashes = config
+        .networks
+        .values()
+        .filter(|n| own(n))
+        .filter_map(|network| {
+            // The host's own tap on the network is no clash.
+            let tap = network.host_tap.map(|_| network.name.as_str());
+            let others: Vec<UsedSubnet> = used
+                .iter()
+                .filter(|used| Some(used.interface.as_str()) != tap)
+                .cloned()
+                .collect();
+            Some(Clash {
+                network: network.name.clone(),
+                kind: network.kind,
+                subnet: network.subnet,
+                other: clash(network.subnet, &others)?.clone(),
+            })
+        });
     clashes.collect()
 }
 

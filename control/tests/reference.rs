@@ -63,6 +63,12 @@ fn every_example_is_accepted_and_changes_something() {
     let examples = examples();
     assert!(!examples.is_empty());
     for (table, code) in examples {
+        if code.starts_with("interface = ") {
+            // Only for bridged networks, which have few other keys.
+            let bridged = "[network.vmnet0]\n";
+            assert_ne!(parse(&format!("{bridged}{code}\n")), parse(bridged));
+            continue;
+        }
         let with = REFERENCE.replace(&format!("\n# {code}\n"), &format!("\n{code}\n"));
         assert_ne!(with, REFERENCE, "{code}");
         assert_ne!(parse(&with), plain, "{code} in {table}");

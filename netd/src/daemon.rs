@@ -12,7 +12,7 @@ use control::server;
 use control::signals::{Order, Orders};
 use tokio::sync::{oneshot, watch};
 
-use crate::services::handover::HandoverSocket;
+use crate::services::handover::{Handed, HandoverSocket};
 use crate::services::state::State;
 use crate::services::{api, clashes, host_watch, links, resolv_conf};
 
@@ -37,8 +37,8 @@ pub async fn run(paths: Paths, config: Config) -> anyhow::Result<()> {
 
     let resolv_conf = PathBuf::from(resolv_conf::RESOLV_CONF);
     let (resolvers, host_resolvers) = watch::channel(resolv_conf::read(Path::new(&resolv_conf)));
-    let (state, ends) = State::new(paths, &config, host_resolvers);
     let (host_changes, host_change) = watch::channel(0);
+    let (state, ends) = State::new(paths, &config, host_resolvers, host_change.clone());
     let tasks = [
         tokio::spawn(host_watch::follow(host_changes)),
         tokio::spawn(clashes::follow(Arc::clone(&state), host_change)),
@@ -49,9 +49,14 @@ pub async fn run(paths: Paths, config: Config) -> anyhow::Result<()> {
         tokio::spawn(links::watch_folders(ends.folders, ends.folder_changes)),
         tokio::spawn({
             let state = Arc::clone(&state);
-            handover.serve(move |handover, transport| {
+            handover.serve(move |handed| {
                 let state = Arc::clone(&state);
-                async move { state.plug(handover, transport).await }
+                async move {
+                    match handed {
+                        Handed::Link(handover, transport) => state.plug(handover, transport).await,
+                        Handed::Uplink(handover, socket) => state.bridge(&handover, socket),
+                    }
+                }
             })
         }),
     ];

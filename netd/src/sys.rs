@@ -16,6 +16,8 @@ use std::ptr::NonNull;
 
 use tokio::io::unix::AsyncFd;
 
+pub mod packet;
+
 const TUN_F_CSUM: c_int = 1;
 const TUN_F_TSO4: c_int = 2;
 const TUN_F_TSO6: c_int = 4;

@@ -44,6 +44,7 @@ pub const CLIENTS: &[Need] = &[
     need("udhcpc", "udhcpc"),
     need("dhclient", "isc-dhcp-client"),
     need("dhcpcd", "dhcpcd-base"),
+    need("dnsmasq", "dnsmasq-base"),
     need("iperf3", "iperf3"),
     need("socat", "socat"),
     need("ping", "iputils-ping"),

@@ -1,7 +1,7 @@
 //! `sharectl describe`: everything about one guest, share, network or name.
 
 use control::api::{GuestStatus, HostLine, NetworkStatus, PortStatus, ShareStatus};
-use control::config::Config;
+use control::config::{Config, NetworkKind};
 use control::names::{GuestName, HostName, NetworkName, ShareName};
 use control::paths::Daemon;
 use serde::Serialize;
@@ -35,7 +35,7 @@ enum Thing {
         status: Option<ShareStatus>,
     },
     Network {
-        configuration: control::config::Network,
+        configuration: Box<control::config::Network>,
         status: Option<NetworkStatus>,
         guests: Vec<GuestStatus>,
     },
@@ -128,7 +128,7 @@ fn about_share(context: &Context, config: &Config, name: &ShareName) -> Option<T
 }
 
 fn about_network(context: &Context, config: &Config, name: &NetworkName) -> Option<Thing> {
-    let configuration = config.networks.get(name)?.clone();
+    let configuration = Box::new(config.networks.get(name)?.clone());
     let networks: Vec<NetworkStatus> = context
         .ask_if_up(Daemon::Netd, "/v1/networks")
         .unwrap_or_else(|| network::configured(config, &context.paths));
@@ -307,19 +307,28 @@ fn as_text(thing: &Thing) -> String {
             guests,
         } => {
             let names = guests.iter().filter_map(|guest| guest.name.as_ref());
+            // A bridged network has no places of its own.
+            let own = |text: String| match configuration.kind {
+                NetworkKind::Nat | NetworkKind::HostOnly => text,
+                NetworkKind::Bridged => dash(),
+            };
+            let interface = status.as_ref().and_then(|status| status.interface.clone());
             let mut fields = vec![
                 ("network", configuration.name.to_string()),
                 ("type", configuration.kind.to_string()),
-                ("subnet", configuration.subnet.to_string()),
-                ("gateway", configuration.gateway.to_string()),
-                ("host.internal", configuration.host_internal.to_string()),
+                ("subnet", own(configuration.subnet.to_string())),
+                ("gateway", own(configuration.gateway.to_string())),
+                (
+                    "host.internal",
+                    own(configuration.host_internal.to_string()),
+                ),
                 (
                     "dhcp pool",
-                    format!(
+                    own(format!(
                         "{} to {}",
                         configuration.pool.start(),
                         configuration.pool.end()
-                    ),
+                    )),
                 ),
                 (
                     "ipv6",
@@ -336,6 +345,12 @@ fn as_text(thing: &Thing) -> String {
                 ),
                 ("guests", comma_list(names)),
             ];
+            fields.extend(interface.map(|interface| ("interface", interface)));
+            fields.extend(
+                configuration
+                    .host_tap
+                    .map(|address| ("host's address", address.to_string())),
+            );
             if let Some(status) = status {
                 fields.push(("resolvers", comma_list(&status.resolvers)));
                 fields.push(("socket", status.socket.display().to_string()));

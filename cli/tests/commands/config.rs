@@ -80,6 +80,7 @@ fn show_fills_in_what_is_built_in() {
         exit 0
         out: [network.vmnet8]
         out: type = "nat"  # built in
+        out: host-access = "loopback"  # built in
         out: subnet = "192.168.130.0/24"  # $T/config.toml
         out: ipv6 = "fd00:0:0:8::/64"  # $T/config.toml
         out: domain = "test"  # built in

@@ -263,6 +263,7 @@ fn network(state: &State) -> NetworkStatus {
         name: "vmnet8".parse().unwrap(),
         kind: NetworkKind::Nat,
         dhcp: true,
+        interface: None,
         subnet: "192.168.130.0/24".to_owned(),
         gateway: "192.168.130.1".parse().unwrap(),
         host_internal: "192.168.130.254".parse().unwrap(),

@@ -17,6 +17,8 @@ const VERBS: &[&str] = &[
     "network create",
     "network rm",
     "network renumber",
+    "network bridge-socket",
+    "network host-tap",
     "network ls",
     "network inspect",
     "network flows",

@@ -280,3 +280,77 @@ fn renumbering_keeps_last_parts_and_comments_and_says_what_is_left() {
     let free = place.run("network renumber vmnet8 --format json").json();
     assert_ne!(free["subnet"], free["was"]);
 }
+
+#[test]
+fn a_bridged_network_has_no_places_and_says_what_its_interface_lacks() {
+    let place = Place::with(CONFIG);
+    let config = place
+        .config()
+        .replace("[guest.dev]\n", "[guest.dev]\nnetwork = \"vmnet8\"\n");
+    std::fs::write(place.path("config.toml"), config).unwrap();
+    place
+        .run("network create vmnet0 --interface nosuch0")
+        .is(expect![[r#"
+            exit 0
+            out: network vmnet0 added: bridged to nosuch0
+            err: note: netd is not running; it takes effect at: sharectl up
+            err: warning: this host has no interface nosuch0 (it is used as soon as it is there; ip -brief link lists them)
+            err: note: next: sharectl guest add NAME --network vmnet0
+        "#]]);
+    place.run("network ls").is(expect![[r#"
+        exit 0
+        out: NAME    TYPE     DHCP   SUBNET            GATEWAY        GUESTS
+        out: vmnet0  bridged  false  -                 -              0
+        out: vmnet8  nat      true   192.168.130.0/24  192.168.130.1  0
+        err: warning: netd is not running; this is what the configuration says
+    "#]]);
+    place
+        .run("describe vmnet0")
+        .exits(0)
+        .says("subnet         -");
+    place
+        .run("network create x0 --type bridged --subnet 10.0.0.0/24")
+        .exits(1)
+        .says("subnet means nothing on a bridged network");
+    place
+        .run("network renumber vmnet0")
+        .exits(2)
+        .says("its addresses are the LAN's");
+    place
+        .run("network bridge-socket vmnet8")
+        .exits(2)
+        .says("is nat, not bridged");
+    place
+        .run("network bridge-socket vmnet0")
+        .exits(3)
+        .says("netd is not running");
+    place
+        .run("doctor")
+        .says("this host has no interface nosuch0");
+}
+
+#[test]
+fn the_hosts_tap_is_made_by_a_command_and_by_a_unit() {
+    let place = Place::with("[network.lab]\nsubnet = \"10.255.254.0/24\"\n");
+    place
+        .run("network host-tap create lab")
+        .exits(2)
+        .says("host-access");
+    place.run("network rm lab").exits(0);
+    place
+        .run("network create lab --subnet 10.255.254.0/24 --host-access tap")
+        .exits(0)
+        .says("sudo sharectl network host-tap create lab");
+    place
+        .run("network host-tap unit lab")
+        .exits(0)
+        .says("network host-tap create lab --owner ");
+    place
+        .run("network host-tap rm lab")
+        .exits(1)
+        .says("this host has no tap lab");
+    place
+        .run("describe lab")
+        .says("host's address 10.255.254.253");
+    place.run("doctor").says("there is no tap lab");
+}

@@ -38,6 +38,8 @@ pub const DEFAULT_DOMAIN: &str = "test";
 pub const DEFAULT_LEASE_TIME: Duration = Duration::from_secs(12 * 3600);
 /// The largest MTU a guest can be given: 64 KiB less room for the link header, as passt's.
 pub const LARGEST_MTU: u16 = 65520;
+/// What every Ethernet carries (IEEE 802.3).
+const ETHERNET_MTU: u16 = 1500;
 /// Thousands of guests fit; a device or a disk image named by mistake does not.
 const LARGEST_FILE: u64 = 8 << 20;
 
@@ -62,6 +64,27 @@ pub enum NetworkKind {
     Nat,
     /// Each other and the host (VMware's vmnet1).
     HostOnly,
+    /// The host's own LAN, as stations of it with addresses from its DHCP server (VMware's vmnet0).
+    Bridged,
+}
+
+/// How the host itself is on a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostAccess {
+    /// Not at all: guests reach its loopback as host.internal, it reaches guests by published ports.
+    Loopback,
+    /// By an interface of the network's name, with [`Network::host_tap`] on it.
+    Tap,
+}
+
+impl std::fmt::Display for HostAccess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Loopback => "loopback",
+            Self::Tap => "tap",
+        })
+    }
 }
 
 impl std::fmt::Display for NetworkKind {
@@ -69,6 +92,7 @@ impl std::fmt::Display for NetworkKind {
         f.pad(match self {
             Self::Nat => "nat",
             Self::HostOnly => "host-only",
+            Self::Bridged => "bridged",
         })
     }
 }
@@ -78,14 +102,21 @@ impl std::fmt::Display for NetworkKind {
 pub struct Network {
     /// As in `[network.NAME]`.
     pub name: NetworkName,
-    /// nat or host-only.
+    /// nat, host-only or bridged.
     pub kind: NetworkKind,
-    /// Prefix 8 to 29.
+    /// The host's interface of a bridged network; none: that of the default route.
+    pub interface: Option<String>,
+    /// Prefix 8 to 29. A bridged network has no addresses of its own: this is 0.0.0.0/0 then, and the places
+    /// below are 0.0.0.0.
     pub subnet: Ipv4Net,
     /// The first address: ARP, DHCP, DNS and echo answer there.
     pub gateway: Ipv4Addr,
     /// The last usable address: the host's loopback services, as host.internal.
     pub host_internal: Ipv4Addr,
+    /// Whether the host has an interface on the network.
+    pub host_access: HostAccess,
+    /// The host's address on that interface: the last but one.
+    pub host_tap: Option<Ipv4Addr>,
     /// Addresses for guests without a reservation: the upper half of the subnet.
     pub pool: RangeInclusive<Ipv4Addr>,
     /// The guests' IPv6 prefix, a /64; none: the network has IPv4 only.
@@ -145,6 +176,16 @@ impl Network {
     #[must_use]
     pub fn host_internal_ipv6(&self) -> Option<Ipv6Addr> {
         self.ipv6.map(|prefix| in_prefix(prefix, 2))
+    }
+
+    /// The largest IP packet that a link of it is told to carry: Ethernet's 1500 where the packets go out as
+    /// they are.
+    #[must_use]
+    pub fn link_mtu(&self) -> u16 {
+        self.mtu.unwrap_or(match self.kind {
+            NetworkKind::Nat | NetworkKind::HostOnly => LARGEST_MTU,
+            NetworkKind::Bridged => ETHERNET_MTU,
+        })
     }
 
     /// The IPv6 address that belongs to an IPv4 address of this network: the prefix with the IPv4

@@ -94,10 +94,17 @@ pub(super) struct RawConfig {
 )]
 pub(super) struct RawNetwork {
     /// nat: guests reach the outside through the host; host-only: they reach
-    /// each other and the host, nothing else. Default: nat.
+    /// each other and the host, nothing else; bridged: they are stations of the
+    /// host's LAN. Default: bridged for vmnet0, host-only for vmnet1, else nat.
     #[serde(rename = "type")]
     #[schemars(with = "Option<super::NetworkKind>")]
     pub(super) kind: Option<At<String>>,
+    /// The host's interface of a bridged network. Default: that of the default route.
+    pub(super) interface: Option<At<String>>,
+    /// tap: the host has an interface of the network's name on it, made once by
+    /// `sudo sharectl network host-tap create`; loopback: it has none. Default: loopback.
+    #[schemars(with = "Option<super::HostAccess>")]
+    pub(super) host_access: Option<At<String>>,
     /// An IPv4 subnet for private use, prefix 8 to 29. Default: a /24 in
     /// 192.168.0.0/16 that follows from the network's name.
     #[schemars(with = "Option<ipnet_schema::Ipv4Net>")]

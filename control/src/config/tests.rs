@@ -288,7 +288,7 @@ fn hostile_values_are_refused() {
         "[network.n]\nlease-time = \"1s\"",
         "[network.n]\nlease-time = \"99999999999999999999d\"",
         "[network.n]\nlease-time = \"é\"",
-        "[network.n]\ntype = \"bridged\"",
+        "[network.n]\ntype = \"bridge\"",
         "[share.d]\npath = \"/a/../b\"",
         "[share.d]\npath = \"/a\"\nat = \"/\"",
         "[share.d]\npath = \"/a\"\nowner = \"pass\"\nguest-owner = \"0:0\"",
@@ -349,6 +349,66 @@ fn schema_names_every_key() {
             "{key} is missing in {schema}"
         );
     }
+}
+
+#[test]
+fn networks_have_the_kinds_that_vmware_has_under_their_names() {
+    let config =
+        parse("[network.vmnet0]\n[network.vmnet1]\n[network.vmnet8]\n[network.lab]\n").unwrap();
+    let kinds: Vec<String> = config
+        .networks
+        .values()
+        .map(|network| format!("{} {}", network.name, network.kind))
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "lab nat",
+            "vmnet0 bridged",
+            "vmnet1 host-only",
+            "vmnet8 nat"
+        ]
+    );
+}
+
+#[test]
+fn keys_that_the_lan_decides_are_refused_on_a_bridged_network() {
+    let config = parse("[network.vmnet0]\ninterface = \"eth0\"\n[guest.dev]\n").unwrap();
+    let network = config.networks.values().next().unwrap();
+    assert_eq!(network.interface.as_deref(), Some("eth0"));
+    assert_eq!(network.link_mtu(), 1500);
+    for key in [
+        "subnet = \"10.0.0.0/24\"",
+        "ipv6 = \"off\"",
+        "dns = [\"10.0.0.1\"]",
+        "host-access = \"tap\"",
+        "lease-time = \"1h\"",
+        "host-loopback = true",
+        "ntp = [\"10.0.0.1\"]",
+        "egress = \"deny\"",
+        "egress-rules = [\"deny *\"]",
+    ] {
+        let text = format!("[network.vmnet0]\n{key}\n");
+        assert!(parse(&text).is_err(), "{key}");
+    }
+    assert!(parse("[network.vmnet8]\ninterface = \"eth0\"\n").is_err());
+    assert!(parse("[network.vmnet0]\ninterface = \"a/b\"\n").is_err());
+    assert!(parse("[network.vmnet0]\n[guest.dev]\negress = \"deny\"\n").is_err());
+    assert!(parse("[network.vmnet0]\n[guest.dev]\naddress = \"10.0.0.9\"\n").is_err());
+}
+
+#[test]
+fn the_hosts_tap_takes_the_last_address_but_one() {
+    let text = "[network.vmnet8]\nsubnet = \"10.0.0.0/24\"\nhost-access = \"tap\"\n";
+    let config = parse(text).unwrap();
+    let network = config.networks.values().next().unwrap();
+    assert_eq!(network.host_tap.unwrap().to_string(), "10.0.0.253");
+    assert_eq!(network.host_internal.to_string(), "10.0.0.254");
+    assert_eq!(network.pool.end().to_string(), "10.0.0.252");
+    assert!(parse(&format!("{text}[guest.dev]\naddress = \"10.0.0.253\"\n")).is_err());
+    // What would not be enforced is not promised.
+    assert!(parse(&format!("{text}egress = \"deny\"\n")).is_err());
+    assert!(parse(&format!("{text}[guest.dev]\negress = \"deny\"\n")).is_err());
 }
 
 proptest::proptest! {

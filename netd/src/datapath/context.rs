@@ -97,6 +97,8 @@ pub(super) struct Context {
     pub(super) epoll: OwnedFd,
     pub(super) links: Vec<Option<Box<Link>>>,
     pub(super) switch: Switch,
+    /// The way of a bridged network to its LAN.
+    pub(super) uplink: Option<LinkId>,
     pub(super) neighbours: Neighbours,
     pub(super) pool: Pool,
     pub(super) counters: NetworkCounters,
@@ -147,6 +149,7 @@ impl Context {
             settings,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             links: Vec::new(),
+            uplink: None,
             neighbours: Neighbours::default(),
             counters: NetworkCounters::default(),
             services,

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use control::mac::MacAddress;
 use smoltcp::wire::{Icmpv4Message, Icmpv4Packet, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket};
 
+use super::bridged;
 use super::context::{Context, Place};
 use super::datagrams::Datagram;
 use super::input6;
@@ -20,6 +21,7 @@ use crate::engine::icmp;
 use crate::engine::offload::{Offload, Segmentation};
 use crate::engine::packet::{ETHERNET, PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::engine::services::LinkId;
+use crate::engine::settings::Reach;
 use crate::engine::switch::{Destination, Learned};
 use crate::engine::tcp::segment::Segment;
 
@@ -58,7 +60,11 @@ pub(super) fn frame(
     ] = *header;
     let destination = MacAddress([d0, d1, d2, d3, d4, d5]);
     let source = MacAddress([s0, s1, s2, s3, s4, s5]);
-    if link.last_source != Some(source) && !learn(context, source, from) {
+    let last = link.last_source;
+    if context.settings.reach == Reach::Bridged {
+        return bridged::frame(context, tables, from, frame, offload);
+    }
+    if last != Some(source) && !learn(context, source, from) {
         return;
     }
     let ether_type = u16::from_be_bytes([type_high, type_low]);
@@ -110,7 +116,7 @@ pub(super) fn malformed(context: &mut Context, from: LinkId) {
 }
 
 /// False: drop the frame.
-fn learn(context: &mut Context, source: MacAddress, from: LinkId) -> bool {
+pub(super) fn learn(context: &mut Context, source: MacAddress, from: LinkId) -> bool {
     match context.switch.learn(source, from, context.now) {
         Learned::Spoofed => {
             spoofed(context, from);
@@ -143,7 +149,7 @@ fn learn(context: &mut Context, source: MacAddress, from: LinkId) -> bool {
 }
 
 /// False: the frame goes no further.
-fn address_resolution(
+pub(super) fn address_resolution(
     context: &mut Context,
     tables: &mut Tables,
     place: Place,
@@ -188,7 +194,7 @@ fn speaks_for_us(context: &Context, payload: &[u8]) -> bool {
         .is_ours(Ipv4Addr::new(*a, *b, *c, *d).into())
 }
 
-fn ipv4(
+pub(super) fn ipv4(
     context: &mut Context,
     tables: &mut Tables,
     place: Place,

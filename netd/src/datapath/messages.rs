@@ -39,6 +39,13 @@ pub enum LinkTransport {
     Dgram(OwnedFd),
     /// A vhost-user device: [`Command::Vhost`] says where the guest's queues are.
     Vhost(Session),
+    /// A packet socket (AF_PACKET, SOCK_RAW): the way of a bridged network to its LAN.
+    Uplink {
+        /// The socket, from wherever it was opened.
+        descriptor: OwnedFd,
+        /// The interface's number.
+        interface: u32,
+    },
 }
 
 /// A link to be attached.
@@ -290,7 +297,7 @@ pub struct LinkSnapshot {
     pub link: LinkId,
     /// Whose.
     pub guest: Option<GuestName>,
-    /// "stream", "tap", "dgram", "vhost-user".
+    /// "stream", "tap", "dgram", "vhost-user", "uplink".
     pub kind: &'static str,
     /// MACs learned on it.
     pub macs: Vec<MacAddress>,

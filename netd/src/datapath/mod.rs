@@ -2,6 +2,7 @@
 //! The rest of the daemon talks to it by [`Command`]s and hears [`Notice`]s; nothing is shared.
 //! It knows nothing of configuration files, control sockets or tokio tasks.
 
+mod bridged;
 mod capture;
 mod context;
 mod datagrams;

@@ -12,6 +12,7 @@ use rustix::event::epoll::{self, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::time::Timespec;
 
+use super::bridged;
 use super::context::{Context, Source};
 use super::datagrams::Datagrams;
 use super::echo::Echoes;
@@ -29,6 +30,7 @@ use crate::engine::settings::NetworkSettings;
 use crate::io::link::{Link, Port};
 use crate::io::stream::{Filled, Parsed, Stream};
 use crate::io::tap::{READ_BUFFER, Read};
+use crate::io::uplink::{Batch, Taken};
 use crate::io::vhost::{Order, OrderError, Vhost, Watch};
 use crate::wire::pcapng::Direction;
 
@@ -40,6 +42,8 @@ const TAP_TURN: usize = 64;
 const TAP_BUFFER: usize = 4 * READ_BUFFER;
 /// Reads of one stream before others have their turn.
 const STREAM_TURN: usize = 4;
+/// Batches read from the uplink before guests have their turn.
+const UPLINK_TURN: usize = 4;
 /// How often spare buffers are looked at while there are any.
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -61,6 +65,7 @@ pub(super) struct Worker {
     inbox: Receiver<Command>,
     wake: Arc<OwnedFd>,
     tap_buffer: Vec<u8>,
+    uplink_batch: Batch,
     gather: Gather,
     /// Links that had more than a turn's frames.
     unfinished: Vec<LinkId>,
@@ -84,6 +89,7 @@ impl Worker {
             inbox,
             wake,
             tap_buffer: Vec::new(),
+            uplink_batch: Batch::default(),
             gather: Gather::default(),
             unfinished: Vec::new(),
             trim_at: None,
@@ -357,9 +363,13 @@ impl Worker {
         if let Some(mac) = mac {
             context.switch.pin(mac, id, context.now);
         }
+        let uplink = matches!(link.port, Port::Uplink(_));
         tracing::info!(link = id.0, kind = link.kind(), "link up");
         context.shapers.plug(guest.as_ref());
         context.links.push(Some(Box::new(link)));
+        if uplink {
+            bridged::uplink_attached(context, id);
+        }
         context.tell(Notice::LinkUp { link: id, guest });
         self.tables.published.link_up(context, id);
         self.tables.router.link_up(context);
@@ -375,6 +385,11 @@ impl Worker {
         };
         link.unwatch(context.kicks(id));
         tracing::info!(link = id.0, ?end, "link down");
+        // Somebody else may hold the same socket: closing ours would not end its events.
+        if let Some(descriptor) = link.descriptor() {
+            epoll::delete(&context.epoll, descriptor).ok();
+        }
+        context.uplink.take_if(|uplink| *uplink == id);
         tables.flows.link_gone(context, id);
         tables.datagrams.link_gone(id);
         tables.echoes.link_gone(id);
@@ -522,6 +537,10 @@ impl Worker {
                 port: Port::Vhost(_),
                 ..
             }) => self.read_vhost(id),
+            Some(Link {
+                port: Port::Uplink(_),
+                ..
+            }) => self.read_uplink(id),
             None => Ok(()),
         };
         if let Err(end) = state {
@@ -532,14 +551,14 @@ impl Worker {
     fn stream(&mut self, id: LinkId) -> Option<&mut Stream> {
         match &mut self.context.link(id)?.port {
             Port::Stream(stream) => Some(stream),
-            Port::Tap(_) | Port::Dgram(_) | Port::Vhost(_) => None,
+            Port::Tap(_) | Port::Dgram(_) | Port::Vhost(_) | Port::Uplink(_) => None,
         }
     }
 
     fn vhost(&mut self, id: LinkId) -> Option<&mut Vhost> {
         match &mut self.context.link(id)?.port {
             Port::Vhost(vhost) => Some(vhost),
-            Port::Tap(_) | Port::Stream(_) | Port::Dgram(_) => None,
+            Port::Tap(_) | Port::Stream(_) | Port::Dgram(_) | Port::Uplink(_) => None,
         }
     }
 
@@ -612,6 +631,44 @@ impl Worker {
         }
         self.hand_on(&buffer);
         self.tap_buffer = buffer;
+        state
+    }
+
+    fn read_uplink(&mut self, id: LinkId) -> LinkState {
+        let mut batch = std::mem::take(&mut self.uplink_batch);
+        let mut state = Ok(());
+        for _turn in 0..UPLINK_TURN {
+            let Some(Port::Uplink(uplink)) = self.context.link(id).map(|link| &link.port) else {
+                break;
+            };
+            let (count, more) = match uplink.read(&mut batch) {
+                Taken::Frames(count, more) => (count, more),
+                Taken::Empty => break,
+                Taken::Gone(error) => {
+                    state = Err(LinkEnd::Failed(error));
+                    break;
+                }
+            };
+            for index in 0..count {
+                match batch.frame(index) {
+                    Some((at, offload)) => {
+                        let Self {
+                            context, tables, ..
+                        } = self;
+                        input::frame(context, tables, id, &batch.bytes[at], &offload);
+                    }
+                    None => {
+                        if let Some(link) = self.context.link(id) {
+                            link.counters.malformed += 1;
+                        }
+                    }
+                }
+            }
+            if !more {
+                break;
+            }
+        }
+        self.uplink_batch = batch;
         state
     }
 

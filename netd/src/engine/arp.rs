@@ -8,7 +8,7 @@ use smoltcp::wire::{
 };
 
 use crate::engine::packet::BROADCAST;
-use crate::engine::settings::NetworkSettings;
+use crate::engine::settings::{NetworkSettings, Reach};
 
 /// Bytes of an ARP frame for IPv4.
 pub const FRAME: usize = 42;
@@ -72,9 +72,13 @@ pub fn receive(settings: &NetworkSettings, payload: &[u8], source: MacAddress) -
 /// A broadcast request for `address`.
 pub fn request(settings: &NetworkSettings, address: Ipv4Addr) -> [u8; FRAME] {
     let nobody = MacAddress([0; 6]);
+    let us = match settings.reach {
+        Reach::Bridged => settings.host_internal,
+        Reach::Nat | Reach::HostOnly => settings.gateway,
+    };
     frame(
         ArpOperation::Request,
-        (settings.gateway_mac, settings.gateway),
+        (settings.gateway_mac, us),
         (nobody, address),
         BROADCAST,
     )
@@ -115,7 +119,6 @@ fn frame(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::settings::Reach;
 
     const GUEST: MacAddress = MacAddress([2, 0, 0, 0, 0, 7]);
 

@@ -19,6 +19,7 @@ pub mod lease;
 pub mod nat;
 pub mod ndp;
 pub mod neighbour;
+pub mod observed;
 pub mod offload;
 pub mod packet;
 pub mod policy;

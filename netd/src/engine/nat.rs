@@ -37,6 +37,8 @@ pub enum Refusal {
     OwnSubnet,
     /// The network has no way out.
     HostOnly,
+    /// The host is no router of a bridged network's LAN.
+    Bridged,
     /// `host-loopback = false`.
     HostLoopbackOff,
     /// The gateway serves nothing on that port.
@@ -56,6 +58,7 @@ impl Refusal {
             Self::LinkLocal => "link-local addresses do not leave the network",
             Self::OwnSubnet => "no guest answers on this address",
             Self::HostOnly => "the network is host-only",
+            Self::Bridged => "the host does not route for a bridged network",
             Self::HostLoopbackOff => "host-loopback is off for this network",
             Self::NoService => "the gateway serves nothing on this port",
         }
@@ -72,7 +75,8 @@ impl Refusal {
             | Self::Reserved
             | Self::LinkLocal
             | Self::OwnSubnet
-            | Self::HostOnly => false,
+            | Self::HostOnly
+            | Self::Bridged => false,
         }
     }
 }
@@ -84,6 +88,14 @@ pub fn outbound(
     destination: SocketAddr,
 ) -> Result<Target, Refusal> {
     let (address, port) = (destination.ip(), destination.port());
+    if settings.reach == Reach::Bridged {
+        // What the host serves to its LAN, the guest as a station of it gets too; the rest is the LAN's own.
+        return if settings.is_host_internal(address) {
+            Ok(Target::Remote(destination))
+        } else {
+            Err(Refusal::Bridged)
+        };
+    }
     if settings.is_gateway(address) {
         let served = match protocol {
             Protocol::Tcp => settings.tcp_services.contains(&port),
@@ -125,6 +137,8 @@ pub fn outside(settings: &NetworkSettings, address: IpAddr) -> Result<(), Refusa
         Err(Refusal::OwnSubnet)
     } else if settings.reach == Reach::HostOnly {
         Err(Refusal::HostOnly)
+    } else if settings.reach == Reach::Bridged {
+        Err(Refusal::Bridged)
     } else {
         Ok(())
     }
@@ -166,7 +180,9 @@ pub fn client_seen_as(
     guest: IpAddr,
 ) -> Option<IpAddr> {
     let address = client.ip().to_canonical();
-    let comes_back = address.is_ipv4() == guest.is_ipv4()
+    // On a bridged network the guest's answer to anybody but the host would go to the LAN.
+    let comes_back = settings.reach != Reach::Bridged
+        && address.is_ipv4() == guest.is_ipv4()
         && !settings.is_local(address)
         && match address {
             IpAddr::V4(address) => never_v4(address).is_none(),
@@ -304,6 +320,27 @@ mod tests {
                 "{destination}"
             );
         }
+    }
+
+    #[test]
+    fn only_the_host_itself_is_reached_by_us_on_a_bridged_network() {
+        let settings = NetworkSettings {
+            gateway: Ipv4Addr::BROADCAST,
+            host_internal: Ipv4Addr::new(192, 168, 130, 5),
+            ..settings(Reach::Bridged)
+        };
+        let host = "192.168.130.5:22".parse().unwrap();
+        assert_eq!(
+            outbound(&settings, Protocol::Tcp, host),
+            Ok(Target::Remote(host))
+        );
+        for other in ["192.168.130.6:22", "9.9.9.9:53", "127.0.0.1:22"] {
+            let refused = outbound(&settings, Protocol::Udp, other.parse().unwrap());
+            assert_eq!(refused, Err(Refusal::Bridged), "{other}");
+        }
+        let guest = "192.168.130.7".parse().unwrap();
+        let seen = client_seen_as(&settings, "9.9.9.9:4000".parse().unwrap(), guest);
+        assert_eq!(seen, Some(settings.host_internal.into()));
     }
 
     #[test]

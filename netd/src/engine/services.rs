@@ -10,6 +10,7 @@ use control::mac::MacAddress;
 use control::names::GuestName;
 
 use crate::engine::dhcp6::Dhcp6Arrival;
+use crate::engine::observed::Sighting;
 use crate::engine::ra::Advertisement;
 
 /// One attached guest NIC; never reused while the daemon lives.
@@ -164,6 +165,15 @@ pub trait GatewayServices {
     fn address_of(&self, mac: MacAddress) -> Option<Ipv4Addr>;
     /// The MAC that this address belongs to by lease or reservation: nobody else may use it.
     fn owner_of(&self, address: Ipv4Addr) -> Option<MacAddress>;
+    /// Something of a guest's station was seen on a bridged network, where others give addresses.
+    fn observe(
+        &mut self,
+        _mac: MacAddress,
+        _guest: Option<&GuestName>,
+        _sighting: Sighting<'_>,
+        _now: Instant,
+    ) {
+    }
     /// For [`crate::datapath::Command::Services`]: the concrete services behind the trait.
     fn as_any_mut(&mut self) -> &mut dyn Any;
 }

@@ -22,6 +22,9 @@ pub enum Reach {
     Nat,
     /// Guests, the gateway and `host.internal` only.
     HostOnly,
+    /// The host's LAN, as stations of it: `host_internal` is the host's own address there, and `gateway_mac` its
+    /// interface's. Nothing is at `gateway`.
+    Bridged,
 }
 
 /// Bounds on everything a guest can make grow. Each has a counter in [`crate::engine::counters`].

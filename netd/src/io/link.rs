@@ -10,6 +10,7 @@ use rustix::fd::BorrowedFd;
 use super::dgram::Dgram;
 use super::stream::Stream;
 use super::tap::{Read, Tap};
+use super::uplink::Uplink;
 use super::vhost::{Vhost, Watch};
 use crate::datapath::LinkTransport;
 use crate::engine::counters::LinkCounters;
@@ -173,6 +174,8 @@ pub enum Port {
     Dgram(Dgram),
     /// Queues in the guest's memory.
     Vhost(Box<Vhost>),
+    /// The LAN of a bridged network.
+    Uplink(Uplink),
 }
 
 /// One link.
@@ -219,6 +222,10 @@ impl Link {
             } => Port::Tap(Tap::new(descriptor, vnet_header)?),
             LinkTransport::Dgram(socket) => Port::Dgram(Dgram::new(socket)?),
             LinkTransport::Vhost(session) => Port::Vhost(Box::new(Vhost::new(session))),
+            LinkTransport::Uplink {
+                descriptor,
+                interface,
+            } => Port::Uplink(Uplink::new(descriptor, interface)?),
         };
         Ok(Self {
             port,
@@ -243,6 +250,7 @@ impl Link {
             Port::Stream(_) => "stream",
             Port::Dgram(_) => "dgram",
             Port::Vhost(_) => "vhost-user",
+            Port::Uplink(_) => "uplink",
         }
     }
 
@@ -252,6 +260,7 @@ impl Link {
             Port::Tap(tap) => Some(tap.descriptor()),
             Port::Stream(stream) => Some(stream.descriptor()),
             Port::Dgram(dgram) => Some(dgram.descriptor()),
+            Port::Uplink(uplink) => Some(uplink.descriptor()),
             Port::Vhost(_) => None,
         }
     }
@@ -261,7 +270,7 @@ impl Link {
         match &mut self.port {
             Port::Vhost(vhost) => vhost.unwatch(watch),
             // Closing them is enough.
-            Port::Tap(_) | Port::Stream(_) | Port::Dgram(_) => {}
+            Port::Tap(_) | Port::Stream(_) | Port::Dgram(_) | Port::Uplink(_) => {}
         }
     }
 
@@ -271,7 +280,8 @@ impl Link {
             Port::Tap(tap) => tap.read(buffer),
             Port::Dgram(dgram) => dgram.read(buffer),
             Port::Vhost(vhost) => vhost.read(buffer),
-            Port::Stream(_) => Read::Empty,
+            // The uplink has a batch in a read.
+            Port::Stream(_) | Port::Uplink(_) => Read::Empty,
         }
     }
 
@@ -291,7 +301,7 @@ impl Link {
             return;
         }
         let sent = match &mut self.port {
-            Port::Tap(_) | Port::Dgram(_) => Sent::Taken,
+            Port::Tap(_) | Port::Dgram(_) | Port::Uplink(_) => Sent::Taken,
             Port::Stream(stream) => stream.flush(),
             Port::Vhost(vhost) => vhost.flush(),
         };
@@ -310,6 +320,7 @@ impl Link {
     pub fn send(&mut self, frame: &[u8], offload: &Offload, scratch: &mut Vec<u8>) {
         let done_there = match &self.port {
             Port::Tap(tap) => tap.takes_offload(),
+            Port::Uplink(_) => true,
             Port::Stream(_) | Port::Dgram(_) => false,
             Port::Vhost(vhost) => vhost.takes(offload),
         };
@@ -329,7 +340,8 @@ impl Link {
             match &mut self.port {
                 Port::Tap(tap) if !self.full => tap.write(frame, offload),
                 Port::Dgram(dgram) if !self.full => dgram.write(&[IoSlice::new(frame)]),
-                Port::Tap(_) | Port::Dgram(_) => Sent::Full,
+                Port::Uplink(uplink) if !self.full => uplink.write(frame, offload),
+                Port::Tap(_) | Port::Dgram(_) | Port::Uplink(_) => Sent::Full,
                 Port::Stream(stream) => stream.queue(frame),
                 Port::Vhost(vhost) => vhost.queue(frame, offload),
             }
@@ -347,7 +359,7 @@ impl Link {
     /// A queue of ours being full says nothing yet about the guest.
     fn sync(&mut self) {
         match &self.port {
-            Port::Tap(_) | Port::Dgram(_) => {}
+            Port::Tap(_) | Port::Dgram(_) | Port::Uplink(_) => {}
             Port::Stream(stream) => self.full = stream.is_full(),
             Port::Vhost(vhost) => self.full = vhost.is_full(),
         }
@@ -367,6 +379,8 @@ impl Link {
             Port::Stream(stream) => stream.write_tcp(frame),
             Port::Dgram(dgram) => dgram.write_tcp(frame),
             Port::Vhost(vhost) => vhost.write_tcp(frame),
+            // Our own flows end at guests, which are never behind the uplink.
+            Port::Uplink(_) => (0, Sent::Dropped),
         };
         self.note(sent);
         self.sync();

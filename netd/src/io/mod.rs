@@ -7,4 +7,5 @@ pub mod pool;
 pub mod publish;
 pub mod stream;
 pub mod tap;
+pub mod uplink;
 pub mod vhost;

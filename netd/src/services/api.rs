@@ -8,10 +8,11 @@ use control::api::{
     Changes, DaemonStatus, FlowStatus, GuestStatus, LinkStatus, NetworkStatus, PolicyAnswer,
     PortRequest, PortStatus,
 };
-use control::config::Config;
+use control::config::{Config, Network, NetworkKind};
 use control::egress::FlowQuestion;
 use control::events::timestamp;
 use control::failure::Failure;
+use control::host_interface::HostInterface;
 use control::names::GuestName;
 use control::server::{Api, Params};
 
@@ -142,17 +143,22 @@ async fn status(state: &State) -> DaemonStatus {
 async fn networks(state: &State) -> Result<Vec<NetworkStatus>, Failure> {
     let mut found = Vec::new();
     for running in state.networks() {
-        let network = running.config();
+        let (network, lan) = (running.config(), running.lan());
         let snapshot = running.snapshot().await?;
         found.push(NetworkStatus {
             kind: network.kind,
-            dhcp: true,
-            subnet: network.subnet.to_string(),
+            dhcp: network.kind != NetworkKind::Bridged,
+            interface: interface_of(&network, lan.as_ref()),
+            subnet: lan
+                .as_ref()
+                .and_then(|lan| lan.address)
+                .map_or(network.subnet, |address| address.trunc())
+                .to_string(),
             gateway: network.gateway,
             host_internal: network.host_internal,
             ipv6: network.ipv6.map(|prefix| prefix.to_string()),
             domain: network.domain.clone(),
-            guests: snapshot.links.len(),
+            guests: guest_links(&snapshot, &running.links()),
             socket: state.paths.network_socket(&network.name),
             listen: network.listen,
             resolvers: running.resolver().upstreams(),
@@ -161,6 +167,20 @@ async fn networks(state: &State) -> Result<Vec<NetworkStatus>, Failure> {
         });
     }
     Ok(found)
+}
+
+fn interface_of(network: &Network, lan: Option<&HostInterface>) -> Option<String> {
+    let tap = || network.host_tap.map(|_| network.name.to_string());
+    lan.map(|lan| lan.name.clone()).or_else(tap)
+}
+
+/// The host's own links are no guests.
+fn guest_links(snapshot: &Snapshot, records: &BTreeMap<LinkId, LinkRecord>) -> usize {
+    let ours = |link: &LinkSnapshot| {
+        let transport = records.get(&link.link).map(|record| record.transport);
+        matches!(transport, Some("uplink" | "host-tap"))
+    };
+    snapshot.links.iter().filter(|link| !ours(link)).count()
 }
 
 async fn guests(state: &State) -> Result<Vec<GuestStatus>, Failure> {
@@ -223,7 +243,12 @@ fn other_guests(
     let clock = ClockPair::read();
     let domain = network.config().domain;
     let mut found = BTreeMap::new();
-    for link in snapshot.links.iter().filter(|link| link.guest.is_none()) {
+    let hosts = |link: &LinkSnapshot| {
+        let transport = records.get(&link.link).map(|record| record.transport);
+        transport == Some("host-tap")
+    };
+    let strangers = snapshot.links.iter().filter(|link| link.guest.is_none());
+    for link in strangers.filter(|link| !hosts(link)) {
         for mac in &link.macs {
             let seen = snapshot
                 .neighbours

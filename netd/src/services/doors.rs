@@ -4,14 +4,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use control::config::Config;
+use control::config::{Config, NetworkKind};
 use control::mac::MacAddress;
 use control::names::{GuestName, NetworkName};
 use control::paths::Paths;
 use tokio::task::JoinHandle;
 
+use crate::services::host_watch::HostChanges;
 use crate::services::links::{self, FolderChanges};
 use crate::services::network::RunningNetwork;
+use crate::services::{host_tap, uplink};
 
 /// A way in for links, with all that it depends on: when one of these differs it is another way in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +29,10 @@ enum Kind {
     /// For guests that the file does not name.
     Anybody,
     Tcp(SocketAddr),
+    /// A bridged network's way to its LAN: the interface, or that of the default route.
+    Uplink(Option<String>),
+    /// The host's own interface on a network.
+    HostTap,
     Guest(Way, GuestName, MacAddress),
 }
 
@@ -68,6 +74,12 @@ impl Door {
                 .and_then(|network| network.listen)
                 .map(Kind::Tcp),
         );
+        if let Some(configured) = config.networks.get(network) {
+            if configured.kind == NetworkKind::Bridged {
+                kinds.push(Kind::Uplink(configured.interface.clone()));
+            }
+            kinds.extend(configured.host_tap.map(|_| Kind::HostTap));
+        }
         for guest in config.guests_on(network) {
             let ways = [Way::Dialled, Way::Stream, Way::Dgram, Way::Vhost];
             kinds.extend(ways.map(|way| Kind::Guest(way, guest.name.clone(), guest.mac)));
@@ -80,12 +92,21 @@ impl Door {
         kinds.into_iter().map(door).collect()
     }
 
+    /// The link that goes with it: those of guests stay when their door closes.
+    pub(super) fn link_kind(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::Uplink(_) => Some("uplink"),
+            Kind::HostTap => Some("host-tap"),
+            Kind::Anybody | Kind::Tcp(_) | Kind::Guest(..) => None,
+        }
+    }
+
     /// Opens it; it is closed by ending the task.
     pub(super) async fn open(
         &self,
         network: Arc<RunningNetwork>,
         paths: &Paths,
-        changes: &FolderChanges,
+        (changes, host): (&FolderChanges, &HostChanges),
     ) -> Result<Task, String> {
         let failed = |path: PathBuf| {
             move |error: std::io::Error| format!("cannot listen on {}: {error}", path.display())
@@ -103,6 +124,16 @@ impl Door {
                     self.network
                 )),
             },
+            Kind::Uplink(interface) => {
+                let (interface, handed) = (interface.clone(), network.uplink_sockets());
+                let (paths, host) = (paths.clone(), host.clone());
+                let work = uplink::keep(network, interface, paths, host, handed);
+                Ok(Task::spawn(work))
+            }
+            Kind::HostTap => {
+                let work = host_tap::keep(network, paths.clone(), host.clone());
+                Ok(Task::spawn(work))
+            }
             Kind::Guest(way, guest, mac) => {
                 let owner = (guest.clone(), *mac);
                 match way {

@@ -17,6 +17,7 @@ use crate::engine::dhcp::{DhcpServer, DhcpSettings};
 use crate::engine::dhcp6::{Dhcp6Arrival, Dhcp6Server, Dhcp6Settings, duid_of};
 use crate::engine::dns::{StaticName, Zone};
 use crate::engine::lease::{LeaseChange, LeaseSettings, Reservation, stable_hash};
+use crate::engine::observed::{Observed, Sighting};
 use crate::engine::ra::Advertisement;
 use crate::engine::services::{
     DhcpArrival, DhcpReply, DnsClient, DnsOutcome, GatewayServices, LeaseEvent,
@@ -74,6 +75,10 @@ pub struct Gateway {
     dhcp6: Dhcp6Server,
     journal: Option<Journal>,
     zone: SharedZone,
+    /// The host's own station, where it has one.
+    host: Option<(Ipv4Addr, MacAddress)>,
+    /// On a bridged network: where its stations are, by what others tell them.
+    observed: Observed,
     /// Where each guest is now; only what differs from its reservation.
     moved: BTreeMap<GuestName, Ipv4Addr>,
     events: Vec<LeaseEvent>,
@@ -95,6 +100,8 @@ impl Gateway {
             settings,
             journal: None,
             zone: SharedZone(Arc::new(RwLock::new(zone))),
+            host: None,
+            observed: Observed::default(),
             moved: BTreeMap::new(),
             events: Vec::new(),
         };
@@ -210,6 +217,17 @@ impl Gateway {
             .collect()
     }
 
+    /// The host has a station of its own on the network.
+    pub fn set_host(&mut self, address: Ipv4Addr, mac: MacAddress) {
+        self.host = Some((address, mac));
+    }
+
+    /// The stations of a bridged network.
+    #[must_use]
+    pub fn observed(&self) -> &Observed {
+        &self.observed
+    }
+
     /// Where a guest is: its lease, else its reservation.
     #[must_use]
     pub fn address_of_guest(&self, guest: &GuestName) -> Option<Ipv4Addr> {
@@ -220,7 +238,16 @@ impl Gateway {
                 .find(|r| r.guest == *guest)
                 .map(|r| r.address)
         };
-        self.moved.get(guest).copied().or_else(reserved)
+        let seen = || {
+            let mut stations = self.observed.stations();
+            let found = stations.find(|(_, station)| station.guest.as_ref() == Some(guest));
+            found.map(|(_, station)| station.address)
+        };
+        self.moved
+            .get(guest)
+            .copied()
+            .or_else(seen)
+            .or_else(reserved)
     }
 
     /// Where each configured guest is.
@@ -390,16 +417,32 @@ impl GatewayServices for Gateway {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.dhcp.table().poll_timeout()
+        let (given, seen) = (
+            self.dhcp.table().poll_timeout(),
+            self.observed.poll_timeout(),
+        );
+        given.into_iter().chain(seen).min()
+    }
+
+    fn observe(
+        &mut self,
+        mac: MacAddress,
+        guest: Option<&GuestName>,
+        sighting: Sighting<'_>,
+        now: Instant,
+    ) {
+        self.observed.see(mac, guest, sighting, now);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        self.observed.expire(now);
         self.dhcp.table_mut().expire(now);
         self.take_changes();
     }
 
     fn drain_lease_events(&mut self, events: &mut Vec<LeaseEvent>) {
         events.append(&mut self.events);
+        self.observed.drain_events(events);
     }
 
     fn address_of(&self, mac: MacAddress) -> Option<Ipv4Addr> {
@@ -407,7 +450,11 @@ impl GatewayServices for Gateway {
     }
 
     fn owner_of(&self, address: Ipv4Addr) -> Option<MacAddress> {
-        self.dhcp.table().owner_of(address)
+        let host = self.host.filter(|(taken, _)| *taken == address);
+        let given = host.map(|(_, mac)| mac);
+        given
+            .or_else(|| self.dhcp.table().owner_of(address))
+            .or_else(|| self.observed.owner_of(address))
     }
 
     fn as_any_mut(&mut self) -> &mut dyn Any {
@@ -423,7 +470,8 @@ pub fn settings_of(
     network: &Network,
     known: &BTreeMap<MacAddress, Ipv4Addr>,
 ) -> GatewaySettings {
-    let kept = vec![network.gateway, network.host_internal];
+    let mut kept = vec![network.gateway, network.host_internal];
+    kept.extend(network.host_tap);
     let own = |name: &str, address| HostName::parse(name).ok().map(|name| (name, address));
     let own_names = [
         own("gateway.internal", network.gateway),
@@ -519,6 +567,9 @@ fn reservations(
     known: &BTreeMap<MacAddress, Ipv4Addr>,
     kept: &[Ipv4Addr],
 ) -> Vec<Reservation> {
+    if network.kind == NetworkKind::Bridged {
+        return Vec::new();
+    }
     let mut taken: Vec<Ipv4Addr> = kept.to_vec();
     taken.extend(
         config

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::api::{LinkAnswer, LinkHandover, LinkKind};
+use control::api::{LinkAnswer, LinkHandover, LinkKind, UplinkHandover};
 use control::failure::{Failure, FailureKind};
 use rustix::fd::OwnedFd;
 use rustix::net::{
@@ -29,6 +29,15 @@ const DESCRIPTOR_LIMIT: usize = 16;
 const IDLE: Duration = Duration::from_secs(10);
 const MOST_CLIENTS: usize = 16;
 const BACKLOG: i32 = 16;
+
+/// A good message with its descriptor.
+#[derive(Debug)]
+pub enum Handed {
+    /// A guest's link.
+    Link(LinkHandover, LinkTransport),
+    /// A bridged network's way to its LAN.
+    Uplink(UplinkHandover, OwnedFd),
+}
 
 /// The listening socket; its file goes with it.
 #[derive(Debug)]
@@ -68,7 +77,7 @@ impl HandoverSocket {
     /// Answers handovers for ever; `plug` does what a good one asks for.
     pub async fn serve<P, A>(self, plug: P)
     where
-        P: Fn(LinkHandover, LinkTransport) -> A + Send + Sync + 'static,
+        P: Fn(Handed) -> A + Send + Sync + 'static,
         A: Future<Output = LinkAnswer> + Send,
     {
         let plug = Arc::new(plug);
@@ -107,7 +116,7 @@ impl HandoverSocket {
 
 async fn serve_client<P, A>(client: OwnedFd, plug: &P) -> io::Result<()>
 where
-    P: Fn(LinkHandover, LinkTransport) -> A,
+    P: Fn(Handed) -> A,
     A: Future<Output = LinkAnswer>,
 {
     let peer = rustix::net::sockopt::socket_peercred(&client)?;
@@ -134,7 +143,7 @@ where
             ))
         };
         let answer = match request {
-            Ok((handover, transport)) => plug(handover, transport).await,
+            Ok(handed) => plug(handed).await,
             Err(failure) => LinkAnswer::Error(failure),
         };
         let text = serde_json::to_vec(&answer)?;
@@ -183,18 +192,13 @@ fn receive(client: &OwnedFd) -> io::Result<Option<Received>> {
 }
 
 /// Checks a message; descriptors that are not used are closed.
-fn read(
-    bytes: &[u8],
-    mut descriptors: Vec<OwnedFd>,
-    cut: bool,
-) -> Result<(LinkHandover, LinkTransport), Failure> {
+fn read(bytes: &[u8], mut descriptors: Vec<OwnedFd>, cut: bool) -> Result<Handed, Failure> {
     if cut {
         return Err(Failure::invalid(format!(
             "a handover has at most {MESSAGE_LIMIT} bytes and one descriptor"
         )));
     }
-    let handover: LinkHandover = serde_json::from_slice(bytes)
-        .map_err(|error| Failure::invalid(format!("the handover cannot be read: {error}")))?;
+    let bridge: Option<UplinkHandover> = serde_json::from_slice(bytes).ok();
     let count = descriptors.len();
     let (Some(descriptor), 1) = (descriptors.pop(), count) else {
         return Err(Failure::invalid(format!(
@@ -204,6 +208,18 @@ fn read(
     rustix::io::ioctl_fionbio(&descriptor, true).map_err(|errno| {
         Failure::invalid(format!("the descriptor is of no use for a link: {errno}"))
     })?;
+    if let Some(handover) = bridge {
+        let domain = rustix::net::sockopt::socket_domain(&descriptor);
+        let kind = rustix::net::sockopt::socket_type(&descriptor);
+        if domain != Ok(AddressFamily::PACKET) || kind != Ok(SocketType::RAW) {
+            return Err(Failure::invalid(
+                "the descriptor is no packet socket (AF_PACKET, SOCK_RAW)",
+            ));
+        }
+        return Ok(Handed::Uplink(handover, descriptor));
+    }
+    let handover: LinkHandover = serde_json::from_slice(bytes)
+        .map_err(|error| Failure::invalid(format!("the handover cannot be read: {error}")))?;
     let transport = match handover.kind {
         LinkKind::Tap => {
             check_tap(&descriptor)?;
@@ -226,7 +242,7 @@ fn read(
             LinkTransport::Stream(descriptor)
         }
     };
-    Ok((handover, transport))
+    Ok(Handed::Link(handover, transport))
 }
 
 /// /dev/net/tun is character device 10:200.

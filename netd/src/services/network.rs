@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -11,6 +12,7 @@ use control::config::{Config, Network, NetworkKind};
 use control::egress::{FlowProtocol, FlowQuestion};
 use control::events::{EventBody, EventLog, timestamp};
 use control::failure::Failure;
+use control::host_interface::HostInterface;
 use control::host_network;
 use control::mac::MacAddress;
 use control::names::{GuestName, HostName, NetworkName};
@@ -38,8 +40,6 @@ const NOTICE_QUEUE: usize = 1_024;
 const MOST_DNS_STREAMS: usize = 64;
 /// Link ends that came before whoever attached the link could wait for them.
 const MOST_EARLY_ENDS: usize = 64;
-/// The largest IP packet where the file says nothing: all that a frame carries.
-const DEFAULT_MTU: u16 = control::config::LARGEST_MTU;
 
 /// A lease as the control API shows it.
 #[derive(Clone, Debug)]
@@ -116,6 +116,12 @@ pub struct RunningNetwork {
     stopping: AtomicBool,
     /// What a person should know: limits of the host, a journal that cannot be written.
     problems: Mutex<Vec<String>>,
+    /// The same, for what comes and goes.
+    standing: Mutex<BTreeMap<&'static str, String>>,
+    /// The host's interface that a bridged network uses now.
+    lan: Mutex<Option<HostInterface>>,
+    /// The packet socket that somebody handed over for it.
+    uplink_socket: watch::Sender<Option<Arc<OwnedFd>>>,
 }
 
 /// A guest is at another address now.
@@ -171,6 +177,9 @@ impl RunningNetwork {
             config: Mutex::new(network.clone()),
             stopping: AtomicBool::new(false),
             problems: Mutex::new(problems),
+            standing: Mutex::default(),
+            lan: Mutex::default(),
+            uplink_socket: watch::Sender::new(None),
         };
         Ok((Arc::new(running), inbox))
     }
@@ -196,7 +205,46 @@ impl RunningNetwork {
     /// What a person should know.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        lock(&self.problems).clone()
+        let mut problems = lock(&self.problems).clone();
+        problems.extend(lock(&self.standing).values().cloned());
+        problems
+    }
+
+    /// A problem that stands until it is told otherwise.
+    pub fn set_problem(&self, kind: &'static str, problem: Option<String>) {
+        let mut standing = lock(&self.standing);
+        match problem {
+            Some(problem) => standing.insert(kind, problem),
+            None => standing.remove(kind),
+        };
+    }
+
+    /// The host's interface of a bridged network, as it is now.
+    #[must_use]
+    pub fn lan(&self) -> Option<HostInterface> {
+        lock(&self.lan).clone()
+    }
+
+    /// The host's interface of a bridged network has changed: its addresses are those that guests reach the host by.
+    ///
+    /// # Errors
+    /// When the packet thread is gone.
+    pub fn set_lan(&self, lan: Option<HostInterface>) -> Result<(), Failure> {
+        let settings = bridged_settings(&self.config(), lan.as_ref());
+        self.command(Command::Reconfigure(Box::new(settings)))?;
+        *lock(&self.lan) = lan;
+        Ok(())
+    }
+
+    /// A packet socket for the uplink, from somebody who may open one.
+    pub fn take_uplink_socket(&self, socket: OwnedFd) {
+        self.uplink_socket.send_replace(Some(Arc::new(socket)));
+    }
+
+    /// Tells of such a socket.
+    #[must_use]
+    pub fn uplink_sockets(&self) -> watch::Receiver<Option<Arc<OwnedFd>>> {
+        self.uplink_socket.subscribe()
     }
 
     /// Whether DNS answers a client's own name with this address.
@@ -237,8 +285,10 @@ impl RunningNetwork {
         let settings: GatewaySettings = settings_of(config, network, &known);
         self.with_services(move |gateway| gateway.reconfigure(settings))
             .await?;
-        self.command(Command::Reconfigure(Box::new(packet_settings(
-            config, network,
+        self.command(Command::Reconfigure(Box::new(settings_with(
+            config,
+            network,
+            self.lan().as_ref(),
         ))))?;
         *lock(&self.config) = network.clone();
         Ok(())
@@ -255,6 +305,16 @@ impl RunningNetwork {
         guest: Option<(GuestName, MacAddress)>,
     ) -> Result<(LinkId, oneshot::Receiver<LinkEnd>), Failure> {
         let (guest, mac) = guest.unzip();
+        self.attach_as(transport, kind, guest, mac).await
+    }
+
+    async fn attach_as(
+        &self,
+        transport: LinkTransport,
+        kind: &'static str,
+        guest: Option<GuestName>,
+        mac: Option<MacAddress>,
+    ) -> Result<(LinkId, oneshot::Receiver<LinkEnd>), Failure> {
         let (reply, answer) = oneshot::channel();
         let link = NewLink {
             transport,
@@ -293,6 +353,26 @@ impl RunningNetwork {
         Ok((link, end))
     }
 
+    /// Gives the host's own tap to the packet thread. Neither its Ethernet address nor its IPv4 address is a
+    /// guest's to take.
+    ///
+    /// # Errors
+    /// As [`RunningNetwork::attach`].
+    pub async fn attach_host(
+        &self,
+        transport: LinkTransport,
+        mac: MacAddress,
+    ) -> Result<oneshot::Receiver<LinkEnd>, Failure> {
+        if let Some(address) = self.config().host_tap {
+            self.with_services(move |gateway| gateway.set_host(address, mac))
+                .await?;
+        }
+        let (_, end) = self
+            .attach_as(transport, "host-tap", None, Some(mac))
+            .await?;
+        Ok(end)
+    }
+
     /// Unplugs every link of a guest; how many there were.
     ///
     /// # Errors
@@ -308,6 +388,15 @@ impl RunningNetwork {
             self.command(Command::DetachLink(*link))?;
         }
         Ok(links.len())
+    }
+
+    /// Unplugs the links of a kind that is the daemon's own.
+    pub fn detach_kind(&self, kind: &str) {
+        let links = self.links();
+        for (link, _) in links.iter().filter(|(_, record)| record.transport == kind) {
+            // An error says that the packet thread is gone, and the link with it.
+            self.command(Command::DetachLink(*link)).ok();
+        }
     }
 
     /// Counters and links of now.
@@ -377,16 +466,23 @@ impl RunningNetwork {
                 .table()
                 .leases()
                 .filter(|(_, lease)| lease.state == LeaseState::Bound);
+            let given = bound.map(|(address, lease)| LeaseView {
+                address,
+                mac: lease.client.mac,
+                guest: lease.guest.clone(),
+                host_name: lease.host_name.clone(),
+                until: lease.until,
+            });
+            let stations = gateway.observed().stations();
+            let seen = stations.map(|(mac, station)| LeaseView {
+                address: station.address,
+                mac,
+                guest: station.guest.clone(),
+                host_name: station.host_name.clone(),
+                until: station.until,
+            });
             ServicesView {
-                leases: bound
-                    .map(|(address, lease)| LeaseView {
-                        address,
-                        mac: lease.client.mac,
-                        guest: lease.guest.clone(),
-                        host_name: lease.host_name.clone(),
-                        until: lease.until,
-                    })
-                    .collect(),
+                leases: given.chain(seen).collect(),
                 ipv6: gateway.ipv6_leases(),
                 full_links: server.table().full_links(),
                 counts: server.table().counts(),
@@ -678,9 +774,19 @@ impl RunningNetwork {
 /// What the packet thread is told of a network.
 #[must_use]
 pub fn packet_settings(config: &Config, network: &Network) -> NetworkSettings {
+    settings_with(config, network, None)
+}
+
+/// The same with the host's interface, which a bridged network takes its addresses from.
+fn settings_with(
+    config: &Config,
+    network: &Network,
+    lan: Option<&HostInterface>,
+) -> NetworkSettings {
     let reach = match network.kind {
         NetworkKind::Nat => Reach::Nat,
         NetworkKind::HostOnly => Reach::HostOnly,
+        NetworkKind::Bridged => return bridged_settings(network, lan),
     };
     let usual = NetworkSettings::new(network.name.as_str(), reach, network.subnet);
     let ipv6 = network
@@ -691,10 +797,29 @@ pub fn packet_settings(config: &Config, network: &Network) -> NetworkSettings {
         gateway: network.gateway,
         host_internal: network.host_internal,
         host_loopback: network.host_loopback,
-        mtu: network.mtu.unwrap_or(DEFAULT_MTU),
+        mtu: network.link_mtu(),
         services: network.services.clone(),
         egress: egress::policies(config, network),
         rates: egress::rates(config, network),
+        ..usual
+    }
+}
+
+/// A bridged network has no place of ours: what is nobody's address stands where one has to stand.
+fn bridged_settings(network: &Network, lan: Option<&HostInterface>) -> NetworkSettings {
+    let usual = NetworkSettings::new(network.name.as_str(), Reach::Bridged, network.subnet);
+    let address = lan.and_then(|lan| lan.address);
+    NetworkSettings {
+        subnet: address.map_or(network.subnet, |address| address.trunc()),
+        gateway: Ipv4Addr::BROADCAST,
+        gateway_mac: lan.map_or(usual.gateway_mac, |lan| lan.mac),
+        host_internal: address.map_or(Ipv4Addr::BROADCAST, |address| address.addr()),
+        host_loopback: true,
+        mtu: match (network.mtu, lan) {
+            (None, Some(lan)) => lan.mtu,
+            (Some(_), _) | (None, None) => network.link_mtu(),
+        },
+        tcp_services: Vec::new(),
         ..usual
     }
 }

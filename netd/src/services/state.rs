@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use control::api::{Changes, LinkAnswer, LinkHandover, LinkPlugged, PortStatus};
-use control::config::{Config, Guest, LARGEST_MTU};
+use control::api::{Changes, LinkAnswer, LinkHandover, LinkPlugged, PortStatus, UplinkHandover};
+use control::config::{Config, Guest, Network, NetworkKind};
 use control::events::{EventBody, EventLog, timestamp_now};
 use control::failure::Failure;
 use control::names::{GuestName, NetworkName};
@@ -22,6 +23,7 @@ use crate::datapath::LinkTransport;
 use crate::services::captures::Captures;
 use crate::services::clashes::Clashes;
 use crate::services::doors::{Door, Task};
+use crate::services::host_watch::HostChanges;
 use crate::services::network::{Moved, RunningNetwork, lock};
 use crate::services::ports::{Origin, PortTable};
 
@@ -68,6 +70,7 @@ pub struct State {
     /// What the last apply could not do, and what the last reload refused.
     problems: Mutex<Vec<String>>,
     host_resolvers: watch::Receiver<Vec<SocketAddr>>,
+    host_changes: HostChanges,
     folders: watch::Sender<Vec<PathBuf>>,
     folder_changes: watch::Receiver<u64>,
     moved: mpsc::Sender<Moved>,
@@ -94,6 +97,7 @@ impl State {
         paths: Paths,
         config: &Config,
         host_resolvers: watch::Receiver<Vec<SocketAddr>>,
+        host_changes: HostChanges,
     ) -> (Arc<Self>, Ends) {
         let (folders, folders_end) = watch::channel(Vec::new());
         let (changes_end, folder_changes) = watch::channel(0);
@@ -112,6 +116,7 @@ impl State {
             running: tokio::sync::Mutex::default(),
             problems: Mutex::default(),
             host_resolvers,
+            host_changes,
             folders,
             folder_changes,
             moved,
@@ -229,6 +234,20 @@ impl State {
         })
     }
 
+    /// The socket of a bridged network that somebody handed over.
+    pub fn bridge(&self, handover: &UplinkHandover, socket: OwnedFd) -> LinkAnswer {
+        let network = match self.network(&handover.bridge) {
+            Ok(network) => network,
+            Err(failure) => return LinkAnswer::Error(failure),
+        };
+        if network.config().kind != NetworkKind::Bridged {
+            let failure = Failure::invalid(format!("network {} is not bridged", handover.bridge));
+            return LinkAnswer::Error(failure);
+        }
+        network.take_uplink_socket(socket);
+        LinkAnswer::Bridged(handover.bridge.clone())
+    }
+
     /// A descriptor that somebody handed over.
     pub async fn plug(&self, handover: LinkHandover, transport: LinkTransport) -> LinkAnswer {
         match self.try_plug(handover, transport).await {
@@ -249,6 +268,7 @@ impl State {
             LinkTransport::Stream(_) => "stream",
             LinkTransport::Dgram(_) => "dgram",
             LinkTransport::Vhost(_) => "vhost-user",
+            LinkTransport::Uplink { .. } => "uplink",
         };
         let owner = Some((guest.name.clone(), guest.mac));
         let (link, _) = running.attach(transport, kind, owner).await?;
@@ -257,7 +277,7 @@ impl State {
             link: link.0,
             network: guest.network.clone(),
             mac: guest.mac,
-            mtu: network.mtu.unwrap_or(LARGEST_MTU),
+            mtu: network.link_mtu(),
             address: running.services().await?.guests.get(&guest.name).copied(),
             gateway: network.gateway,
             prefix: network.subnet.prefix_len(),
@@ -329,7 +349,10 @@ impl State {
     async fn stop_networks(&self, config: &Config, running: &mut Running, changes: &mut Changes) {
         // Another subnet is a change of settings: links, and the guests behind them, stay.
         let stays = |slot: &Slot| {
-            config.networks.contains_key(slot.network.name()) && !slot.news.is_finished()
+            let bridged = |network: &Network| network.kind == NetworkKind::Bridged;
+            let wanted = config.networks.get(slot.network.name());
+            wanted.is_some_and(|wanted| bridged(wanted) == bridged(&slot.network.config()))
+                && !slot.news.is_finished()
         };
         let gone: Vec<Slot> = {
             let mut networks = lock(&self.networks);
@@ -475,13 +498,19 @@ impl State {
             if let Some(task) = running.doors.remove(&door) {
                 task.stop().await;
             }
+            if let (Some(kind), Ok(network)) = (door.link_kind(), self.network(&door.network)) {
+                network.detach_kind(kind);
+            }
         }
         for door in wanted {
             if running.doors.contains_key(&door) {
                 continue;
             }
             let opened = match self.network(&door.network) {
-                Ok(network) => door.open(network, &self.paths, &self.folder_changes).await,
+                Ok(network) => {
+                    let changes = (&self.folder_changes, &self.host_changes);
+                    door.open(network, &self.paths, changes).await
+                }
                 Err(failure) => Err(failure.message),
             };
             match opened {
@@ -611,7 +640,8 @@ mod tests {
         let text = "[network.vmnet8]\ntype = \"nat\"\nsubnet = \"10.77.9.0/24\"\n[guest.dev]\n";
         let config = Config::parse(text, &paths.config, &Surroundings::of_process()).unwrap();
         let (_resolvers, host_resolvers) = watch::channel(Vec::new());
-        let (state, ends) = State::new(paths, &config, host_resolvers);
+        let (_host, host_changes) = watch::channel(0);
+        let (state, ends) = State::new(paths, &config, host_resolvers, host_changes);
         let healing = tokio::spawn(Arc::clone(&state).heal(ends.ended));
         let done = state.apply(config).await;
         assert_eq!(done.problems, Vec::<String>::new());

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use control::config::{CachePolicy, Config, Guest, HostsFile, Network, Owner, Share};
+use control::config::{CachePolicy, Config, Guest, HostsFile, Network, NetworkKind, Owner, Share};
 use toml_edit::{Array, DocumentMut, Item, TableLike, Value};
 
 use crate::context::Context;
@@ -89,8 +89,21 @@ fn texts<T: ToString>(values: impl IntoIterator<Item = T>) -> Value {
 }
 
 fn network_fields(network: &Network) -> Vec<(&'static str, Value)> {
+    let interface = network
+        .interface
+        .as_ref()
+        .map(|interface| ("interface", interface.into()));
+    if network.kind == NetworkKind::Bridged {
+        let mut fields = vec![("type", network.kind.to_string().into())];
+        fields.extend(interface);
+        fields.push(("domain", network.domain.to_string().into()));
+        fields.extend(network.mtu.map(|mtu| ("mtu", i64::from(mtu).into())));
+        fields.extend(listen(network));
+        return fields;
+    }
     let mut fields = vec![
         ("type", network.kind.to_string().into()),
+        ("host-access", network.host_access.to_string().into()),
         ("subnet", network.subnet.to_string().into()),
         (
             "ipv6",
@@ -120,12 +133,13 @@ fn network_fields(network: &Network) -> Vec<(&'static str, Value)> {
             fields.push((key, values));
         }
     }
-    fields.extend(
-        network
-            .listen
-            .map(|listen| ("listen", listen.to_string().into())),
-    );
+    fields.extend(listen(network));
     fields
+}
+
+fn listen(network: &Network) -> Option<(&'static str, Value)> {
+    let address = network.listen?;
+    Some(("listen", address.to_string().into()))
 }
 
 fn guest_fields(guest: &Guest) -> Vec<(&'static str, Value)> {

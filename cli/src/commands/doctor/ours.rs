@@ -4,7 +4,8 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use control::config::{Config, HostsFile, NetworkKind};
+use control::config::{Config, HostsFile, Network, NetworkKind};
+use control::host_interface;
 use control::host_network::{self, UsedSubnet};
 use control::lock;
 use control::paths::Daemon;
@@ -40,6 +41,8 @@ pub(super) fn checks(context: &Context) -> Vec<Check> {
             config,
             &host_network::used_subnets().unwrap_or_default(),
         ));
+        checks.extend(config.networks.values().filter_map(uplink));
+        checks.extend(config.networks.values().filter_map(host_tap));
         checks.push(low_ports(
             config,
             &read("/proc/sys/net/ipv4/ip_unprivileged_port_start"),
@@ -271,10 +274,14 @@ fn subnets(config: &Config, used: &[UsedSubnet]) -> Check {
         // Guests of a host-only network lose nothing but the host's own neighbours.
         return match clash.kind {
             NetworkKind::Nat => Check::failed(name, clash.to_string(), clash.remedy()),
-            NetworkKind::HostOnly => Check::warning(name, clash.to_string(), clash.remedy()),
+            NetworkKind::HostOnly | NetworkKind::Bridged => {
+                Check::warning(name, clash.to_string(), clash.remedy())
+            }
         };
     }
-    let all = crate::output::comma_list(config.networks.values().map(|network| network.subnet));
+    let own = |network: &&Network| network.kind != NetworkKind::Bridged;
+    let subnets = config.networks.values().filter(own);
+    let all = crate::output::comma_list(subnets.map(|network| network.subnet));
     Check::ok(
         name,
         format!(
@@ -282,6 +289,74 @@ fn subnets(config: &Config, used: &[UsedSubnet]) -> Check {
             used.len()
         ),
     )
+}
+
+/// Can guests be bridged to the interface that is meant? Whether netd may open it, its status says.
+fn uplink(network: &Network) -> Option<Check> {
+    let name = "bridged network";
+    if network.kind != NetworkKind::Bridged {
+        return None;
+    }
+    Some(
+        match host_interface::bridgeable(network.interface.as_deref()) {
+            Ok(interface) => {
+                let host = interface.address.map_or_else(
+                    || {
+                        "without an IPv4 address: guests and host do not reach each other"
+                            .to_owned()
+                    },
+                    |address| format!("{}, where the host is {}", address.trunc(), address.addr()),
+                );
+                Check::ok(
+                    name,
+                    format!("{} on {}, {host}", network.name, interface.name),
+                )
+            }
+            Err(error) => {
+                let fix = error.hint(network.name.as_str());
+                Check::failed(name, format!("{}: {error}", network.name), fix)
+            }
+        },
+    )
+}
+
+/// Is the host's interface on the network there, this user's, and has it its address?
+fn host_tap(network: &Network) -> Option<Check> {
+    let name = "host's tap";
+    let address = network.host_tap?;
+    let missing = match host_interface::host_tap(network.name.as_str()) {
+        None => Some(format!("there is no tap {}", network.name)),
+        Some(tap) => {
+            let user = rustix::process::geteuid();
+            let ours = user.is_root() || tap.owner == Some(user.as_raw());
+            if !ours {
+                let owner = tap
+                    .owner
+                    .map_or_else(|| "root".to_owned(), |owner| owner.to_string());
+                Some(format!(
+                    "tap {} belongs to user {owner}, not to this one",
+                    network.name
+                ))
+            } else if !tap.up {
+                Some(format!("tap {} is down", network.name))
+            } else if !tap.has(address) {
+                Some(format!(
+                    "tap {} does not have the address {address}",
+                    network.name
+                ))
+            } else {
+                None
+            }
+        }
+    };
+    Some(match missing {
+        Some(evidence) => Check::failed(
+            name,
+            evidence,
+            format!("sudo sharectl network host-tap create {}", network.name),
+        ),
+        None => Check::ok(name, format!("{} has {address}", network.name)),
+    })
 }
 
 fn low_ports(config: &Config, setting: &str) -> Check {

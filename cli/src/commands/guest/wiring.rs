@@ -1,6 +1,6 @@
 //! What a guest of the configuration needs on its command line.
 
-use control::config::{Config, Guest, LARGEST_MTU, LinkChoice};
+use control::config::{Config, Guest, LARGEST_MTU, LinkChoice, Network};
 
 use crate::context::Context;
 use crate::vmm::{Nic, ShareSocket, Wiring};
@@ -35,11 +35,7 @@ pub(super) fn of(
         dgram_peer: context.paths.guest_dgram_peer(&guest.name),
         net_socket: context.paths.guest_net_socket(&guest.name),
         // A stream link carries the largest frames well, and few large ones cost least.
-        host_mtu: Some(
-            network
-                .and_then(|network| network.mtu)
-                .unwrap_or(LARGEST_MTU),
-        ),
+        host_mtu: Some(network.map_or(LARGEST_MTU, Network::link_mtu)),
         shares: shares.collect(),
     }
 }

@@ -1,6 +1,7 @@
 //! `sharectl network create`: a network for the configuration, on a subnet that is free here.
 
 use control::config::{Config, DEFAULT_NETWORK, Network, NetworkKind};
+use control::host_interface;
 use control::host_network::{self, UsedSubnet};
 use control::names::{HostName, NetworkName};
 use control::paths::Daemon;
@@ -14,7 +15,7 @@ use crate::error::{CliError, Outcome};
 /// Add a network to the configuration
 ///
 /// Without --subnet it gets one that no interface, route or VPN of this host uses now. Without --type it is
-/// what VMware has under that name: vmnet1 host-only, anything else nat.
+/// what VMware has under that name: vmnet0 bridged, vmnet1 host-only, anything else nat.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  sharectl network create vmnet1\n  sharectl network create lab --subnet 10.9.0.0/24 --dry-run"
@@ -23,9 +24,18 @@ pub(crate) struct Args {
     /// 1 to 15 lower-case letters, digits and hyphens
     #[arg(value_name = "NAME")]
     network: NetworkName,
-    /// nat or host-only
+    /// nat, host-only or bridged
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
+    /// The host's interface of a bridged network, instead of that of the default route
+    #[arg(long)]
+    interface: Option<String>,
+    /// tap: the host gets an interface on it; loopback: it has none
+    #[arg(long, value_name = "tap|loopback")]
+    host_access: Option<String>,
+    /// auto, off or a /64 prefix for the guests' IPv6 addresses
+    #[arg(long, value_name = "PREFIX")]
+    ipv6: Option<String>,
     /// ADDRESS/PREFIX, instead of a free one
     #[arg(long)]
     subnet: Option<Ipv4Net>,
@@ -63,13 +73,21 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
             "leave --subnet out: a free one is chosen then",
         ));
     }
+    let usual_bridge = args.network.as_str() == "vmnet0" && args.kind.is_none();
+    let bridged = usual_bridge || args.kind.as_deref() == Some("bridged");
+    // A bridged network has none; one that is named all the same is refused with the rest.
     let subnet = match args.subnet {
-        Some(subnet) => subnet,
-        None => free_subnet(&before, None, &used)?,
+        Some(subnet) => Some(subnet),
+        None if bridged => None,
+        None => Some(free_subnet(&before, &used)?),
     };
     let mut fields: Vec<(&str, Value)> = Vec::new();
-    fields.extend(args.kind.as_ref().map(|kind| ("type", kind.into())));
-    fields.push(("subnet", subnet.to_string().into()));
+    let text = |key, text: &Option<String>| Some((key, Value::from(text.as_deref()?)));
+    fields.extend(text("type", &args.kind));
+    fields.extend(text("interface", &args.interface));
+    fields.extend(text("host-access", &args.host_access));
+    fields.extend(subnet.map(|subnet| ("subnet", subnet.to_string().into())));
+    fields.extend(text("ipv6", &args.ipv6));
     fields.extend(
         args.domain
             .map(|domain| ("domain", domain.to_string().into())),
@@ -97,6 +115,18 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     };
     let sentence = format!("network {} {done}: {}", network.name, summary(network));
     context.out.done(&sentence, network)?;
+    if network.kind == NetworkKind::Bridged
+        && let Err(error) = host_interface::bridgeable(network.interface.as_deref())
+    {
+        let hint = error.hint(network.name.as_str());
+        context.out.warning(&format!("{error} ({hint})"));
+    }
+    if !args.dry_run && network.host_tap.is_some() {
+        context.out.note(&format!(
+            "the host's interface is made once: sudo sharectl network host-tap create {}",
+            network.name
+        ));
+    }
     if !args.dry_run {
         context.out.note(&format!(
             "next: sharectl guest add NAME --network {}",
@@ -130,6 +160,13 @@ fn summary(network: &Network) -> String {
                 network.kind, network.subnet, network.gateway
             )
         }
+        NetworkKind::Bridged => format!(
+            "bridged to {}",
+            network
+                .interface
+                .as_deref()
+                .unwrap_or("the interface of the default route")
+        ),
     }
 }
 
@@ -143,21 +180,18 @@ pub(super) fn used_subnets(context: &Context) -> Vec<UsedSubnet> {
     })
 }
 
-/// A subnet that neither the host nor another network of the file has, nor `besides`.
-pub(super) fn free_subnet(
-    config: &Config,
-    besides: Option<&Network>,
-    used: &[UsedSubnet],
-) -> Outcome<Ipv4Net> {
-    let ours = config.networks.values().map(|network| UsedSubnet {
-        subnet: network.subnet,
-        interface: network.name.to_string(),
-    });
-    let besides = besides.map(|network| UsedSubnet {
-        subnet: network.subnet,
-        interface: network.name.to_string(),
-    });
-    let taken: Vec<UsedSubnet> = used.iter().cloned().chain(ours).chain(besides).collect();
+/// A subnet that neither the host nor a network of the file has.
+pub(super) fn free_subnet(config: &Config, used: &[UsedSubnet]) -> Outcome<Ipv4Net> {
+    let own = |network: &&Network| network.kind != NetworkKind::Bridged;
+    let ours = config
+        .networks
+        .values()
+        .filter(own)
+        .map(|network| UsedSubnet {
+            subnet: network.subnet,
+            interface: network.name.to_string(),
+        });
+    let taken: Vec<UsedSubnet> = used.iter().cloned().chain(ours).collect();
     host_network::free_subnet(&taken).ok_or_else(|| {
         CliError::failure(
             "every /24 in 192.168.130.0 to 192.168.249.0 and 10.130.0.0 to 10.249.255.0 is in use",

@@ -1,7 +1,7 @@
 //! `sharectl network ls`: networks, in the columns of `vmrun listHostNetworks`.
 
 use control::api::NetworkStatus;
-use control::config::Config;
+use control::config::{Config, NetworkKind};
 use control::paths::{Daemon, Paths};
 
 use crate::context::Context;
@@ -21,16 +21,32 @@ pub(crate) fn run(context: &Context, _: Args) -> Outcome {
         &["NAME", "TYPE", "DHCP", "SUBNET", "GATEWAY", "GUESTS"],
         &networks,
         |network| {
+            let (subnet, gateway) = places(network);
             vec![
                 network.name.to_string(),
                 network.kind.to_string(),
                 network.dhcp.to_string(),
-                network.subnet.clone(),
-                network.gateway.to_string(),
+                subnet,
+                gateway,
                 network.guests.to_string(),
             ]
         },
     )
+}
+
+/// Subnet and gateway as people see them: a bridged network has the LAN's subnet, where the host knows it,
+/// and no gateway of ours.
+fn places(network: &NetworkStatus) -> (String, String) {
+    match network.kind {
+        NetworkKind::Nat | NetworkKind::HostOnly => {
+            (network.subnet.clone(), network.gateway.to_string())
+        }
+        NetworkKind::Bridged => {
+            let subnet = Some(&network.subnet).filter(|subnet| !subnet.starts_with("0.0.0.0"));
+            let dash = || "-".to_owned();
+            (subnet.cloned().unwrap_or_else(dash), dash())
+        }
+    }
 }
 
 /// The networks as they would run, with nobody plugged in.
@@ -38,7 +54,11 @@ pub(crate) fn configured(config: &Config, paths: &Paths) -> Vec<NetworkStatus> {
     let networks = config.networks.values().map(|network| NetworkStatus {
         name: network.name.clone(),
         kind: network.kind,
-        dhcp: true,
+        dhcp: network.kind != NetworkKind::Bridged,
+        interface: network
+            .interface
+            .clone()
+            .or_else(|| network.host_tap.map(|_| network.name.to_string())),
         subnet: network.subnet.to_string(),
         gateway: network.gateway,
         host_internal: network.host_internal,

@@ -1,8 +1,10 @@
 //! `sharectl network`: networks that guests are plugged into.
 
+mod bridge_socket;
 mod capture;
 mod create;
 mod flows;
+mod host_tap;
 mod inspect;
 mod ls;
 mod policy;
@@ -28,6 +30,9 @@ pub(crate) enum Command {
     #[command(visible_alias = "remove")]
     Rm(rm::Args),
     Renumber(renumber::Args),
+    BridgeSocket(bridge_socket::Args),
+    #[command(subcommand)]
+    HostTap(host_tap::Command),
     #[command(visible_alias = "list")]
     Ls(ls::Args),
     Inspect(inspect::Args),
@@ -43,6 +48,8 @@ impl Command {
             Self::Create(args) => create::run(context, args).map(done),
             Self::Rm(args) => rm::run(context, args).map(done),
             Self::Renumber(args) => renumber::run(context, args).map(done),
+            Self::BridgeSocket(args) => bridge_socket::run(context, args).map(done),
+            Self::HostTap(command) => command.run(context).map(done),
             Self::Ls(args) => ls::run(context, args).map(done),
             Self::Inspect(args) => inspect::run(context, args).map(done),
             Self::Flows(args) => flows::run(context, args).map(done),

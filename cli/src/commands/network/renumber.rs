@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use control::config::Network;
+use control::config::{Network, NetworkKind};
 use control::host_network;
 use control::names::{GuestName, NetworkName};
 use control::paths::Daemon;
@@ -39,9 +39,18 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let mut draft = Draft::open(&context.paths.config)?;
     let config = draft.config()?;
     let network = find(context, &config, &args.network)?;
+    if network.kind == NetworkKind::Bridged {
+        return Err(CliError::usage(
+            format!(
+                "network \"{}\" is bridged: its addresses are the LAN's",
+                network.name
+            ),
+            "sharectl network ls shows the others",
+        ));
+    }
     let subnet = match args.subnet {
         Some(subnet) => subnet,
-        None => free_subnet(&config, None, &used)?,
+        None => free_subnet(&config, &used)?,
     };
     if let Some(other) = host_network::clash(subnet, &used) {
         return Err(CliError::conflict(

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::super::problem::Findings;
 use super::super::raw::{At, RawConfig, RawGuest};
-use super::super::{DEFAULT_NETWORK, Guest, LinkChoice, Network};
-use super::{egress, is_reserved, read, read_address};
+use super::super::{DEFAULT_NETWORK, Guest, LinkChoice, Network, NetworkKind};
+use super::{bridged, egress, is_reserved, read, read_address};
 use crate::mac::{MacAddress, fnv1a};
 use crate::names::{GuestName, HostName, NetworkName};
 use crate::port::{HostSide, PortSpec};
@@ -72,6 +72,7 @@ pub(super) fn guests(
         let used =
             |a: Ipv4Addr| written.contains(&a) || guests.values().any(|g| g.host_address == a);
         let host_address = host_address.unwrap_or_else(|| derived_host_address(&name, used));
+        bridged::check_guest(&owner, raw, network, findings);
         let names = guest_names(raw, &owner, findings);
         match name.as_host_name().under(&network.domain) {
             Ok(own) => claims.claim(findings, key.offset(), &owner, format!("the name {own}")),
@@ -242,7 +243,19 @@ fn read_guest_address(
     network: &Network,
 ) -> Option<Ipv4Addr> {
     let address: Ipv4Addr = read_address(findings, (owner, "address"), raw, "192.168.130.10")?;
-    let usable = network.subnet.contains(&address)
+    if network.kind == NetworkKind::Bridged {
+        findings.add(
+            Some(raw.offset()),
+            format!(
+                "{owner}: address {address} cannot be kept for it on the bridged network \"{}\"",
+                network.name
+            ),
+            "reserve it at the LAN's DHCP server, for the guest's mac",
+        );
+        return None;
+    }
+    let usable = Some(address) != network.host_tap
+        && network.subnet.contains(&address)
         && address != network.subnet.network()
         && address != network.subnet.broadcast()
         && address != network.gateway
@@ -251,7 +264,7 @@ fn read_guest_address(
         return Some(address);
     }
     let first = u32::from(network.gateway) + 1;
-    let last = u32::from(network.host_internal) - 1;
+    let last = u32::from(network.host_tap.unwrap_or(network.host_internal)) - 1;
     findings.add(
         Some(raw.offset()),
         format!(

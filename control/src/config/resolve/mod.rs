@@ -1,5 +1,6 @@
 //! From the text to checked values: each rule of the file in one place.
 
+mod bridged;
 mod dhcp;
 mod egress;
 mod guests;

@@ -9,10 +9,10 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use super::super::problem::Findings;
 use super::super::raw::{At, Mtu, RawConfig, RawNetwork};
 use super::super::{
-    DEFAULT_DOMAIN, DEFAULT_LEASE_TIME, DEFAULT_NETWORK, LARGEST_MTU, Network, NetworkKind,
-    Surroundings,
+    DEFAULT_DOMAIN, DEFAULT_LEASE_TIME, DEFAULT_NETWORK, HostAccess, LARGEST_MTU, Network,
+    NetworkKind, Surroundings,
 };
-use super::{dhcp, egress, ipv6, read, read_address, read_word, services};
+use super::{bridged, dhcp, egress, ipv6, read, read_address, read_word, services};
 use crate::mac::fnv1a;
 use crate::names::{HostName, NetworkName};
 
@@ -47,6 +47,9 @@ pub(super) fn networks(
         let Some(text) = &network.subnet else {
             continue;
         };
+        if bridged::kind(name, network, &mut Findings::new("")) == NetworkKind::Bridged {
+            continue;
+        }
         let owner = format!("network \"{name}\"");
         let Some(subnet) = read_subnet(findings, &owner, text) else {
             continue;
@@ -63,14 +66,29 @@ pub(super) fn networks(
     let mut prefixes = ipv6::prefixes(&named, surroundings, findings);
     let mut networks = BTreeMap::new();
     for (name, raw) in named {
+        let kind = bridged::kind(&name, raw, findings);
+        bridged::check(&format!("network \"{name}\""), raw, kind, findings);
         let written = taken.iter().find(|(n, _)| *n == name).map(|(_, s)| *s);
+        let ipv6 = prefixes.remove(&name);
+        if kind == NetworkKind::Bridged {
+            let network = network(
+                name.clone(),
+                raw,
+                (kind, bridged::no_subnet(), None),
+                findings,
+            );
+            networks.insert(name, network);
+            continue;
+        }
         let subnet = written.unwrap_or_else(|| {
             let subnet = derived_subnet(&name, &taken);
             taken.push((name.clone(), subnet));
             subnet
         });
-        let ipv6 = prefixes.remove(&name);
-        networks.insert(name.clone(), network(name, raw, (subnet, ipv6), findings));
+        networks.insert(
+            name.clone(),
+            network(name, raw, (kind, subnet, ipv6), findings),
+        );
     }
     networks
 }
@@ -157,19 +175,17 @@ fn derived_subnet(name: &NetworkName, taken: &[(NetworkName, Ipv4Net)]) -> Ipv4N
 fn network(
     name: NetworkName,
     raw: &RawNetwork,
-    (subnet, ipv6): (Ipv4Net, Option<Ipv6Net>),
+    (kind, subnet, ipv6): (NetworkKind, Ipv4Net, Option<Ipv6Net>),
     findings: &mut Findings<'_>,
 ) -> Network {
     let owner = format!("network \"{name}\"");
-    let kinds = [
-        ("nat", NetworkKind::Nat),
-        ("host-only", NetworkKind::HostOnly),
-    ];
-    let kind = raw
-        .kind
+    let accesses = [("loopback", HostAccess::Loopback), ("tap", HostAccess::Tap)];
+    let host_access = raw
+        .host_access
         .as_ref()
-        .and_then(|k| read_word(findings, (&owner, "type"), k, &kinds))
-        .unwrap_or_else(|| usual_kind(&name));
+        .and_then(|access| read_word(findings, (&owner, "host-access"), access, &accesses))
+        .unwrap_or(HostAccess::Loopback);
+    let interface = bridged::interface(&owner, raw, findings);
     let domain = raw
         .domain
         .as_ref()
@@ -190,14 +206,29 @@ fn network(
         .as_ref()
         .and_then(|l| read_address(findings, (&owner, "listen"), l, "127.0.0.1:4100"));
     let egress = egress::of_network(raw, &owner, findings);
-    let base = u32::from(subnet.network());
-    let last = u32::from(subnet.broadcast());
+    // A bridged network's subnet is everything, which has no places.
+    let places = match kind {
+        NetworkKind::Nat | NetworkKind::HostOnly => {
+            (u32::from(subnet.network()), u32::from(subnet.broadcast()))
+        }
+        NetworkKind::Bridged => (0, 0),
+    };
+    let (base, last) = places;
+    let inside = |address: u32| match kind {
+        NetworkKind::Nat | NetworkKind::HostOnly => Ipv4Addr::from(address),
+        NetworkKind::Bridged => Ipv4Addr::UNSPECIFIED,
+    };
+    let host_tap = (host_access == HostAccess::Tap).then(|| inside(last.wrapping_sub(2)));
+    let pool_end = last.wrapping_sub(if host_tap.is_some() { 3 } else { 2 });
     Network {
         kind,
+        interface,
         subnet,
-        gateway: (base + 1).into(),
-        host_internal: (last - 1).into(),
-        pool: (base + (last - base).div_ceil(2)).into()..=(last - 2).into(),
+        gateway: inside(base + 1),
+        host_internal: inside(last.wrapping_sub(1)),
+        host_access,
+        host_tap,
+        pool: inside(base + (last - base).div_ceil(2))..=inside(pool_end),
         ipv6,
         domain: domain.unwrap_or_else(default_domain),
         mtu,
@@ -211,14 +242,6 @@ fn network(
         listen,
         egress,
         name,
-    }
-}
-
-/// What VMware has under that name.
-fn usual_kind(name: &NetworkName) -> NetworkKind {
-    match name.as_str() {
-        "vmnet1" => NetworkKind::HostOnly,
-        _ => NetworkKind::Nat,
     }
 }
 
