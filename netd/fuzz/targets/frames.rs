@@ -11,7 +11,7 @@ use control::config::{Config, Surroundings};
 use netd::datapath::{Command, Datapath, LinkTransport, NewLink, Notice};
 use netd::engine::offload::{self, Offload, VNET_HEADER};
 use netd::services::gateway::{Gateway, settings_of};
-use netd::services::network::packet_settings;
+use netd::services::settings::packet_settings;
 use smoltcp::wire::{
     EthernetFrame, EthernetProtocol, Icmpv4Packet, Icmpv6Packet, IpAddress, IpProtocol, Ipv4Packet,
     Ipv6Packet, TcpPacket, UdpPacket,

@@ -21,6 +21,7 @@ pub mod network;
 pub mod ports;
 pub mod resolv_conf;
 pub mod resolver;
+pub mod settings;
 pub mod state;
 pub mod uplink;
 pub mod vhost;

@@ -105,13 +105,14 @@ pub(super) fn check_guest(
     findings: &mut Findings<'_>,
 ) {
     let rules = [
-        ("egress", raw.egress.as_ref()),
-        ("egress-rules", raw.egress_rules.first()),
+        ("egress", raw.egress.as_ref().map(At::offset)),
+        ("egress-rules", raw.egress_rules.first().map(At::offset)),
+        ("rate-limit", raw.rate_limit.as_ref().map(At::offset)),
     ];
-    for (key, text) in rules {
-        if let Some(text) = text.filter(|_| network.host_tap.is_some()) {
+    for (key, at) in rules {
+        if at.is_some() && network.host_tap.is_some() && key != "rate-limit" {
             findings.add(
-                Some(text.offset()),
+                at,
                 format!(
                     "{owner}: {key} does not hold towards the host's tap of network \"{}\", which guests reach directly",
                     network.name
@@ -119,9 +120,9 @@ pub(super) fn check_guest(
                 format!("remove {key}, or host-access of the network"),
             );
         }
-        if let Some(text) = text.filter(|_| network.kind == NetworkKind::Bridged) {
+        if at.is_some() && network.kind == NetworkKind::Bridged {
             findings.add(
-                Some(text.offset()),
+                at,
                 format!(
                     "{owner}: {key} means nothing on the bridged network \"{}\", where the LAN decides",
                     network.name
