@@ -406,6 +406,12 @@ impl LeaseTable {
         self.leases.get(&address)
     }
 
+    /// Addresses in the table.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.leases.len()
+    }
+
     /// Everything in the table, by address.
     pub fn leases(&self) -> impl Iterator<Item = (Ipv4Addr, &Lease)> {
         self.leases.iter().map(|(address, lease)| (*address, lease))

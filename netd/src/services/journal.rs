@@ -203,7 +203,7 @@ impl Journal {
 
     /// Rewrites the file when it has grown much beyond what is alive; call it after appending.
     pub fn compact_if_grown(&mut self, table: &LeaseTable, clock: ClockPair) {
-        if self.lines > SLACK + 2 * table.leases().count() {
+        if self.lines > SLACK + 2 * table.entries() {
             let outcome = self.rewrite(table, clock);
             // Do not try again at every lease.
             self.lines = 0;
