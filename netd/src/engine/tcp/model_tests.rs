@@ -438,7 +438,8 @@ fn cases() -> impl Strategy<Value = Case> {
         0_u64..80,
         prop_oneof![Just(0_u64), 0_u64..3_000],
     );
-    let size = || prop_oneof![Just(0_usize), 1_usize..4_000, 4_000_usize..60_000];
+    // The largest do not fit a window: with a slow host it shuts.
+    let size = || prop_oneof![2 => Just(0_usize), 4 => 1_usize..4_000, 8 => 4_000_usize..60_000, 1 => 300_000_usize..700_000];
     let host = (
         prop_oneof![Just(usize::MAX), 500_usize..60_000],
         prop_oneof![3 => Just(0_u64), 1 => 1_u64..5],

@@ -266,8 +266,12 @@ impl Send {
         }
         self.take_blocks(segment);
         let (seq, last) = self.window_from;
+        // What moves `una` moves the window with it, also where its segment was overtaken: the old width from the
+        // new `una` on is more than anybody promised.
         if ack.at_or_after(self.una)
-            && (seq.before(segment.seq) || (seq == segment.seq && ack.at_or_after(last)))
+            && (progress.advanced
+                || seq.before(segment.seq)
+                || (seq == segment.seq && ack.at_or_after(last)))
         {
             self.window = u32::from(segment.window) << self.shift;
             self.widest = self.widest.max(self.window);
