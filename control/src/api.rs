@@ -166,6 +166,38 @@ pub enum GuestAnswer {
     Unknown,
 }
 
+/// What a guest is told about a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DnsAnswer {
+    /// The network whose guests are told so.
+    pub network: NetworkName,
+    /// What was asked for, with its final dot.
+    pub name: String,
+    /// Its type: A, AAAA, PTR, ...
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// NOERROR, NXDOMAIN, SERVFAIL, ...
+    pub code: String,
+    /// Who says so: guest, record, lease, hosts file, cache, resolver and which, ...
+    pub source: String,
+    /// The answer; empty where there is no such record.
+    pub records: Vec<DnsRecord>,
+}
+
+/// A DNS record as a zone file would have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DnsRecord {
+    /// Its owner.
+    pub name: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// How long it may be kept, seconds.
+    pub ttl: u32,
+    /// Its data.
+    pub data: String,
+}
+
 /// A connection or exchange that passes through netd.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowStatus {

@@ -1,7 +1,7 @@
 //! The daemon from start to stop: what is bound before "ready" is said, which task follows what, and the
 //! order of the end. What runs is decided in `services::state`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -13,8 +13,9 @@ use control::signals::{Order, Orders};
 use tokio::sync::{oneshot, watch};
 
 use crate::services::handover::{Handed, HandoverSocket};
+use crate::services::host_view::HostView;
 use crate::services::state::State;
-use crate::services::{api, clashes, host_watch, links, resolv_conf};
+use crate::services::{api, clashes, host_watch, hosts_file, links, resolv_conf};
 
 /// Serves until SIGTERM or SIGINT. One netd for a runtime folder: a second one is refused.
 ///
@@ -36,14 +37,17 @@ pub async fn run(paths: Paths, config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}", link_socket.display()))?;
 
     let resolv_conf = PathBuf::from(resolv_conf::RESOLV_CONF);
-    let (resolvers, host_resolvers) = watch::channel(resolv_conf::read(Path::new(&resolv_conf)));
+    let hosts = PathBuf::from(hosts_file::HOSTS_FILE);
+    let (resolvers, names, host) = HostView::read(&resolv_conf, &hosts);
     let (host_changes, host_change) = watch::channel(0);
-    let (state, ends) = State::new(paths, &config, host_resolvers, host_change.clone());
+    let (state, ends) = State::new(paths, &config, host, host_change.clone());
     let tasks = [
         tokio::spawn(host_watch::follow(host_changes)),
         tokio::spawn(clashes::follow(Arc::clone(&state), host_change)),
         tokio::spawn(resolv_conf::follow(resolv_conf, resolvers)),
+        tokio::spawn(hosts_file::follow(hosts, names)),
         tokio::spawn(Arc::clone(&state).follow_resolvers()),
+        tokio::spawn(Arc::clone(&state).follow_host_names()),
         tokio::spawn(Arc::clone(&state).follow_moves(ends.moved)),
         tokio::spawn(Arc::clone(&state).heal(ends.ended)),
         tokio::spawn(links::watch_folders(ends.folders, ends.folder_changes)),

@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use control::api::{
-    Changes, DaemonStatus, FlowStatus, GuestAnswer, GuestStatus, HostLine, HostsDiff, LinkStatus,
-    NetworkStatus, PolicyAnswer, PortLead, PortRequest, PortStatus, ShareDevice, ShareStatus,
+    Changes, DaemonStatus, DnsAnswer, DnsRecord, FlowStatus, GuestAnswer, GuestStatus, HostLine,
+    HostsDiff, LinkStatus, NetworkStatus, PolicyAnswer, PortLead, PortRequest, PortStatus,
+    ShareDevice, ShareStatus,
 };
 use control::config::{CachePolicy, NetworkKind};
 use control::egress::Verdict;
 use control::events::{EventBody, EventLog};
 use control::failure::Failure;
-use control::names::GuestName;
+use control::names::{GuestName, NetworkName};
 use control::paths::Daemon;
 use control::server::{Api, bind, serve};
 
@@ -131,6 +132,17 @@ fn api(state: State) -> Api<State> {
         .get("/v1/networks", "", |state: State, _| async move {
             Ok(vec![network(&state)])
         })
+        .get(
+            "/v1/networks/{network}/dns",
+            "",
+            |state: State, params| async move {
+                let network: NetworkName = params.required("network")?;
+                let name: String = params.required("name")?;
+                let kind: Option<String> = params.optional("type")?;
+                state.note(&format!("dns {name} {}", kind.as_deref().unwrap_or("-")));
+                Ok(dns(network, &name))
+            },
+        )
         .get("/v1/flows", "", |state: State, _| async move {
             Ok(if state.script.plugged {
                 vec![flow()]
@@ -229,6 +241,30 @@ fn api(state: State) -> Api<State> {
             Ok(Changes::default())
         })
         .events(events)
+}
+
+fn dns(network: NetworkName, name: &str) -> Vec<DnsAnswer> {
+    let answer = |kind: &str, code: &str, source: &str, records| DnsAnswer {
+        network: network.clone(),
+        name: format!("{name}."),
+        kind: kind.to_owned(),
+        code: code.to_owned(),
+        source: source.to_owned(),
+        records,
+    };
+    if name != "dev.test" {
+        return vec![answer("A", "NXDOMAIN", "reserved", Vec::new())];
+    }
+    let record = DnsRecord {
+        name: "dev.test.".to_owned(),
+        kind: "A".to_owned(),
+        ttl: 10,
+        data: "192.168.130.2".to_owned(),
+    };
+    vec![
+        answer("A", "NOERROR", "guest dev", vec![record]),
+        answer("AAAA", "NOERROR", "guest dev", Vec::new()),
+    ]
 }
 
 fn name(text: &str) -> GuestName {

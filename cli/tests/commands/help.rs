@@ -24,6 +24,7 @@ const VERBS: &[&str] = &[
     "network flows",
     "network capture",
     "network policy",
+    "network dns",
     "guest add",
     "guest rm",
     "guest ls",

@@ -354,3 +354,36 @@ fn the_hosts_tap_is_made_by_a_command_and_by_a_unit() {
         .says("host's address 10.255.254.253");
     place.run("doctor").says("there is no tap lab");
 }
+
+#[test]
+fn names_are_looked_up_as_a_guest_would() {
+    let place = Place::with(CONFIG);
+    place
+        .run("network dns dev.test")
+        .exits(3)
+        .says("netd is not running");
+    let netd = Fake::start(&place, Daemon::Netd, Script::default());
+    place.run("network dns dev.test").is(expect![[r#"
+        exit 0
+        out: DATA           TYPE  NAME       TTL  FROM
+        out: 192.168.130.2  A     dev.test.  10   guest dev
+        out: NOERROR        AAAA  dev.test.  -    guest dev
+    "#]]);
+    place
+        .run("network dns gone.test --network vmnet8 --type mx")
+        .is(expect![[r#"
+            exit 1
+            out: DATA      TYPE  NAME        TTL  FROM
+            out: NXDOMAIN  A     gone.test.  -    reserved
+            err: error: gone.test does not exist for guests of vmnet8
+            err: hint: sharectl describe lists a guest's names; records of your own: [network.NAME.records] in the file
+        "#]]);
+    place
+        .run("network dns dev.test --network vmnet9")
+        .exits(1)
+        .says("did you mean \"vmnet8\"?");
+    let json = place.run("network dns dev.test --format json").json();
+    assert_eq!(json[0]["records"][0]["data"], "192.168.130.2");
+    place.run("network dns a&type=b/%").exits(1);
+    assert!(netd.asked().contains(&"dns a&type=b/% -".to_owned()));
+}

@@ -5,6 +5,7 @@
 //! apart by [`Config::missing_folders`], so that a drive that is not mounted
 //! now does not stop everything else.
 
+mod dns;
 mod problem;
 mod raw;
 mod resolve;
@@ -28,6 +29,7 @@ use crate::names::{GuestName, HostName, NameError, NetworkName, ShareName};
 use crate::port::{Endpoint, PortSpec};
 use crate::rate::RateLimit;
 
+pub use dns::{DnsSettings, RecordData, RecordName};
 pub use problem::{ConfigErrors, Problem};
 
 /// The network that stands where the file names none.
@@ -137,6 +139,8 @@ pub struct Network {
     pub routes: Vec<Route>,
     /// Domains that guests search after [`Network::domain`].
     pub search: Vec<HostName>,
+    /// Records, split rules, the host's own names.
+    pub names: DnsSettings,
     /// Where to take QEMU's stream links over TCP.
     pub listen: Option<SocketAddr>,
     /// Services of the host, by the TCP port of [`Network::host_internal`].
@@ -234,6 +238,8 @@ pub struct Guest {
     pub link: LinkChoice,
     /// Further names.
     pub names: Vec<HostName>,
+    /// Whether every name below its names leads to it, too.
+    pub wildcard: bool,
     /// Ports of the host that lead to it.
     pub publish: Vec<PortSpec>,
     /// What it may reach.

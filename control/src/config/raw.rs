@@ -128,6 +128,15 @@ pub(super) struct RawNetwork {
     pub(super) routes: Option<Vec<At<String>>>,
     /// Domains that guests search after the network's own. Default: none.
     pub(super) search: Option<Vec<At<String>>>,
+    /// Domains that other resolvers answer for, as in `"corp.example" = ["10.1.1.1"]`.
+    #[schemars(with = "BTreeMap<String, Texts>")]
+    pub(super) dns_rules: Table<At<Texts>>,
+    /// Names with their addresses, or with another name, as in `"api.test" = "10.0.0.5"`;
+    /// `*.apps.test` is every name below `apps.test`.
+    #[schemars(with = "BTreeMap<String, Texts>")]
+    pub(super) records: Table<At<Texts>>,
+    /// Whether DNS answers names of the host's /etc/hosts. Default: true.
+    pub(super) host_names: Option<bool>,
     /// A TCP address on which to take QEMU's stream links. Default: none.
     pub(super) listen: Option<At<String>>,
     /// Services of the host, by the TCP port of host.internal on which guests
@@ -166,6 +175,23 @@ pub(super) struct RawRates {
     pub(super) down: Option<String>,
 }
 
+/// One text, or several.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "a text or a list of texts")]
+pub(super) enum Texts {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Texts {
+    pub(super) fn list(&self) -> &[String] {
+        match self {
+            Self::One(text) => std::slice::from_ref(text),
+            Self::Many(texts) => texts,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum Mtu {
@@ -195,6 +221,8 @@ pub(super) struct RawGuest {
     pub(super) link: Option<At<String>>,
     /// Further names, for DNS and the hosts files.
     pub(super) names: Vec<At<String>>,
+    /// Whether every name below its names leads to it, too, as in `*.dev.test`. Default: false.
+    pub(super) wildcard: bool,
     /// Ports of the host that lead to this guest, in Docker's notation.
     #[schemars(with = "Vec<PortSpec>")]
     pub(super) publish: Vec<At<String>>,

@@ -45,6 +45,8 @@ type = "nat"
 subnet = "192.168.140.0/24"
 mtu = 1500
 dns = ["127.0.0.1:5353", "10.0.0.53"]
+dns-rules = { "Corp.example" = "10.1.1.1", "example" = ["10.1.1.2:53", "[fd00::1]:53"] }
+records = { "a.test" = ["10.0.0.5", "fd00::5"], "*.apps.test" = "a.test" }
 [network.vmnet1]
 type = "host-only"
 [guest.dev]
@@ -67,6 +69,12 @@ files = ["auto", "/tmp/hosts"]
 "#,
     )
     .unwrap();
+    let names = &config.networks[&NetworkName::parse("vmnet8").unwrap()].names;
+    let shown = serde_json::to_string(names).unwrap();
+    assert_eq!(
+        shown,
+        r#"{"rules":{"corp.example":["10.1.1.1:53"],"example":["10.1.1.2:53","[fd00::1]:53"]},"records":{"a.test":["10.0.0.5","fd00::5"],"*.apps.test":"a.test"},"host_names":true}"#
+    );
     let dev = GuestName::parse("dev").unwrap();
     let guest = &config.guests[&dev];
     assert!(guest.host_address.is_loopback());
@@ -289,6 +297,15 @@ fn hostile_values_are_refused() {
         "[network.n]\nlease-time = \"99999999999999999999d\"",
         "[network.n]\nlease-time = \"é\"",
         "[network.n]\ntype = \"bridge\"",
+        "[network.n.records]\n\"a b\" = \"1.2.3.4\"",
+        "[network.n.records]\n\"a.test\" = []",
+        "[network.n.records]\n\"a.test\" = [\"1.2.3.4\", \"b.test\"]",
+        "[network.n.records]\n\"a.test\" = \"a.test\"",
+        "[network.n.records]\n\"*.localhost\" = \"1.2.3.4\"",
+        "[network.n.records]\n\"*\" = \"1.2.3.4\"",
+        "[network.n.records]\n\"a.*.test\" = \"1.2.3.4\"",
+        "[network.n.dns-rules]\n\"corp.example\" = []",
+        "[network.n.dns-rules]\n\"corp.example\" = [\"x\"]",
         "[share.d]\npath = \"/a/../b\"",
         "[share.d]\npath = \"/a\"\nat = \"/\"",
         "[share.d]\npath = \"/a\"\nowner = \"pass\"\nguest-owner = \"0:0\"",

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use control::names::HostName;
-use netd::engine::dns::Zone;
+use netd::engine::dns::{Zone, ZoneSettings};
 use netd::engine::services::DnsOutcome;
 use netd::wire::dhcp::{ClientMessage, MessageType, options_of};
 use netd::wire::dns::{Query, Record, walk_answer};
@@ -26,7 +26,17 @@ pub(crate) fn dhcp(data: &[u8]) {
 pub(crate) fn dns_query(data: &[u8]) {
     let name = |text| HostName::parse(text).expect("a name");
     let subnet = "10.0.0.0/24".parse().expect("a subnet");
-    let mut zone = Zone::new(&name("test"), subnet, &name("host.internal"));
+    let mut zone = Zone::new(ZoneSettings {
+        domain: name("test"),
+        network: name("lab.test"),
+        server: name("gateway.internal"),
+        subnet,
+        prefix: Some("fd00:1::/64".parse().expect("a prefix")),
+        host_internal: (Ipv4Addr::new(10, 0, 0, 254), None),
+        siblings: (Vec::new(), Vec::new()),
+        rules: vec![name("corp.test")],
+        closed: false,
+    });
     zone.add_lease(&name("dev"), Ipv4Addr::new(10, 0, 0, 9));
     if let DnsOutcome::Answer(answer) = zone.handle(data) {
         assert_eq!(answer.get(..2), data.get(..2), "the question's number");

@@ -139,7 +139,7 @@ impl Context {
             guest,
         };
         match self.services.dns(query, &client, self.now) {
-            DnsOutcome::Forward => self.name_refused(guest, query),
+            DnsOutcome::Forward | DnsOutcome::Kept(_) => self.name_refused(guest, query),
             DnsOutcome::Answer(_) | DnsOutcome::Drop => None,
         }
     }

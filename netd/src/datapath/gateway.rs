@@ -14,13 +14,17 @@ use crate::engine::arp;
 use crate::engine::ends::{Addresses, Key};
 use crate::engine::offload::Offload;
 use crate::engine::packet::{BROADCAST, Path, UDP, write_udp_frame};
-use crate::engine::services::{DhcpArrival, DhcpDestination, DhcpReply, DnsClient, DnsOutcome};
+use crate::engine::services::{
+    DhcpArrival, DhcpDestination, DhcpReply, DnsClient, DnsOutcome, LinkId,
+};
 
 const DNS_PORT: u16 = 53;
 const DHCP_SERVER: u16 = 67;
 const DHCP_CLIENT: u16 = 68;
 /// Queries that wait for an answer; more are dropped (the client asks again).
 const WAITING: usize = 1_024;
+/// Of them, those of one link: a guest that asks what nobody answers leaves room to the others.
+const WAITING_PER_LINK: usize = 96;
 /// A resolver's client has given up by then.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -33,6 +37,7 @@ struct Waiting {
 pub(super) struct Gateway {
     waiting: HashMap<u64, Waiting>,
     order: VecDeque<(u64, Instant)>,
+    per_link: HashMap<LinkId, usize>,
     next_token: u64,
     probes: Probes,
 }
@@ -143,13 +148,14 @@ impl Gateway {
             .dns(query, &DnsClient { address, guest }, context.now);
         match outcome {
             DnsOutcome::Answer(answer) => answer_dns(context, place, key, &answer),
-            DnsOutcome::Forward => {
-                let guest = context.guest_on(place.link).cloned();
-                match context.name_refused(guest.as_ref(), query) {
-                    Some(refusal) => answer_dns(context, place, key, &refusal),
-                    None => self.forward(context, place, key, query),
-                }
+            DnsOutcome::Kept(answer) => {
+                let refusal = name_refused(context, place, query);
+                answer_dns(context, place, key, &refusal.unwrap_or(answer));
             }
+            DnsOutcome::Forward => match name_refused(context, place, query) {
+                Some(refusal) => answer_dns(context, place, key, &refusal),
+                None => self.forward(context, place, key, query),
+            },
             DnsOutcome::Drop => context.counters.dns_dropped += 1,
         }
     }
@@ -159,12 +165,13 @@ impl Gateway {
             && (until <= context.now || !self.waiting.contains_key(&token))
         {
             self.order.pop_front();
-            self.waiting.remove(&token);
+            self.take(token);
         }
         let guest = context.guest_on(place.link).cloned();
         self.next_token += 1;
         let token = self.next_token;
-        let full = self.waiting.len() >= WAITING;
+        let of_link = self.per_link.get(&place.link).copied().unwrap_or(0);
+        let full = self.waiting.len() >= WAITING || of_link >= WAITING_PER_LINK;
         let notice = Notice::DnsQuery {
             token: DnsToken(token),
             payload: query.to_vec(),
@@ -175,19 +182,33 @@ impl Gateway {
             context.counters.dns_dropped += 1;
             return;
         }
+        *self.per_link.entry(place.link).or_default() += 1;
         self.waiting.insert(token, Waiting { place, query: key });
         self.order.push_back((token, context.now + PATIENCE));
     }
 
     /// The answer to a forwarded query.
     pub(super) fn answer(&mut self, context: &mut Context, token: DnsToken, payload: &[u8]) {
-        if let Some(waiting) = self.waiting.remove(&token.0) {
+        if let Some(waiting) = self.take(token.0) {
             answer_dns(context, waiting.place, waiting.query, payload);
         }
     }
 
+    fn take(&mut self, token: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&token)?;
+        let link = waiting.place.link;
+        if let Some(count) = self.per_link.get_mut(&link) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_link.remove(&link);
+            }
+        }
+        Some(waiting)
+    }
+
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
+        self.per_link.clear();
         self.order.clear();
         self.probes.clear();
     }
@@ -217,6 +238,12 @@ fn client_of(message: &[u8]) -> MacAddress {
     const CHADDR: usize = 28;
     let octets = message.get(CHADDR..).and_then(<[u8]>::first_chunk);
     MacAddress(octets.copied().unwrap_or_default())
+}
+
+/// The answer to a guest that may not ask for this name outside, whoever would have answered.
+fn name_refused(context: &mut Context, place: Place, query: &[u8]) -> Option<Vec<u8>> {
+    let guest = context.guest_on(place.link).cloned();
+    context.name_refused(guest.as_ref(), query)
 }
 
 fn answer_dns(context: &mut Context, place: Place, query: Key, payload: &[u8]) {

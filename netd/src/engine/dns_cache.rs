@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use crate::wire::dns::{HEADER, Query, walk_answer};
+use crate::wire::dns::{HEADER, Query, walk_answer, without_options};
 
 /// Entries; the one that would end first gives way.
 const ENTRY_LIMIT: usize = 4_096;
@@ -13,12 +13,17 @@ const SIZE_LIMIT: usize = 2_048;
 /// However long the answer says: what a VPN changed is noticed within five minutes at the worst.
 const LONGEST: u32 = 300;
 
-/// What makes two queries the same: name (case folded), type, class, RD, CD, with EDNS, with DNSSEC.
+/// What makes two queries the same: name (case folded), type, class, RD, CD, AD, with EDNS, with DNSSEC.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key(Box<[u8]>);
+pub struct Key(Box<[u8]>);
 
 impl Key {
-    fn of(query: &Query<'_>) -> Self {
+    /// A query's key; `None` when the answer is for this client alone (RFC 7871).
+    #[must_use]
+    pub fn of(query: &Query<'_>) -> Option<Self> {
+        if query.edns.is_some_and(|edns| edns.client_subnet) {
+            return None;
+        }
         let mut key = Vec::with_capacity(query.name.len() + 5);
         key.extend(query.name.iter().map(u8::to_ascii_lowercase));
         key.extend_from_slice(&query.kind.to_be_bytes());
@@ -27,6 +32,7 @@ impl Key {
         let flags = [
             query.recursion,
             query.checking_disabled,
+            query.authentic || dnssec,
             query.edns.is_some(),
             dnssec,
         ];
@@ -35,7 +41,7 @@ impl Key {
                 .iter()
                 .fold(0, |bits, flag| bits << 1 | u8::from(*flag)),
         );
-        Self(key.into())
+        Some(Self(key.into()))
     }
 }
 
@@ -59,7 +65,7 @@ pub struct DnsCache {
 impl DnsCache {
     /// The kept answer to a query, with its id and spelling.
     pub fn find(&mut self, query: &Query<'_>, now: Instant) -> Option<Vec<u8>> {
-        let key = Key::of(query);
+        let key = Key::of(query)?;
         let entry = self.entries.get(&key)?;
         if entry.end.0 <= now {
             let end = entry.end;
@@ -88,13 +94,15 @@ impl DnsCache {
 
     /// Keeps an answer if it may be kept. The caller has checked that it answers this query.
     pub fn store(&mut self, query: &Query<'_>, answer: &[u8], now: Instant) {
-        if answer.len() > SIZE_LIMIT {
-            return;
-        }
-        let Some(walked) = walk_answer(answer, query.question_end()).filter(|w| w.keep > 0) else {
+        let Some(key) = Key::of(query).filter(|_| answer.len() <= SIZE_LIMIT) else {
             return;
         };
-        let key = Key::of(query);
+        let Some(answer) = without_options(query, answer) else {
+            return;
+        };
+        let Some(walked) = walk_answer(&answer, query.question_end()).filter(|w| w.keep > 0) else {
+            return;
+        };
         if let Some(old) = self.entries.remove(&key) {
             self.ends.remove(&old.end);
         }

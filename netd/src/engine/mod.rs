@@ -9,6 +9,8 @@ pub mod dhcp;
 pub mod dhcp6;
 pub mod dns;
 pub mod dns_cache;
+pub mod dns_names;
+pub mod dns_reserved;
 pub mod ends;
 pub mod fragment;
 pub mod gate;

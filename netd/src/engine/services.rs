@@ -77,6 +77,8 @@ pub struct DnsClient<'a> {
 pub enum DnsOutcome {
     /// Answered from what the daemon knows.
     Answer(Vec<u8>),
+    /// What somebody else answered before: for whoever may ask outside for this name.
+    Kept(Vec<u8>),
     /// Someone else must be asked: becomes [`crate::datapath::Notice::DnsQuery`].
     Forward,
     /// Not a query; counted.

@@ -19,11 +19,11 @@ use control::server::{Api, Params};
 use crate::datapath::{LinkSnapshot, Snapshot};
 use crate::engine::services::LinkId;
 use crate::services::captures;
-use crate::services::gvproxy;
 use crate::services::journal::ClockPair;
 use crate::services::metrics;
 use crate::services::network::{LinkRecord, RunningNetwork, ServicesView};
 use crate::services::state::State;
+use crate::services::{dns_api, gvproxy, gvproxy_dns};
 
 type Shared = Arc<State>;
 
@@ -125,7 +125,7 @@ pub fn api(state: Shared) -> Api<Shared> {
             async |state: Shared| Ok(metrics::page(&state).await),
         )
         .events(events);
-    gvproxy::add_routes(api)
+    gvproxy_dns::add_routes(gvproxy::add_routes(dns_api::add_routes(api)))
 }
 
 async fn status(state: &State) -> DaemonStatus {
@@ -161,7 +161,7 @@ async fn networks(state: &State) -> Result<Vec<NetworkStatus>, Failure> {
             guests: guest_links(&snapshot, &running.links()),
             socket: state.paths.network_socket(&network.name),
             listen: network.listen,
-            resolvers: running.resolver().upstreams(),
+            resolvers: running.resolver().forwarding().servers().to_vec(),
             counters: metrics::counters(&running).await,
             name: network.name,
         });

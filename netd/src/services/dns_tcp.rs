@@ -8,10 +8,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::engine::services::DnsOutcome;
 use crate::services::egress::NamePolicy;
-use crate::services::gateway::SharedZone;
-use crate::services::resolver::{Resolver, Transport};
+use crate::services::name_server::NameServer;
+use crate::services::resolver::Transport;
 
 /// RFC 7766 section 6.2.3: a few seconds; a client that has more to ask connects again.
 const IDLE: Duration = Duration::from_secs(10);
@@ -22,8 +21,7 @@ const IDLE: Duration = Duration::from_secs(10);
 /// When the stream breaks; nothing is lost by that.
 pub async fn serve(
     stream: StdUnixStream,
-    zone: &SharedZone,
-    resolver: &Resolver,
+    names: &NameServer,
     policy: &NamePolicy,
 ) -> io::Result<()> {
     stream.set_nonblocking(true)?;
@@ -35,14 +33,7 @@ pub async fn serve(
         };
         let answer = match policy.refusal(&query).await {
             Some(refusal) => Some(refusal),
-            None => {
-                let local = zone.read().handle(&query);
-                match local {
-                    DnsOutcome::Answer(answer) => Some(answer),
-                    DnsOutcome::Forward => resolver.answer(&query, Transport::Tcp).await,
-                    DnsOutcome::Drop => None,
-                }
-            }
+            None => names.answer(&query, Transport::Tcp).await,
         };
         // Bytes that are no query: a stream that has lost its frames cannot be mended.
         let Some(answer) = answer else {

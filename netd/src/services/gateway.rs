@@ -9,13 +9,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
-use control::config::{Config, Network, NetworkKind};
+use control::config::{Config, Network, NetworkKind, RecordData, RecordName};
 use control::mac::MacAddress;
 use control::names::{GuestName, HostName};
+use ipnet::IpNet;
 
 use crate::engine::dhcp::{DhcpServer, DhcpSettings};
 use crate::engine::dhcp6::{Dhcp6Arrival, Dhcp6Server, Dhcp6Settings, duid_of};
-use crate::engine::dns::{StaticName, Zone};
+use crate::engine::dns::{Zone, ZoneSettings};
+use crate::engine::dns_names::{Entry, NameTable, Source, Target};
 use crate::engine::lease::{LeaseChange, LeaseSettings, Reservation, stable_hash};
 use crate::engine::observed::{Observed, Sighting};
 use crate::engine::ra::Advertisement;
@@ -24,6 +26,8 @@ use crate::engine::services::{
 };
 use crate::services::journal::{ClockPair, Journal};
 use crate::services::network::Ipv6LeaseView;
+use crate::services::resolver::{SharedCache, Transport, fit};
+use crate::wire::dns::Query;
 
 /// The zone of one network; clones share it.
 #[derive(Clone, Debug)]
@@ -36,7 +40,8 @@ impl SharedZone {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Zone) -> T) -> T {
+    /// For a change.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Zone) -> T) -> T {
         change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -50,13 +55,23 @@ pub struct GatewaySettings {
     pub dhcp6: Option<Dhcp6Settings>,
     /// Router advertisements, on a network with IPv6.
     pub advertisement: Option<Advertisement>,
+    /// DNS.
+    pub zone: ZoneSettings,
     /// Names that belong to the network itself: host.internal, gateway.internal.
-    pub own_names: Vec<(HostName, Ipv4Addr)>,
-    /// Names of each guest, NAME.DOMAIN first.
-    pub guest_names: BTreeMap<GuestName, Vec<HostName>>,
-    /// Names that are not the network's own are refused, not asked elsewhere: a host-only network would
-    /// leak through its resolver (VMware's vmnet1 forwards nothing either). `dns = [...]` opens it.
-    pub names_stay: bool,
+    pub own_names: Vec<(HostName, Vec<IpAddr>)>,
+    /// Names of each guest.
+    pub guest_names: BTreeMap<GuestName, GuestNames>,
+    /// The configuration's records.
+    pub records: BTreeMap<RecordName, RecordData>,
+}
+
+/// What one guest is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestNames {
+    /// NAME.DOMAIN first, which is what its address is called.
+    pub names: Vec<HostName>,
+    /// Every name below them is the guest, too.
+    pub wildcard: bool,
 }
 
 impl GatewaySettings {
@@ -79,6 +94,8 @@ pub struct Gateway {
     host: Option<(Ipv4Addr, MacAddress)>,
     /// On a bridged network: where its stations are, by what others tell them.
     observed: Observed,
+    /// Answers of others that are kept.
+    kept: Option<Arc<SharedCache>>,
     /// Where each guest is now; only what differs from its reservation.
     moved: BTreeMap<GuestName, Ipv4Addr>,
     events: Vec<LeaseEvent>,
@@ -88,12 +105,7 @@ impl Gateway {
     /// Services without a journal yet; see [`Gateway::keep_journal`].
     #[must_use]
     pub fn new(settings: GatewaySettings) -> Self {
-        let dhcp = &settings.dhcp;
-        let server = settings
-            .own_names
-            .first()
-            .map_or_else(|| dhcp.domain.clone(), |(name, _)| name.clone());
-        let zone = Zone::new(&dhcp.domain, dhcp.leases.subnet, &server);
+        let zone = Zone::new(settings.zone.clone());
         let gateway = Self {
             dhcp: DhcpServer::new(settings.dhcp.clone()),
             dhcp6: Dhcp6Server::new(settings.dhcp6.clone()),
@@ -102,10 +114,10 @@ impl Gateway {
             zone: SharedZone(Arc::new(RwLock::new(zone))),
             host: None,
             observed: Observed::default(),
+            kept: None,
             moved: BTreeMap::new(),
             events: Vec::new(),
         };
-        gateway.place_zone();
         gateway.write_static_names();
         gateway
     }
@@ -140,11 +152,18 @@ impl Gateway {
         Ok(())
     }
 
+    /// Answers at once what others answered before.
+    pub fn keep_answers(&mut self, kept: Arc<SharedCache>) {
+        self.kept = Some(kept);
+    }
+
     /// Other settings; leases run on where they can, those of another subnet end.
     pub fn reconfigure(&mut self, settings: GatewaySettings) {
         self.dhcp.reconfigure(settings.dhcp.clone());
         self.dhcp6.reconfigure(settings.dhcp6.clone());
         let other_domain = self.settings.dhcp.domain != settings.dhcp.domain;
+        self.zone
+            .change(|zone| zone.reconfigure(settings.zone.clone()));
         self.settings = settings;
         let guests = &self.settings.guest_names;
         self.moved.retain(|guest, _| guests.contains_key(guest));
@@ -158,7 +177,6 @@ impl Gateway {
             }
         }
         self.take_changes();
-        self.place_zone();
         self.write_static_names();
         if other_domain {
             let leases = self.dhcp.table().leases();
@@ -173,13 +191,6 @@ impl Gateway {
                 }
             });
         }
-    }
-
-    fn place_zone(&self) {
-        let dhcp = &self.settings.dhcp;
-        let (subnet, closed) = (dhcp.leases.subnet, self.settings.names_stay);
-        self.zone
-            .change(|zone| zone.place(&dhcp.domain, subnet, closed));
     }
 
     /// The zone, to share.
@@ -260,27 +271,57 @@ impl Gateway {
     }
 
     fn write_static_names(&self) {
-        let mut names: Vec<StaticName> = Vec::new();
-        for (name, address) in &self.settings.own_names {
-            names.push(StaticName {
-                name: name.clone(),
-                address: *address,
-                canonical: true,
-            });
+        let mut names = NameTable::default();
+        let settings = &self.settings;
+        for (name, addresses) in &settings.own_names {
+            for address in addresses {
+                names.call(*address, name);
+            }
+            let target = Target::addresses(addresses.iter().copied());
+            let source = Source::Network;
+            names.add(name, Entry { target, source });
         }
-        for (guest, guest_names) in &self.settings.guest_names {
+        let prefix = self.zone.read();
+        for (guest, called) in &settings.guest_names {
             let Some(address) = self.address_of_guest(guest) else {
                 continue;
             };
-            for (place, name) in guest_names.iter().enumerate() {
-                names.push(StaticName {
-                    name: name.clone(),
-                    address,
-                    canonical: place == 0,
-                });
+            let v6 = prefix.v6_of(address).map(IpAddr::from);
+            let entry = Entry {
+                target: Target::addresses([Some(address.into()), v6].into_iter().flatten()),
+                source: Source::Guest(guest.clone()),
+            };
+            if let Some(first) = called.names.first() {
+                names.call(address.into(), first);
+            }
+            let qualified = guest.as_host_name().under(&settings.zone.network).ok();
+            for name in called.names.iter().chain(&qualified) {
+                names.add(name, entry.clone());
+                if called.wildcard {
+                    names.add_below(name, entry.clone());
+                }
             }
         }
-        self.zone.change(|zone| zone.set_static(&names));
+        drop(prefix);
+        for (record, data) in &settings.records {
+            let target = match data {
+                RecordData::Addresses(addresses) => Target::addresses(addresses.iter().copied()),
+                RecordData::Alias(name) => Target::alias(name),
+            };
+            let source = Source::Record;
+            let entry = Entry { target, source };
+            if record.below {
+                names.add_below(&record.name, entry);
+                continue;
+            }
+            if let RecordData::Addresses(addresses) = data {
+                for address in addresses {
+                    names.call(*address, &record.name);
+                }
+            }
+            names.add(&record.name, entry);
+        }
+        self.zone.change(|zone| zone.set_fixed(names));
     }
 
     /// Journal first, then names, then news: the answer leaves after this.
@@ -412,8 +453,24 @@ impl GatewayServices for Gateway {
         self.take_changes();
     }
 
-    fn dns(&mut self, query: &[u8], _client: &DnsClient<'_>, _now: Instant) -> DnsOutcome {
-        self.zone.read().handle(query)
+    fn dns(&mut self, bytes: &[u8], _client: &DnsClient<'_>, now: Instant) -> DnsOutcome {
+        let fitting = |answer: Vec<u8>| match Query::decode(bytes) {
+            Ok(query) => fit(&query, answer, Transport::Udp),
+            Err(_) => answer,
+        };
+        match self.zone.read().handle(bytes) {
+            DnsOutcome::Answer(answer) => DnsOutcome::Answer(fitting(answer)),
+            DnsOutcome::Forward => {
+                let kept = || {
+                    let query = Query::decode(bytes).ok()?;
+                    self.kept.as_ref()?.find_at_once(&query, now)
+                };
+                kept().map_or(DnsOutcome::Forward, |answer| {
+                    DnsOutcome::Kept(fitting(answer))
+                })
+            }
+            outcome @ (DnsOutcome::Kept(_) | DnsOutcome::Drop) => outcome,
+        }
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -472,10 +529,18 @@ pub fn settings_of(
 ) -> GatewaySettings {
     let mut kept = vec![network.gateway, network.host_internal];
     kept.extend(network.host_tap);
-    let own = |name: &str, address| HostName::parse(name).ok().map(|name| (name, address));
+    let own = |name: &str, v4: Ipv4Addr, v6: Option<Ipv6Addr>| {
+        let addresses = [Some(v4.into()), v6.map(IpAddr::from)];
+        let addresses = addresses.into_iter().flatten().collect();
+        HostName::parse(name).ok().map(|name| (name, addresses))
+    };
     let own_names = [
-        own("gateway.internal", network.gateway),
-        own("host.internal", network.host_internal),
+        own("gateway.internal", network.gateway, network.gateway_ipv6()),
+        own(
+            "host.internal",
+            network.host_internal,
+            network.host_internal_ipv6(),
+        ),
     ];
     GatewaySettings {
         dhcp: DhcpSettings {
@@ -501,17 +566,45 @@ pub fn settings_of(
         },
         dhcp6: dhcp6_settings(network),
         advertisement: advertisement(network),
+        zone: zone_settings(config, network),
         own_names: own_names.into_iter().flatten().collect(),
         guest_names: config
             .guests_on(&network.name)
             .map(|guest| {
-                (
-                    guest.name.clone(),
-                    config.names_of(guest).unwrap_or_default(),
-                )
+                let called = GuestNames {
+                    names: config.names_of(guest).unwrap_or_default(),
+                    wildcard: guest.wildcard,
+                };
+                (guest.name.clone(), called)
             })
             .collect(),
-        names_stay: network.kind == NetworkKind::HostOnly && network.dns.is_empty(),
+        records: network.names.records.clone(),
+    }
+}
+
+fn zone_settings(config: &Config, network: &Network) -> ZoneSettings {
+    let others = || {
+        let networks = config.networks.values();
+        networks.filter(|other| other.name != network.name)
+    };
+    let subnets = others().map(|other| IpNet::V4(other.subnet));
+    let prefixes = others().filter_map(|other| other.ipv6.map(IpNet::V6));
+    let domain = &network.domain;
+    let named = |name: &str| HostName::parse(name).unwrap_or_else(|_| domain.clone());
+    let label = named(network.name.as_str().trim_end_matches('-'));
+    ZoneSettings {
+        domain: domain.clone(),
+        network: label.under(domain).unwrap_or_else(|_| domain.clone()),
+        server: named("gateway.internal"),
+        subnet: network.subnet,
+        prefix: network.ipv6,
+        host_internal: (network.host_internal, network.host_internal_ipv6()),
+        siblings: (
+            others().map(|other| other.domain.clone()).collect(),
+            subnets.chain(prefixes).collect(),
+        ),
+        rules: network.names.rules.keys().cloned().collect(),
+        closed: network.kind == NetworkKind::HostOnly && network.dns.is_empty(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The routes of gvproxy's API that scripts and VM managers use, answered with our own means:
 //! `/services/forwarder/{all,expose,unexpose}` for tcp, udp and unix, and `/services/dhcp/leases` (gvisor-tap-vsock,
-//! pkg/services/forwarder and pkg/services/dhcp), with its words for what goes wrong. Not served: npipe (it is
+//! pkg/services/forwarder and pkg/services/dhcp), with its words for what goes wrong; DNS is in gvproxy_dns.rs. Not served: npipe (it is
 //! Windows') and ssh-tunnel (a unix socket of the guest has no port; publish the guest's TCP port instead).
 
 use std::collections::BTreeMap;

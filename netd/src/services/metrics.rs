@@ -148,6 +148,24 @@ fn numbers(
         dns.crowded,
     );
     add(
+        Counter,
+        "dns_joined",
+        "DNS queries that waited for the answer to the same question.",
+        dns.joined,
+    );
+    add(
+        Counter,
+        "dns_asked",
+        "Questions sent to resolvers.",
+        dns.asked,
+    );
+    add(
+        Counter,
+        "dns_forged",
+        "Datagrams that answered another question than ours.",
+        dns.forged,
+    );
+    add(
         Gauge,
         "dns_cache_entries",
         "DNS answers kept.",

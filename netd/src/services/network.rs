@@ -1,7 +1,7 @@
 //! One network that runs: its packet thread, its forwarder, its links and what is known of its guests.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,8 +29,10 @@ use crate::engine::lease::{LeaseCounts, LeaseState};
 use crate::engine::services::{LeaseEvent, LinkId};
 use crate::services::dns_tcp;
 use crate::services::egress::NamePolicy;
-use crate::services::gateway::{Gateway, GatewaySettings, SharedZone, settings_of};
+use crate::services::forwarding::Forwarding;
+use crate::services::gateway::{Gateway, GatewaySettings, settings_of};
 use crate::services::journal::{ClockPair, last_addresses};
+use crate::services::name_server::NameServer;
 use crate::services::resolver::{Resolver, Transport};
 use crate::services::settings::{bridged_settings, packet_settings, settings_with};
 
@@ -107,8 +109,7 @@ struct Links {
 pub struct RunningNetwork {
     name: NetworkName,
     handle: DatapathHandle,
-    resolver: Resolver,
-    zone: SharedZone,
+    names: NameServer,
     dns_streams: Arc<Semaphore>,
     links: Mutex<Links>,
     config: Mutex<Network>,
@@ -142,7 +143,6 @@ impl RunningNetwork {
         config: &Config,
         network: &Network,
         paths: &Paths,
-        upstreams: watch::Receiver<Vec<SocketAddr>>,
     ) -> Result<(Arc<Self>, mpsc::Receiver<Notice>), Failure> {
         let clock = ClockPair::read();
         let journal = paths.leases(&network.name);
@@ -158,7 +158,9 @@ impl RunningNetwork {
             tracing::warn!("{problem}");
             problems.push(problem);
         }
-        let zone = gateway.zone();
+        let resolver = Resolver::new(Forwarding::of(network, &[]));
+        gateway.keep_answers(resolver.cache());
+        let names = NameServer::new(gateway.zone(), resolver);
         let (notices, inbox) = mpsc::channel(NOTICE_QUEUE);
         let handle = Datapath::spawn(packet_settings(config, network), Box::new(gateway), notices)
             .map_err(|error| {
@@ -170,8 +172,7 @@ impl RunningNetwork {
         let running = Self {
             name: network.name.clone(),
             handle,
-            resolver: Resolver::new(upstreams),
-            zone,
+            names,
             dns_streams: Arc::new(Semaphore::new(MOST_DNS_STREAMS)),
             links: Mutex::default(),
             config: Mutex::new(network.clone()),
@@ -199,7 +200,13 @@ impl RunningNetwork {
     /// Its forwarder.
     #[must_use]
     pub fn resolver(&self) -> &Resolver {
-        &self.resolver
+        self.names.resolver()
+    }
+
+    /// Its name server.
+    #[must_use]
+    pub fn names(&self) -> &NameServer {
+        &self.names
     }
 
     /// What a person should know.
@@ -250,7 +257,7 @@ impl RunningNetwork {
     /// Whether DNS answers a client's own name with this address.
     #[must_use]
     pub fn holds_name(&self, label: &HostName, address: Ipv4Addr) -> bool {
-        self.zone.read().holds_lease(label, address)
+        self.names.zone().read().holds_lease(label, address)
     }
 
     /// The links in use.
@@ -570,7 +577,7 @@ impl RunningNetwork {
                 Notice::DnsQuery { token, payload, .. } => {
                     let network = Arc::clone(&self);
                     tokio::spawn(async move {
-                        let answer = network.resolver.answer(&payload, Transport::Udp).await;
+                        let answer = network.names.answer(&payload, Transport::Udp).await;
                         if let Some(payload) = answer {
                             network.command(Command::DnsAnswer { token, payload }).ok();
                         }
@@ -592,8 +599,7 @@ impl RunningNetwork {
                             network: Arc::clone(&network),
                             guest,
                         };
-                        let (zone, resolver) = (&network.zone, &network.resolver);
-                        if let Err(error) = dns_tcp::serve(stream, zone, resolver, &policy).await {
+                        if let Err(error) = dns_tcp::serve(stream, &network.names, &policy).await {
                             tracing::debug!(%error, "DNS connection ended");
                         }
                         drop(place);

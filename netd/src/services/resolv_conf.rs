@@ -4,18 +4,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::services::inotify::FolderWatch;
+use crate::services::following;
 
 /// Where the host says whom it asks.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// More are never asked: within two seconds there is no time for them.
 const MOST: usize = 6;
-/// Writers truncate first and write then; and several files change at once.
-const SETTLE: Duration = Duration::from_millis(50);
 const DNS_PORT: u16 = 53;
 
 /// The resolvers of a resolv.conf text, in order, each once.
@@ -80,17 +77,10 @@ pub fn read(path: &Path) -> Vec<SocketAddr> {
 
 /// Follows the file for ever; ends only when the kernel gives no inotify or nobody listens any more.
 pub async fn follow(path: PathBuf, resolvers: watch::Sender<Vec<SocketAddr>>) {
-    let watch = match FolderWatch::new() {
-        Ok(watch) => watch,
-        Err(error) => {
-            tracing::warn!(%error, "cannot follow the host's resolvers; those of now stay until a restart");
-            return;
-        }
-    };
-    loop {
-        add_watches(&watch, &path);
-        let found = read(&path);
-        resolvers.send_if_modified(|known| {
+    let told = &resolvers;
+    let look = |path: &Path| {
+        let found = read(path);
+        told.send_if_modified(|known| {
             let changed = *known != found;
             if changed {
                 tracing::info!(count = found.len(), "the host's resolvers changed");
@@ -98,38 +88,14 @@ pub async fn follow(path: PathBuf, resolvers: watch::Sender<Vec<SocketAddr>>) {
             }
             changed
         });
-        tokio::select! {
-            outcome = watch.changed() => {
-                if let Err(error) = outcome {
-                    tracing::warn!(%error, "cannot follow the host's resolvers any more");
-                    return;
-                }
-                tokio::time::sleep(SETTLE).await;
-            }
-            () = resolvers.closed() => return,
-        }
-    }
-}
-
-/// The file itself, its folder, and at each symlink the folder that the next step lies in.
-fn add_watches(watch: &FolderWatch, path: &Path) {
-    let mut path = path.to_owned();
-    // As many links as the kernel follows.
-    for _ in 0..40 {
-        let parent = path.parent().unwrap_or_else(|| Path::new("/")).to_owned();
-        watch.add(&parent).ok();
-        match std::fs::read_link(&path) {
-            Ok(target) => path = parent.join(target),
-            Err(_) => break,
-        }
-    }
-    // Absent at the moment: its folder will tell.
-    watch.add(&path).ok();
+    };
+    following::follow(&path, "the host's resolvers", look, resolvers.closed()).await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn nameserver_lines_are_read_as_resolv_conf_5_says() {

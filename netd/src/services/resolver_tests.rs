@@ -1,7 +1,11 @@
 //! The forwarder against name servers that lie, refuse, are silent or absent.
 
 use super::*;
-use tokio::net::UdpSocket as Socket;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket as Socket};
+use tokio::task::JoinSet;
 
 const NAME: &[u8] = b"\x07example\x03com\0";
 
@@ -25,23 +29,66 @@ enum Habit {
     Silent,
     /// Wrong id, wrong question, then the truth.
     Lie,
+    /// The question in lower case, and the truth over TCP.
+    Fold,
+    /// Nothing but "come by TCP".
+    Cut,
+    /// After a tenth of a second.
+    Slow,
 }
 
 async fn server(habit: Habit) -> SocketAddr {
-    let socket = Socket::bind("127.0.0.1:0").await.unwrap();
-    let address = socket.local_addr().unwrap();
+    counted_server(habit).await.0
+}
+
+/// The truth, with an address that tells how it came.
+fn truth(asked: &[u8], last: u8) -> Vec<u8> {
+    let query = Query::decode(asked).unwrap();
+    let mut good = query.answer(ResponseCode::NoError, false);
+    good.address(Ipv4Addr::new(192, 0, 2, last), 60);
+    good.finish()
+}
+
+async fn counted_server(habit: Habit) -> (SocketAddr, Arc<AtomicU64>) {
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = tcp.local_addr().unwrap();
+    let socket = Socket::bind(address).await.unwrap();
+    let asked_here = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&asked_here);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = tcp.accept().await {
+            let length = stream.read_u16().await.unwrap();
+            let mut asked = vec![0; length.into()];
+            stream.read_exact(&mut asked).await.unwrap();
+            let answer = truth(&asked, 2);
+            stream
+                .write_u16(answer.len().try_into().unwrap())
+                .await
+                .unwrap();
+            stream.write_all(&answer).await.unwrap();
+        }
+    });
     tokio::spawn(async move {
         let mut buffer = [0; 2048];
         while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            count.fetch_add(1, Ordering::SeqCst);
             let asked = buffer[..length].to_vec();
             let query = Query::decode(&asked).unwrap();
-            let mut good = query.answer(ResponseCode::NoError, false);
-            good.address(Ipv4Addr::new(192, 0, 2, 1), 60);
-            let good = good.finish();
+            let good = truth(&asked, 1);
             let answers = match habit {
                 Habit::Silent => vec![],
                 Habit::Refuse => vec![query.failure(ResponseCode::Refused)],
                 Habit::Answer => vec![good],
+                Habit::Fold => {
+                    let mut folded = good;
+                    folded[HEADER..].make_ascii_lowercase();
+                    vec![folded]
+                }
+                Habit::Cut => vec![query.truncated(&good)],
+                Habit::Slow => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    vec![good]
+                }
                 Habit::Lie => {
                     let mut other_id = good.clone();
                     other_id[0] ^= 1;
@@ -57,12 +104,21 @@ async fn server(habit: Habit) -> SocketAddr {
             }
         }
     });
-    address
+    (address, asked_here)
 }
 
-fn resolver(upstreams: Vec<SocketAddr>) -> (watch::Sender<Vec<SocketAddr>>, Resolver) {
-    let (sender, receiver) = watch::channel(upstreams);
-    (sender, Resolver::new(receiver))
+fn resolver(upstreams: Vec<SocketAddr>) -> Resolver {
+    Resolver::new(Forwarding::everything_to(upstreams))
+}
+
+async fn ask(resolver: &Resolver, id: u16) -> Vec<u8> {
+    let asked = query(id);
+    resolver.answer(&Query::decode(&asked).unwrap()).await.0
+}
+
+/// The last byte of the answer's address.
+fn last_byte(answer: &[u8]) -> Option<u8> {
+    (code(answer) == 0).then(|| *answer.last().unwrap())
 }
 
 /// A loopback port where nobody listens.
@@ -82,21 +138,19 @@ async fn next_resolver_is_asked_when_one_refuses_is_absent_or_silent() {
         nobody().await,
         server(Habit::Silent).await,
     ] {
-        let (_sender, resolver) = resolver(vec![bad, good]);
-        let answer = resolver
-            .answer(&query(0x1234), Transport::Udp)
-            .await
-            .unwrap();
+        let resolver = resolver(vec![bad, good]);
+        let answer = ask(&resolver, 0x1234).await;
         assert_eq!((code(&answer), &answer[..2]), (0, [0x12, 0x34].as_slice()));
     }
 }
 
 #[tokio::test]
 async fn guessed_answers_are_not_believed() {
-    let (_sender, resolver) = resolver(vec![server(Habit::Lie).await]);
-    let answer = resolver.answer(&query(7), Transport::Udp).await.unwrap();
+    let resolver = resolver(vec![server(Habit::Lie).await]);
+    let answer = ask(&resolver, 7).await;
     assert_eq!(code(&answer), 0);
     assert_eq!(&answer[12..12 + NAME.len()], NAME);
+    assert_eq!(resolver.counters().forged, 4);
 }
 
 #[tokio::test]
@@ -108,9 +162,9 @@ async fn failure_is_told_in_time_and_never_as_no_such_name() {
         vec![silent, silent],
         vec![server(Habit::Refuse).await],
     ] {
-        let (_sender, resolver) = resolver(upstreams.clone());
+        let resolver = resolver(upstreams.clone());
         let started = tokio::time::Instant::now();
-        let answer = resolver.answer(&query(7), Transport::Udp).await.unwrap();
+        let answer = ask(&resolver, 7).await;
         assert!(
             matches!(code(&answer), 2 | 5),
             "{upstreams:?}: {answer:02x?}"
@@ -124,33 +178,105 @@ async fn failure_is_told_in_time_and_never_as_no_such_name() {
 
 #[tokio::test]
 async fn flood_is_bounded() {
-    let (_sender, resolver) = resolver(vec![server(Habit::Silent).await]);
-    let resolver = std::sync::Arc::new(resolver);
+    let resolver = Arc::new(resolver(vec![server(Habit::Silent).await]));
     let mut asking = JoinSet::new();
     for id in 0..1_000 {
-        let resolver = std::sync::Arc::clone(&resolver);
-        asking.spawn(async move { resolver.answer(&query(id), Transport::Udp).await });
+        let resolver = Arc::clone(&resolver);
+        asking.spawn(async move {
+            // Another name each.
+            let mut asked = query(id);
+            let [high, low] = id.to_be_bytes();
+            asked[13..15].copy_from_slice(&[b'a' + high, b'a' + low % 16]);
+            asked[15] = b'a' + low / 16;
+            let query = Query::decode(&asked).unwrap();
+            resolver.answer(&query).await.0
+        });
     }
     let mut failed = 0;
     while let Some(answer) = asking.join_next().await {
-        failed += u64::from(code(&answer.unwrap().unwrap()) == 2);
+        failed += u64::from(code(&answer.unwrap()) == 2);
     }
     assert_eq!(failed, 1_000);
     assert_eq!(resolver.counters().crowded, 1_000 - MOST_WAITING as u64);
 }
 
 #[tokio::test]
+async fn same_question_is_asked_once_at_a_time() {
+    let (address, asked) = counted_server(Habit::Slow).await;
+    let resolver = Arc::new(resolver(vec![address]));
+    let mut asking = JoinSet::new();
+    for id in 0..100 {
+        let resolver = Arc::clone(&resolver);
+        asking.spawn(async move { (id, ask(&resolver, id).await) });
+    }
+    while let Some(answer) = asking.join_next().await {
+        let (id, answer) = answer.unwrap();
+        assert_eq!(answer[..2], id.to_be_bytes());
+        assert_eq!(last_byte(&answer), Some(1));
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    let counters = resolver.counters();
+    assert_eq!((counters.forwarded, counters.joined), (1, 99));
+}
+
+#[tokio::test]
+async fn cut_answer_is_fetched_whole_by_tcp() {
+    let resolver = resolver(vec![server(Habit::Cut).await]);
+    let answer = ask(&resolver, 7).await;
+    assert_eq!(
+        (last_byte(&answer), is_truncated(&answer)),
+        (Some(2), false)
+    );
+}
+
+#[tokio::test]
+async fn server_that_folds_the_question_is_believed_over_tcp_and_then_known() {
+    let (address, asked) = counted_server(Habit::Fold).await;
+    let resolver = resolver(vec![address]);
+    let mut lasts = Vec::new();
+    for first in *b"abcdefgh" {
+        let mut bytes = query(7);
+        bytes[13] = first;
+        bytes[14..20].copy_from_slice(b"LETTER");
+        let (answer, _) = resolver.answer(&Query::decode(&bytes).unwrap()).await;
+        assert_eq!(&answer[13..20], &bytes[13..20], "the client's own spelling");
+        lasts.push(last_byte(&answer).unwrap());
+    }
+    // Its spelling may be right by chance once, hardly twice: TCP then, and no more once it is known.
+    assert!(lasts.contains(&2), "{lasts:?}");
+    assert_eq!(lasts.last(), Some(&1), "{lasts:?}");
+    assert_eq!(asked.load(Ordering::SeqCst), 8);
+}
+
+#[tokio::test]
+async fn silent_server_is_asked_last_for_a_while() {
+    let (silent, asked) = counted_server(Habit::Silent).await;
+    let resolver = resolver(vec![nobody().await, silent, server(Habit::Answer).await]);
+    for name in *b"abcdefgh" {
+        let mut bytes = query(7);
+        bytes[13] = name;
+        let (answer, _) = resolver.answer(&Query::decode(&bytes).unwrap()).await;
+        assert_eq!(code(&answer), 0);
+    }
+    assert!(
+        asked.load(Ordering::SeqCst) <= 3,
+        "outrun three times is enough"
+    );
+    assert_eq!(resolver.silent().len(), 2);
+}
+
+#[tokio::test]
 async fn other_resolvers_mean_another_cache() {
-    let (sender, resolver) = resolver(vec![server(Habit::Answer).await]);
+    let resolver = resolver(vec![server(Habit::Answer).await]);
     for _ in 0..3 {
-        resolver.answer(&query(1), Transport::Udp).await.unwrap();
+        ask(&resolver, 1).await;
     }
     assert_eq!(
         (resolver.counters().forwarded, resolver.counters().cached),
         (1, 2)
     );
-    sender.send_replace(vec![nobody().await]);
-    let answer = resolver.answer(&query(2), Transport::Udp).await.unwrap();
+    resolver.set_forwarding(Forwarding::everything_to(vec![nobody().await]));
+    let answer = ask(&resolver, 2).await;
     assert_eq!(
         code(&answer),
         2,

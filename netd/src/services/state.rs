@@ -3,7 +3,6 @@
 //! reloading and healing are the same code.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -23,6 +22,8 @@ use crate::datapath::LinkTransport;
 use crate::services::captures::Captures;
 use crate::services::clashes::Clashes;
 use crate::services::doors::{Door, Task};
+use crate::services::gvproxy_dns::AddedZones;
+use crate::services::host_view::HostView;
 use crate::services::host_watch::HostChanges;
 use crate::services::network::{Moved, RunningNetwork, lock};
 use crate::services::ports::{Origin, PortTable};
@@ -38,7 +39,6 @@ struct Slot {
     network: Arc<RunningNetwork>,
     /// Which start of this network: doors of an earlier one are closed.
     run: u64,
-    upstreams: watch::Sender<Vec<SocketAddr>>,
     /// Ends when the packet thread ends.
     news: JoinHandle<()>,
 }
@@ -69,7 +69,10 @@ pub struct State {
     ports: tokio::sync::Mutex<PortTable>,
     /// What the last apply could not do, and what the last reload refused.
     problems: Mutex<Vec<String>>,
-    host_resolvers: watch::Receiver<Vec<SocketAddr>>,
+    /// What is followed of the host.
+    pub(super) host: HostView,
+    /// Names added by request, until the daemon ends.
+    pub(super) added: AddedZones,
     host_changes: HostChanges,
     folders: watch::Sender<Vec<PathBuf>>,
     folder_changes: watch::Receiver<u64>,
@@ -96,7 +99,7 @@ impl State {
     pub fn new(
         paths: Paths,
         config: &Config,
-        host_resolvers: watch::Receiver<Vec<SocketAddr>>,
+        host: HostView,
         host_changes: HostChanges,
     ) -> (Arc<Self>, Ends) {
         let (folders, folders_end) = watch::channel(Vec::new());
@@ -115,7 +118,8 @@ impl State {
             networks: Mutex::default(),
             running: tokio::sync::Mutex::default(),
             problems: Mutex::default(),
-            host_resolvers,
+            host,
+            added: AddedZones::default(),
             host_changes,
             folders,
             folder_changes,
@@ -326,7 +330,7 @@ impl State {
             .await;
         self.start_networks(&config, &old, &mut running, &mut changes)
             .await;
-        self.feed_resolvers();
+        self.feed_names();
         self.unplug_strangers(&config, &old, &mut changes);
         let folders = config
             .guests
@@ -413,8 +417,7 @@ impl State {
                 }
                 continue;
             }
-            let (upstreams, receiver) = watch::channel(Vec::new());
-            match RunningNetwork::start(config, network, &self.paths, receiver) {
+            match RunningNetwork::start(config, network, &self.paths) {
                 Ok((started, inbox)) => {
                     let news =
                         Arc::clone(&started).run(inbox, self.events.clone(), self.moved.clone());
@@ -429,7 +432,6 @@ impl State {
                     let slot = Slot {
                         network: started,
                         run: running.runs,
-                        upstreams,
                         news: tokio::spawn(news),
                     };
                     lock(&self.networks).insert(network.name.clone(), slot);
@@ -440,26 +442,6 @@ impl State {
                 }
                 Err(failure) => changes.problems.push(failure.message),
             }
-        }
-    }
-
-    /// Tells every network whom to ask: the configuration's resolvers, else the host's of now.
-    pub fn feed_resolvers(&self) {
-        let host = self.host_resolvers.borrow().clone();
-        for slot in lock(&self.networks).values() {
-            let configured = self
-                .config()
-                .networks
-                .get(slot.network.name())
-                .map(|network| network.dns.clone());
-            let wanted = configured
-                .filter(|dns| !dns.is_empty())
-                .unwrap_or_else(|| host.clone());
-            slot.upstreams.send_if_modified(|known| {
-                let changed = *known != wanted;
-                *known = wanted;
-                changed
-            });
         }
     }
 
@@ -594,21 +576,6 @@ impl State {
         }
     }
 
-    /// Follows the host's resolvers until the daemon ends.
-    pub async fn follow_resolvers(self: Arc<Self>) {
-        let mut resolvers = self.host_resolvers.clone();
-        while resolvers.changed().await.is_ok() {
-            let now: Vec<String> = resolvers
-                .borrow_and_update()
-                .iter()
-                .map(ToString::to_string)
-                .collect();
-            self.feed_resolvers();
-            self.events
-                .publish(EventBody::ResolversChanged { resolvers: now });
-        }
-    }
-
     /// Ends everything: doors first, so that nobody comes in, then the networks.
     pub async fn stop(&self) {
         let mut running = self.running.lock().await;
@@ -639,9 +606,8 @@ mod tests {
         };
         let text = "[network.vmnet8]\ntype = \"nat\"\nsubnet = \"10.77.9.0/24\"\n[guest.dev]\n";
         let config = Config::parse(text, &paths.config, &Surroundings::of_process()).unwrap();
-        let (_resolvers, host_resolvers) = watch::channel(Vec::new());
         let (_host, host_changes) = watch::channel(0);
-        let (state, ends) = State::new(paths, &config, host_resolvers, host_changes);
+        let (state, ends) = State::new(paths, &config, HostView::none(), host_changes);
         let healing = tokio::spawn(Arc::clone(&state).heal(ends.ended));
         let done = state.apply(config).await;
         assert_eq!(done.problems, Vec::<String>::new());

@@ -2,7 +2,7 @@
 //! Queries are read whole, local answers written, foreign answers only walked for their times to live;
 //! records that pass through are never taken apart. No DNSSEC, no TSIG.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use control::names::HostName;
 
@@ -19,10 +19,20 @@ pub const EDNS_UDP: u16 = 1232;
 pub mod kind {
     #![allow(missing_docs, reason = "the names are the registry's own")]
     pub const A: u16 = 1;
+    pub const NS: u16 = 2;
+    pub const CNAME: u16 = 5;
     pub const SOA: u16 = 6;
     pub const PTR: u16 = 12;
+    pub const HINFO: u16 = 13;
+    pub const MX: u16 = 15;
+    pub const TXT: u16 = 16;
     pub const AAAA: u16 = 28;
+    pub const SRV: u16 = 33;
     pub const OPT: u16 = 41;
+    pub const SVCB: u16 = 64;
+    pub const HTTPS: u16 = 65;
+    pub const IXFR: u16 = 251;
+    pub const MAILA: u16 = 254;
     pub const ANY: u16 = 255;
 }
 
@@ -69,6 +79,8 @@ pub struct Edns {
     pub version: u8,
     /// The client wants DNSSEC records.
     pub dnssec: bool,
+    /// It says which part of the net it asks for (RFC 7871): the answer is for nobody else.
+    pub client_subnet: bool,
 }
 
 /// One question.
@@ -82,6 +94,8 @@ pub struct Query<'a> {
     pub recursion: bool,
     /// CD: do not check DNSSEC.
     pub checking_disabled: bool,
+    /// AD: tell whether the answer was checked (RFC 6840 section 5.7).
+    pub authentic: bool,
     /// The name in wire form as the client spelled it, final zero included, no compression.
     pub name: &'a [u8],
     /// QTYPE.
@@ -141,10 +155,14 @@ impl<'a> Query<'a> {
                     return Err(format_error());
                 }
                 let [_, version, flags, _] = record.ttl.to_be_bytes();
+                let options = bytes
+                    .get(record.data..record.end)
+                    .ok_or_else(format_error)?;
                 edns = Some(Edns {
                     udp_size: record.class.max(512),
                     version,
                     dnssec: flags & 0x80 != 0,
+                    client_subnet: has_client_subnet(options).ok_or_else(format_error)?,
                 });
             }
             at = record.end;
@@ -154,6 +172,7 @@ impl<'a> Query<'a> {
             id,
             recursion: high & 1 != 0,
             checking_disabled: low & 0x10 != 0,
+            authentic: low & 0x20 != 0,
             name,
             kind,
             class,
@@ -167,11 +186,12 @@ impl<'a> Query<'a> {
         self.class == IN || self.class == ANY_CLASS
     }
 
-    /// The most bytes of an answer over UDP.
+    /// The most bytes of an answer over UDP: what the client takes, and no more than fits one
+    /// packet on any link (a fragment that is lost costs seconds, TCP costs a round trip).
     #[must_use]
     pub fn udp_limit(&self) -> usize {
         self.edns
-            .map_or(PLAIN_UDP, |edns| usize::from(edns.udp_size))
+            .map_or(PLAIN_UDP, |edns| edns.udp_size.min(EDNS_UDP).into())
     }
 
     /// The offset after the question.
@@ -192,7 +212,8 @@ impl<'a> Query<'a> {
         bytes.extend_from_slice(question.unwrap_or(&[0, 0, 0, 0, 0]));
         Answer {
             bytes,
-            edns: self.edns.is_some(),
+            owner: HEADER,
+            edns: self.edns,
         }
     }
 
@@ -236,17 +257,31 @@ pub fn bare_answer(id: u16, code: ResponseCode) -> Vec<u8> {
     ]
 }
 
-/// An answer being written. Owner names are pointers into the question.
-#[derive(Debug)]
+/// An answer being written. Owner names are pointers to the question, or to the last alias' target.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     bytes: Vec<u8>,
-    edns: bool,
+    owner: usize,
+    edns: Option<Edns>,
 }
 
 impl Answer {
-    /// An address of the asked name.
+    /// An address of the asked name, or of what it is an alias of.
     pub fn address(&mut self, address: Ipv4Addr, ttl: u32) {
-        self.record(HEADER, kind::A, ttl, &address.octets());
+        self.record(self.owner, kind::A, ttl, &address.octets());
+        self.count(6);
+    }
+
+    /// An IPv6 address, likewise.
+    pub fn address6(&mut self, address: Ipv6Addr, ttl: u32) {
+        self.record(self.owner, kind::AAAA, ttl, &address.octets());
+        self.count(6);
+    }
+
+    /// The name so far is an alias of `target` (wire form); what follows is about that.
+    pub fn alias(&mut self, target: &[u8], ttl: u32) {
+        self.record(self.owner, kind::CNAME, ttl, target);
+        self.owner = self.bytes.len() - target.len();
         self.count(6);
     }
 
@@ -256,9 +291,35 @@ impl Answer {
         self.count(6);
     }
 
-    /// The zone's SOA: as answer when it was asked for, else in the authority section to say how long
-    /// "no" holds (RFC 2308). The zone's name is the asked name's end from offset `suffix` on.
-    pub fn start_of_authority(&mut self, suffix: usize, server: &[u8], ttl: u32, asked: bool) {
+    /// A record of any name (wire form).
+    pub fn foreign(&mut self, owner: &[u8], kind: u16, ttl: u32, data: &[u8]) {
+        self.bytes.extend_from_slice(owner);
+        self.record_rest(kind, ttl, data);
+        self.count(6);
+    }
+
+    /// Any record of the name so far.
+    pub fn other(&mut self, kind: u16, ttl: u32, data: &[u8]) {
+        self.record(self.owner, kind, ttl, data);
+        self.count(6);
+    }
+
+    /// The asked zone's SOA, as answer.
+    pub fn start_of_authority(&mut self, server: &[u8], ttl: u32) {
+        self.authority(HEADER, server, ttl);
+        self.count(6);
+    }
+
+    /// "No", with the zone's SOA in the authority section to say how long that holds (RFC 2308). The
+    /// zone's name is the asked name's end from offset `suffix` on.
+    pub fn nothing(&mut self, suffix: usize, server: &[u8], ttl: u32) {
+        // Behind an alias the name itself serves as zone.
+        let within = if self.owner == HEADER { suffix } else { 0 };
+        self.authority(self.owner + within, server, ttl);
+        self.count(8);
+    }
+
+    fn authority(&mut self, owner: usize, server: &[u8], ttl: u32) {
         let mut data = Vec::with_capacity(2 * server.len() + 32);
         data.extend_from_slice(server);
         data.extend_from_slice(b"\x0ahostmaster");
@@ -267,13 +328,32 @@ impl Answer {
         for number in [1, 3600, 600, 86_400, ttl] {
             data.extend_from_slice(&number.to_be_bytes());
         }
-        self.record(HEADER + suffix, kind::SOA, ttl, &data);
-        self.count(if asked { 6 } else { 8 });
+        self.record(owner, kind::SOA, ttl, &data);
+    }
+
+    /// Another response code than the one it was begun with.
+    pub fn set_code(&mut self, code: ResponseCode) {
+        self.set_code_number(code.number());
+    }
+
+    /// The response code of another message.
+    pub fn set_code_of(&mut self, message: &[u8]) {
+        self.set_code_number(message.get(3).map_or(0, |low| low & 0x0f));
+    }
+
+    fn set_code_number(&mut self, number: u8) {
+        if let Some(low) = self.bytes.get_mut(3) {
+            *low = *low & 0xf0 | number;
+        }
     }
 
     fn record(&mut self, owner: usize, kind: u16, ttl: u32, data: &[u8]) {
         let owner = u16::try_from(owner).unwrap_or(0) | 0xc000;
         self.bytes.extend_from_slice(&owner.to_be_bytes());
+        self.record_rest(kind, ttl, data);
+    }
+
+    fn record_rest(&mut self, kind: u16, ttl: u32, data: &[u8]) {
         self.bytes.extend_from_slice(&kind.to_be_bytes());
         self.bytes.extend_from_slice(&IN.to_be_bytes());
         self.bytes.extend_from_slice(&ttl.to_be_bytes());
@@ -285,21 +365,71 @@ impl Answer {
     /// One more in the section whose count stands at `at`; never over a handful.
     fn count(&mut self, at: usize) {
         if let Some(low) = self.bytes.get_mut(at + 1) {
-            *low += 1;
+            *low = low.saturating_add(1);
         }
     }
 
     /// The message, with an OPT record if the query had one.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
-        if self.edns {
-            let [high, low] = EDNS_UDP.to_be_bytes();
-            self.bytes
-                .extend_from_slice(&[0, 0, 41, high, low, 0, 0, 0, 0, 0, 0]);
+        if let Some(edns) = self.edns {
+            self.bytes.extend_from_slice(&opt_record(edns.dnssec));
             self.count(10);
         }
         self.bytes
     }
+}
+
+/// Our OPT record, without options: the root as owner, our size, version 0, DO as the client had it (RFC 3225).
+fn opt_record(dnssec: bool) -> [u8; 11] {
+    let [high, low] = EDNS_UDP.to_be_bytes();
+    let flags = u8::from(dnssec) << 7;
+    [0, 0, 41, high, low, 0, 0, flags, 0, 0, 0]
+}
+
+/// Whether a client-subnet option (number 8) is among an OPT record's options; `None` when they are broken.
+fn has_client_subnet(mut options: &[u8]) -> Option<bool> {
+    let mut found = false;
+    while !options.is_empty() {
+        let (header, rest) = options.split_first_chunk::<4>()?;
+        let [code_high, code, high, low] = *header;
+        found |= [code_high, code] == [0, 8];
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        options = rest.get(length..)?;
+    }
+    Some(found)
+}
+
+/// An answer for whoever asks the same: what its OPT record says to one client (a cookie, say) taken out.
+/// `None` when that cannot be done (OPT not last, or an extended error code in it).
+#[must_use]
+pub fn without_options(query: &Query<'_>, answer: &[u8]) -> Option<Vec<u8>> {
+    let count = |at| word(answer, at);
+    let additional = count(10)?;
+    let records = count(6)?.checked_add(count(8)?)?.checked_add(additional)?;
+    let mut at = query.question_end();
+    let mut opt = None;
+    for _ in 0..records {
+        if opt.is_some() {
+            return None;
+        }
+        let record = Record::at(answer, at)?;
+        if record.kind == kind::OPT {
+            if record.ttl >> 16 != 0 {
+                return None;
+            }
+            opt = Some(at);
+        }
+        at = record.end;
+    }
+    let mut plain = answer.get(..opt.unwrap_or(at))?.to_vec();
+    let mut left = additional - u16::from(opt.is_some());
+    if let Some(edns) = query.edns {
+        plain.extend_from_slice(&opt_record(edns.dnssec));
+        left += 1;
+    }
+    plain.get_mut(10..12)?.copy_from_slice(&left.to_be_bytes());
+    Some(plain)
 }
 
 /// A resource record of a message, by offsets.

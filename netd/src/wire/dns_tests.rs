@@ -35,9 +35,10 @@ fn query_of_hickory_is_read() {
         udp_size: 4096,
         version: 0,
         dnssec: true,
+        client_subnet: false,
     };
     assert_eq!(query.edns, Some(expected));
-    assert_eq!(query.udp_limit(), 4096);
+    assert_eq!(query.udp_limit(), usize::from(EDNS_UDP), "never a fragment");
     let small = with_edns(theirs("a.", RecordType::A), 100);
     assert_eq!(Query::decode(&small).unwrap().udp_limit(), 512);
 }
@@ -61,7 +62,7 @@ fn answer_is_read_by_hickory() {
     assert_eq!(message.max_payload(), EDNS_UDP);
 
     let mut none = query.answer(ResponseCode::NoSuchName, true);
-    none.start_of_authority(4, b"\x07gateway\x08internal\0", 10, false);
+    none.nothing(4, b"\x07gateway\x08internal\0", 10);
     let message = Message::from_vec(&none.finish()).unwrap();
     assert_eq!(message.authorities[0].name.to_string(), "Test.");
     let RData::SOA(soa) = &message.authorities[0].data else {

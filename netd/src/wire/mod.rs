@@ -5,5 +5,6 @@ pub mod dhcp;
 pub mod dhcp6;
 pub mod dns;
 pub mod dns_addresses;
+pub mod dns_read;
 pub mod name_list;
 pub mod pcapng;

@@ -3,6 +3,7 @@
 mod bridge_socket;
 mod capture;
 mod create;
+mod dns;
 mod flows;
 mod host_tap;
 mod inspect;
@@ -39,6 +40,7 @@ pub(crate) enum Command {
     Flows(flows::Args),
     Capture(capture::Args),
     Policy(policy::Args),
+    Dns(dns::Args),
 }
 
 impl Command {
@@ -55,6 +57,7 @@ impl Command {
             Self::Flows(args) => flows::run(context, args).map(done),
             Self::Capture(args) => capture::run(context, args).map(done),
             Self::Policy(args) => policy::run(context, args),
+            Self::Dns(args) => dns::run(context, args).map(done),
         }
     }
 }

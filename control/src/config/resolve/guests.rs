@@ -98,6 +98,7 @@ pub(super) fn guests(
                 address,
                 host_address,
                 names,
+                wildcard: raw.wildcard,
                 publish,
                 egress: egress::of_guest(raw, &owner, findings),
                 rate_limit: egress::rate_limit(raw.rate_limit.as_ref(), &owner, findings),

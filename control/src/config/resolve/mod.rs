@@ -2,6 +2,7 @@
 
 mod bridged;
 mod dhcp;
+mod dns;
 mod egress;
 mod guests;
 mod hosts;

@@ -199,7 +199,7 @@ fn network(
         .dns
         .iter()
         .flatten()
-        .filter_map(|d| read_resolver(findings, &owner, d))
+        .filter_map(|d| read_resolver(findings, &(format!("{owner}: dns"), d.offset()), d.value()))
         .collect();
     let listen = raw
         .listen
@@ -239,6 +239,7 @@ fn network(
         routes: dhcp::routes(&owner, raw, subnet, findings),
         search: dhcp::search(&owner, raw, findings),
         services: services::services(&raw.services, &owner, findings),
+        names: super::dns::dns(raw, &owner, findings),
         listen,
         egress,
         name,
@@ -297,20 +298,23 @@ fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(number.checked_mul(seconds)?))
 }
 
-fn read_resolver(findings: &mut Findings<'_>, owner: &str, raw: &At<String>) -> Option<SocketAddr> {
+pub(super) fn read_resolver(
+    findings: &mut Findings<'_>,
+    (owner, offset): &(String, usize),
+    text: &str,
+) -> Option<SocketAddr> {
     const DNS_PORT: u16 = 53;
-    let text = raw.value();
     let address = text
         .parse::<IpAddr>()
         .map(|ip| SocketAddr::new(ip, DNS_PORT))
         .or_else(|_| text.parse());
     if address.is_err() {
         let message = format!(
-            "{owner}: dns: \"{}\" is not ADDRESS or ADDRESS:PORT",
+            "{owner}: \"{}\" is not ADDRESS or ADDRESS:PORT",
             text.escape_debug()
         );
         findings.add(
-            Some(raw.offset()),
+            Some(*offset),
             message,
             "write it like \"10.0.0.53\" or \"127.0.0.1:5353\"",
         );
