@@ -63,6 +63,13 @@ pub const READERS: &[Need] = &[
     need("capinfos", "wireshark-common"),
 ];
 
+/// What the tests of DNS need beside the clients; the base package of dnsmasq starts no service.
+pub const NAMES: &[Need] = &[
+    need("dig", "bind9-dnsutils"),
+    need("dnsperf", "dnsperf"),
+    need("dnsmasq", "dnsmasq-base"),
+];
+
 /// What of `needs` this machine lacks, as package names, each once.
 #[must_use]
 pub fn missing(needs: &[Need]) -> Vec<&'static str> {

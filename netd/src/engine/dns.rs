@@ -205,7 +205,9 @@ impl Zone {
                 Lookup::Alias(..) | Lookup::Elsewhere => DnsOutcome::Forward,
             },
             Err(BadQuery::Silent) => DnsOutcome::Drop,
-            Err(BadQuery::Answer { id, code }) => DnsOutcome::Answer(bare_answer(id, code)),
+            Err(BadQuery::Answer { id, flags, code }) => {
+                DnsOutcome::Answer(bare_answer(id, flags, code))
+            }
         }
     }
 

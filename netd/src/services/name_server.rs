@@ -57,7 +57,7 @@ impl NameServer {
                 Some(fit(&query, answer, transport))
             }
             Err(BadQuery::Silent) => None,
-            Err(BadQuery::Answer { id, code }) => Some(bare_answer(id, code)),
+            Err(BadQuery::Answer { id, flags, code }) => Some(bare_answer(id, flags, code)),
         }
     }
 

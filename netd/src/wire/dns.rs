@@ -115,6 +115,8 @@ pub enum BadQuery {
     Answer {
         /// The query's.
         id: u16,
+        /// The query's opcode and RD, where they stand in the header: the answer has the same.
+        flags: u8,
         /// What is wrong.
         code: ResponseCode,
     },
@@ -132,7 +134,8 @@ impl<'a> Query<'a> {
         if high & 0x80 != 0 {
             return Err(BadQuery::Silent);
         }
-        let bad = |code| BadQuery::Answer { id, code };
+        let flags = high & 0x79;
+        let bad = |code| BadQuery::Answer { id, flags, code };
         if high & 0x78 != 0 {
             return Err(bad(ResponseCode::NotImplemented));
         }
@@ -239,12 +242,12 @@ impl<'a> Query<'a> {
 
 /// The answer to bytes that are no readable query.
 #[must_use]
-pub fn bare_answer(id: u16, code: ResponseCode) -> Vec<u8> {
+pub fn bare_answer(id: u16, flags: u8, code: ResponseCode) -> Vec<u8> {
     let [high, low] = id.to_be_bytes();
     vec![
         high,
         low,
-        0x80,
+        0x80 | flags,
         0x80 | code.number(),
         0,
         0,

@@ -81,11 +81,19 @@ fn what_is_no_query_is_left_alone_or_told_why() {
         bytes[at] = value;
         bytes
     };
-    let answer = |code| BadQuery::Answer { id: 0xbeef, code };
+    let flagged = |flags, code| BadQuery::Answer {
+        id: 0xbeef,
+        flags,
+        code,
+    };
+    let answer = |code| flagged(good[2], code);
     for (bytes, expected) in [
         (good[..11].to_vec(), BadQuery::Silent),
         (changed(2, 0x80), BadQuery::Silent),
-        (changed(2, 0x28), answer(ResponseCode::NotImplemented)),
+        (
+            changed(2, 0x29),
+            flagged(0x29, ResponseCode::NotImplemented),
+        ),
         (changed(5, 0), answer(ResponseCode::FormatError)),
         (changed(5, 2), answer(ResponseCode::FormatError)),
         (changed(7, 1), answer(ResponseCode::FormatError)),
@@ -98,7 +106,10 @@ fn what_is_no_query_is_left_alone_or_told_why() {
     ] {
         assert_eq!(Query::decode(&bytes), Err(expected), "{bytes:02x?}");
     }
-    let told = bare_answer(0xbeef, ResponseCode::FormatError);
+    // Whoever asked knows its answer by the opcode, too.
+    let told = bare_answer(0xbeef, 0x29, ResponseCode::NotImplemented);
+    assert_eq!(told[2..4], [0xa9, 0x84]);
+    let told = bare_answer(0xbeef, 0, ResponseCode::FormatError);
     let told = Message::from_vec(&told).unwrap();
     assert_eq!(
         told.metadata.response_code,
