@@ -291,6 +291,11 @@ fn an_outage_is_told_within_two_seconds_and_one_guests_flood_hurts_no_other() {
             ensure!(stage.dig("web.example.com A")? == "198.18.0.1");
             Ok(())
         })?;
+        let status = stage.world.get(Kind::Netd, "/v1/status")?.to_string();
+        ensure!(
+            status.contains("resolver 203.0.113.1:53 did not answer"),
+            "{status}"
+        );
 
         let evil = stage.world.tap_guest("evil")?;
         let names: String = (0..20_000)

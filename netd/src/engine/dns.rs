@@ -124,12 +124,6 @@ impl Zone {
         (self.leased, self.leased_reverse) = (old.leased, old.leased_reverse);
     }
 
-    /// What it is about.
-    #[must_use]
-    pub fn settings(&self) -> &ZoneSettings {
-        &self.settings
-    }
-
     /// Replaces the names of the configuration.
     pub fn set_fixed(&mut self, mut names: NameTable) {
         names.add_parent(&self.settings.network);

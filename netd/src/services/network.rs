@@ -214,6 +214,13 @@ impl RunningNetwork {
     pub fn problems(&self) -> Vec<String> {
         let mut problems = lock(&self.problems).clone();
         problems.extend(lock(&self.standing).values().cloned());
+        let silent = self.resolver().silent().into_iter();
+        problems.extend(silent.map(|server| {
+            format!(
+                "resolver {server} did not answer network {}: it is asked last for a while",
+                self.name
+            )
+        }));
         problems
     }
 
