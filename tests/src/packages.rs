@@ -44,7 +44,6 @@ pub const CLIENTS: &[Need] = &[
     need("udhcpc", "udhcpc"),
     need("dhclient", "isc-dhcp-client"),
     need("dhcpcd", "dhcpcd-base"),
-    need("dnsmasq", "dnsmasq-base"),
     need("iperf3", "iperf3"),
     need("socat", "socat"),
     need("ping", "iputils-ping"),
@@ -64,11 +63,7 @@ pub const READERS: &[Need] = &[
 ];
 
 /// What the tests of DNS need beside the clients; the base package of dnsmasq starts no service.
-pub const NAMES: &[Need] = &[
-    need("dig", "bind9-dnsutils"),
-    need("dnsperf", "dnsperf"),
-    need("dnsmasq", "dnsmasq-base"),
-];
+pub const NAMES: &[Need] = &[need("dnsperf", "dnsperf")];
 
 /// What of `needs` this machine lacks, as package names, each once.
 #[must_use]

@@ -95,7 +95,14 @@ impl Step {
     pub(super) fn run(self, name: Option<&str>, skips: &Path) -> Result<Count, Failure> {
         match self {
             Self::Install => {
-                let needs = [packages::GUEST, packages::CLIENTS].concat();
+                let needs = [
+                    packages::GUEST,
+                    packages::CLIENTS,
+                    packages::CONFIGURATION,
+                    packages::READERS,
+                    packages::NAMES,
+                ]
+                .concat();
                 packages::ensure(&needs)?;
                 Ok(Count::ONE)
             }
