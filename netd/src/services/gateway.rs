@@ -536,11 +536,9 @@ pub fn settings_of(
     };
     let own_names = [
         own("gateway.internal", network.gateway, network.gateway_ipv6()),
-        own(
-            "host.internal",
-            network.host_internal,
-            network.host_internal_ipv6(),
-        ),
+        // IPv4 only: most services of a host listen on 127.0.0.1 and not on ::1, and not every client tries
+        // the other family when one is refused. PREFIX::2 itself leads to ::1.
+        own("host.internal", network.host_internal, None),
     ];
     GatewaySettings {
         dhcp: DhcpSettings {
