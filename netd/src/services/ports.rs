@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use control::api::{GuestAnswer, PortLead, PortStatus};
 use control::config::Guest;
@@ -96,6 +97,7 @@ impl PortTable {
         let outcome = self.bind_all(&mut entry, guest, spec, address).await;
         let answer = match outcome {
             Ok(()) => {
+                first_answer(&entry).await;
                 self.events.publish(EventBody::PortPublished {
                     guest: guest.name.clone(),
                     spec: spec.to_string(),
@@ -418,6 +420,27 @@ fn status(
             .collect(),
         problems,
     }
+}
+
+/// Waits until the guest has said whether it serves the port, so that whoever asked for it can use it at once;
+/// a guest that says nothing is not waited for long.
+async fn first_answer(entry: &Entry) {
+    const PATIENCE: Duration = Duration::from_millis(300);
+    const LOOK: Duration = Duration::from_millis(5);
+    let known = async {
+        loop {
+            let answers = entry.network.guest_answers().await.unwrap_or_default();
+            let unknown = entry
+                .published
+                .iter()
+                .any(|lead| answers.get(&lead.id) == Some(&GuestAnswer::Unknown));
+            if !unknown {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, known).await.ok();
 }
 
 fn withdraw(entry: &mut Entry) {
