@@ -97,7 +97,7 @@ impl PortTable {
         let outcome = self.bind_all(&mut entry, guest, spec, address).await;
         let answer = match outcome {
             Ok(()) => {
-                first_answer(&entry).await;
+                first_answer(&entry, guest).await;
                 self.events.publish(EventBody::PortPublished {
                     guest: guest.name.clone(),
                     spec: spec.to_string(),
@@ -424,16 +424,26 @@ fn status(
 
 /// Waits until the guest has said whether it serves the port, so that whoever asked for it can use it at once;
 /// a guest that says nothing is not waited for long.
-async fn first_answer(entry: &Entry) {
+async fn first_answer(entry: &Entry, guest: &Guest) {
     const PATIENCE: Duration = Duration::from_millis(300);
     const LOOK: Duration = Duration::from_millis(5);
+    // Of a guest that is plugged in, "absent" only says that it was not found yet.
+    let links = entry.network.links();
+    let plugged = links
+        .values()
+        .any(|link| link.guest.as_ref() == Some(&guest.name));
+    let open = |answer: Option<&GuestAnswer>| match answer {
+        Some(GuestAnswer::Unknown) => true,
+        Some(GuestAnswer::Absent) => plugged,
+        Some(GuestAnswer::Serves | GuestAnswer::Refuses | GuestAnswer::Silent) | None => false,
+    };
     let known = async {
         loop {
             let answers = entry.network.guest_answers().await.unwrap_or_default();
             let unknown = entry
                 .published
                 .iter()
-                .any(|lead| answers.get(&lead.id) == Some(&GuestAnswer::Unknown));
+                .any(|lead| open(answers.get(&lead.id)));
             if !unknown {
                 return;
             }
