@@ -6,7 +6,9 @@ use control::names::HostName;
 use netd::engine::dns::{Zone, ZoneSettings};
 use netd::engine::services::DnsOutcome;
 use netd::wire::dhcp::{ClientMessage, MessageType, options_of};
+use netd::wire::dhcp6;
 use netd::wire::dns::{Query, Record, walk_answer};
+use netd::wire::dns_addresses;
 
 /// A client's message: what is read can be answered, and the answer reads back.
 pub(crate) fn dhcp(data: &[u8]) {
@@ -20,6 +22,22 @@ pub(crate) fn dhcp(data: &[u8]) {
     assert!(bytes.len() >= 300, "RFC 1542 section 2.1: never shorter");
     let options = options_of(&bytes).expect("our own message has options");
     assert!(options.count() >= 3);
+}
+
+/// A DHCPv6 client's message: however long, what is kept of it has its bounds.
+pub(crate) fn dhcp6(data: &[u8]) {
+    if let Ok(message) = dhcp6::ClientMessage::decode(data) {
+        assert_eq!(data.get(1..4), Some(&message.transaction[..]));
+        let most = [
+            message.associations.len(),
+            message.temporary.len(),
+            message.prefixes.len(),
+        ];
+        assert!(most.iter().all(|count| *count <= 8), "{most:?}");
+        let duids = [message.client, message.server];
+        let long = duids.iter().flatten().any(|duid| duid.len() > 130);
+        assert!(!long, "RFC 8415 section 11.1: a DUID has 130 bytes at most");
+    }
 }
 
 /// A question: what our zone answers is well formed, and belongs to it.
@@ -55,6 +73,9 @@ pub(crate) fn dns_answer(data: &[u8]) {
         return;
     };
     let end = usize::from(end);
+    // What egress rules learn of it.
+    drop(dns_addresses::addresses(bytes));
+    drop(dns_addresses::asked_name(bytes));
     if let Some(walked) = walk_answer(bytes, end) {
         assert!(
             walked

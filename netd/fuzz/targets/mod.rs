@@ -33,6 +33,10 @@ pub(crate) const ALL: &[Target] = &[
         run: messages::dhcp,
     },
     Target {
+        name: "dhcp6",
+        run: messages::dhcp6,
+    },
+    Target {
         name: "dns-query",
         run: messages::dns_query,
     },

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use control::config::{Config, Surroundings};
+use control::egress::EgressRule;
 use control::mac::MacAddress;
 use control::names::{GuestName, HostName, NetworkName, ShareName};
 use control::port::PortSpec;
-use netd::services::resolv_conf;
+use control::rate::BitRate;
+use netd::services::{hosts_file, resolv_conf};
 
 /// A configuration: every problem has a message, a right one can be shown as JSON.
 pub(crate) fn config(data: &[u8]) {
@@ -34,6 +36,7 @@ pub(crate) fn words(data: &[u8]) {
         return;
     };
     drop(resolv_conf::parse(text));
+    drop(hosts_file::parse(text));
     macro_rules! round_trip {
         ($parsed:expr, $again:expr) => {
             if let Ok(value) = $parsed {
@@ -49,6 +52,10 @@ pub(crate) fn words(data: &[u8]) {
         .parse::<PortSpec>());
     round_trip!(text.parse::<MacAddress>(), |shown: &str| shown
         .parse::<MacAddress>());
+    round_trip!(text.parse::<EgressRule>(), |shown: &str| shown
+        .parse::<EgressRule>());
+    round_trip!(text.parse::<BitRate>(), |shown: &str| shown
+        .parse::<BitRate>());
     round_trip!(HostName::parse(text), HostName::parse);
     round_trip!(GuestName::parse(text), GuestName::parse);
     round_trip!(NetworkName::parse(text), NetworkName::parse);
