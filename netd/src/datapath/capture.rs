@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 
 use super::context::Context;
 use super::worker;
-use crate::engine::capture::{finish_checksum, matches};
-use crate::engine::offload::Offload;
+use crate::engine::capture::matches;
+use crate::engine::offload::{Offload, finish_checksum};
 use crate::engine::services::LinkId;
 use crate::io::link::TcpFrame;
 use crate::wire::pcapng::{Direction, Packet};
@@ -253,7 +253,8 @@ impl Context {
         if offload.needs_checksum {
             let mut whole = frame.to_vec();
             let (start, offset) = (offload.checksum_start, offload.checksum_offset);
-            finish_checksum(&mut whole, start.into(), offset.into());
+            // Where the field lies outside, the frame is shown as it is.
+            let _finished = finish_checksum(&mut whole, start.into(), offset.into());
             self.captures.take(link, guest.as_ref(), direction, &whole);
         } else {
             self.captures.take(link, guest.as_ref(), direction, frame);

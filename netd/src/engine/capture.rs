@@ -4,8 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use control::capture::{Carried, Filter, Term};
 
-use crate::engine::checksum::Sum;
-
 /// What a filter can ask about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Facts {
@@ -134,24 +132,6 @@ fn v6(bytes: &[u8], at: usize) -> Option<IpAddr> {
     Some(Ipv6Addr::from(*sixteen).into())
 }
 
-/// Does what the virtio-net header left to do: the field at `start + offset` holds the sum of the
-/// pseudo header and becomes the checksum of everything from `start` on.
-pub fn finish_checksum(frame: &mut [u8], start: usize, offset: usize) {
-    let Some(covered) = frame.get(start..) else {
-        return;
-    };
-    let mut sum = Sum::default();
-    sum.add(covered);
-    // Zero would say "none" for UDP; for TCP both mean the same.
-    let value = match sum.finish() {
-        0 => 0xffff,
-        value => value,
-    };
-    if let Some(field) = frame.get_mut(start + offset..start + offset + 2) {
-        field.copy_from_slice(&value.to_be_bytes());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,25 +212,6 @@ mod tests {
             &["ip6", "udp", "port 53", "host ::1", "host ::"],
             &["ip", "tcp", "port 54"],
         );
-    }
-
-    #[test]
-    fn an_unfinished_checksum_is_finished() {
-        // As the kernel leaves it: the pseudo header's sum in the field.
-        let payload = [1, 2, 3];
-        let mut pseudo = Sum::default();
-        pseudo.add(&[10, 0, 0, 2, 192, 0, 2, 1, 0, 17, 0, 11]);
-        let mut frame = ethernet(0x0800, &ipv4(17, 0)[..20]);
-        frame.extend([0x30, 0x39, 0, 53, 0, 11]);
-        frame.extend(pseudo.partial().to_be_bytes());
-        frame.extend(payload);
-        finish_checksum(&mut frame, 34, 6);
-        let mut whole = Sum::default();
-        whole.add(&[10, 0, 0, 2, 192, 0, 2, 1, 0, 17, 0, 11]);
-        whole.add(&frame[34..]);
-        assert_eq!(whole.finish(), 0);
-        finish_checksum(&mut frame, 1_000, 6);
-        finish_checksum(&mut frame, 40, 6);
     }
 
     proptest::proptest! {

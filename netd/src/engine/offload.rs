@@ -141,11 +141,16 @@ pub fn complete(
     }
 }
 
-/// Sums from `start` to the end (the field holds the pseudo header's part) and stores the result.
-fn finish_checksum(frame: &mut [u8], start: usize, offset: usize) -> Option<()> {
+/// Does what the header left to do: the field at `start + offset` holds the pseudo header's part of the sum and
+/// becomes the checksum of everything from `start` on. `None`, and nothing done, if it lies outside.
+pub fn finish_checksum(frame: &mut [u8], start: usize, offset: usize) -> Option<()> {
     let mut sum = Sum::default();
     sum.add(frame.get(start..)?);
-    let value = sum.finish();
+    // Zero would say "none" for UDP (RFC 768); for TCP both mean the same.
+    let value = match sum.finish() {
+        0 => 0xffff,
+        value => value,
+    };
     let field = frame.get_mut(start.checked_add(offset)?..)?.get_mut(..2)?;
     field.copy_from_slice(&value.to_be_bytes());
     Some(())
@@ -295,6 +300,31 @@ mod tests {
 
     use super::*;
     use crate::engine::ends::Addresses;
+
+    #[test]
+    fn an_unfinished_checksum_is_finished_and_never_zero() {
+        // As the kernel leaves it: the pseudo header's sum in the field.
+        let pseudo = [10, 0, 0, 2, 192, 0, 2, 1, 0, 17, 0, 11];
+        let finished = |payload: [u8; 3]| {
+            let mut sum = Sum::default();
+            sum.add(&pseudo);
+            let mut datagram = vec![0x30, 0x39, 0, 53, 0, 11];
+            datagram.extend(sum.partial().to_be_bytes());
+            datagram.extend(payload);
+            finish_checksum(&mut datagram, 0, 6).unwrap();
+            let mut whole = Sum::default();
+            whole.add(&pseudo);
+            whole.add(&datagram);
+            assert_eq!(whole.finish(), 0);
+            [datagram[6], datagram[7]]
+        };
+        let sum = u16::from_be_bytes(finished([0, 0, 0]));
+        let [high, low] = sum.to_be_bytes();
+        assert_eq!(finished([high, low, 0]), [0xff, 0xff]);
+        let mut short = [0; 40];
+        assert_eq!(finish_checksum(&mut short, 1_000, 6), None);
+        assert_eq!(finish_checksum(&mut short, 36, 6), None);
+    }
 
     /// An Ethernet/IPv4/TCP frame with the given payload, checksum left undone.
     fn frame(payload: usize) -> (Vec<u8>, Offload) {
