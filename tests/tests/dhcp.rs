@@ -96,6 +96,11 @@ fn told(world: &World, family: &str, variable: &str) -> Result<String> {
         .to_owned())
 }
 
+/// What the guest's name means, as a guest would be told.
+fn named(world: &World) -> Result<String> {
+    world.sharectl(&["network", "dns", "dev.test"])?.success()
+}
+
 #[test]
 fn dhclient_gets_all_options_of_both_families() {
     whole_system(|| {
@@ -121,7 +126,14 @@ fn dhclient_gets_all_options_of_both_families() {
                 "{variable} is {value:?}, not {expected:?}"
             );
         }
+        // Its kernel's own address is not the one that the name would mean.
+        let before = named(&world)?;
+        ensure!(before.contains("192.168.130.10"), "{before}");
+        ensure!(!before.contains(DEV_IPV6), "{before}");
         guest.run(&dhclient(&world, "-6", "")?)?;
+        let both = named(&world)?;
+        ensure!(both.contains("192.168.130.10"), "{both}");
+        ensure!(both.contains(DEV_IPV6), "{both}");
         for (variable, expected) in [
             ("new_ip6_address", DEV_IPV6),
             ("new_dhcp6_name_servers", "fd5a:1:2:3::1"),
@@ -145,6 +157,8 @@ fn dhclient_gets_all_options_of_both_families() {
         wait_for("the release", SOON, || {
             Ok((counter(&world, "leases_ipv6")? == 0).then_some(()))
         })?;
+        let after = named(&world)?;
+        ensure!(!after.contains(DEV_IPV6), "{after}");
         ensure!(counter(&world, "dhcp6_malformed")? == 0);
         Ok(())
     });
@@ -197,6 +211,8 @@ fn dhcpcd_and_a_killed_netd_keep_both_addresses() {
         ensure!(status["ipv6_address"] == DEV_IPV6, "{status}");
         ensure!(status["address"] == "192.168.130.10", "{status}");
         ensure!(status["lease_until"].is_string(), "{status}");
+        let named = named(&world)?;
+        ensure!(named.contains(DEV_IPV6), "{named}");
         // Its tap went with netd; dhcpcd with the tap.
         drop(client);
         Ok(())

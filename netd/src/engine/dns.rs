@@ -7,7 +7,7 @@
 //! No sockets and no cache here; RFC 1035, RFC 2308, RFC 4592 (wildcards; here one also covers what lies
 //! above a deeper name), RFC 6303, RFC 8482.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -69,6 +69,15 @@ pub enum Lookup<'z> {
     Elsewhere,
 }
 
+/// Whether somebody has the IPv6 side of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ipv6Side {
+    /// By DHCPv6.
+    Used,
+    /// Nobody, as far as is known.
+    Unused,
+}
+
 /// Whether a rule of the configuration says that others shall be asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ruled {
@@ -93,6 +102,8 @@ pub struct Zone {
     hosts: Arc<NameTable>,
     leased: HashMap<WireName, Ipv4Addr>,
     leased_reverse: HashMap<Ipv4Addr, WireName>,
+    /// Addresses whose IPv6 side is in use.
+    ipv6_used: HashSet<Ipv4Addr>,
 }
 
 impl Zone {
@@ -112,6 +123,7 @@ impl Zone {
             hosts: Arc::default(),
             leased: HashMap::new(),
             leased_reverse: HashMap::new(),
+            ipv6_used: HashSet::new(),
         }
     }
 
@@ -122,6 +134,7 @@ impl Zone {
         (self.added, self.hosts) = (added, hosts);
         self.fixed = old.fixed;
         (self.leased, self.leased_reverse) = (old.leased, old.leased_reverse);
+        self.ipv6_used = old.ipv6_used;
     }
 
     /// Replaces the names of the configuration.
@@ -140,12 +153,22 @@ impl Zone {
         self.hosts = names;
     }
 
-    /// The IPv6 address of whoever has this IPv4 address.
+    /// The IPv6 address of whoever has this IPv4 address, if it took that too: a guest that configures itself
+    /// by router advertisements alone never answers there, and clients try IPv6 first.
     #[must_use]
     pub fn v6_of(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
-        self.settings
-            .prefix
-            .map(|prefix| in_prefix(prefix, address))
+        let prefix = self.settings.prefix?;
+        self.ipv6_used
+            .contains(&address)
+            .then(|| in_prefix(prefix, address))
+    }
+
+    /// The IPv6 side of an address came into use, or went out of it; `false` if that was known.
+    pub fn set_ipv6_used(&mut self, address: Ipv4Addr, side: Ipv6Side) -> bool {
+        match side {
+            Ipv6Side::Used => self.ipv6_used.insert(address),
+            Ipv6Side::Unused => self.ipv6_used.remove(&address),
+        }
     }
 
     /// A lease brings a name below the domain. The configuration's names and earlier leases' come

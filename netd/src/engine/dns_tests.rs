@@ -95,6 +95,7 @@ fn zone() -> Zone {
     added.add(&host("api.crc.testing"), entry);
     zone.set_added(Arc::new(added));
     assert!(zone.add_lease(&host("laptop"), address(130)));
+    assert!(zone.set_ipv6_used(address(130), Ipv6Side::Used));
     zone
 }
 
@@ -247,6 +248,11 @@ fn every_kind_of_name_has_its_answer() {
         assert_eq!(ask(&zone, name, kind), expected, "{name} {kind}");
     }
     assert!(ask(&zone, "test.", SOA).starts_with("NoError gateway.internal."));
+    // A lease without an IPv6 side has none in the answers.
+    let mut alone = zone.clone();
+    assert!(alone.set_ipv6_used(address(130), Ipv6Side::Unused));
+    assert!(!alone.set_ipv6_used(address(130), Ipv6Side::Unused));
+    assert_eq!(ask(&alone, "laptop.test.", AAAA), "NoError soa test.");
     // Without IPv6 on the network there is none in the answers.
     let mut settings = settings();
     (settings.prefix, settings.host_internal.1) = (None, None);

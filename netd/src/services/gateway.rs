@@ -16,7 +16,7 @@ use ipnet::IpNet;
 
 use crate::engine::dhcp::{DhcpServer, DhcpSettings};
 use crate::engine::dhcp6::{Dhcp6Arrival, Dhcp6Server, Dhcp6Settings, duid_of};
-use crate::engine::dns::{Zone, ZoneSettings};
+use crate::engine::dns::{Ipv6Side, Zone, ZoneSettings};
 use crate::engine::dns_names::{Entry, NameTable, Source, Target};
 use crate::engine::lease::{LeaseChange, LeaseSettings, Reservation, stable_hash};
 use crate::engine::observed::{Observed, Sighting};
@@ -148,6 +148,10 @@ impl Gateway {
                 zone.add_lease(name, *address);
             }
         });
+        let restored: Vec<_> = self.dhcp.table().leases().map(|(at, _)| at).collect();
+        for address in restored {
+            self.follow_ipv6(address);
+        }
         self.write_static_names();
         Ok(())
     }
@@ -214,10 +218,10 @@ impl Gateway {
     /// Addresses that DHCPv6 gave.
     #[must_use]
     pub fn ipv6_leases(&self) -> Vec<Ipv6LeaseView> {
-        let leases = self.dhcp.table().leases();
-        let given =
-            leases.filter(|(_, lease)| lease.ipv6.as_ref().is_some_and(|hold| !hold.declined));
-        given
+        let table = self.dhcp.table();
+        table
+            .leases()
+            .filter(|(address, _)| table.holds_ipv6(*address))
             .filter_map(|(address, lease)| {
                 Some(Ipv6LeaseView {
                     address: self.settings.ipv6_of(address)?,
@@ -324,6 +328,16 @@ impl Gateway {
         self.zone.change(|zone| zone.set_fixed(names));
     }
 
+    /// Names have an AAAA while the IPv6 side of their address is held; `true` if that changed.
+    fn follow_ipv6(&self, address: Ipv4Addr) -> bool {
+        let side = if self.dhcp.table().holds_ipv6(address) {
+            Ipv6Side::Used
+        } else {
+            Ipv6Side::Unused
+        };
+        self.zone.change(|zone| zone.set_ipv6_used(address, side))
+    }
+
     /// Journal first, then names, then news: the answer leaves after this.
     fn take_changes(&mut self) {
         let changes: Vec<LeaseChange> = self.dhcp.table_mut().take_changes().collect();
@@ -339,6 +353,7 @@ impl Gateway {
         }
         let mut guests_moved = false;
         for change in changes {
+            guests_moved |= self.follow_ipv6(change.address());
             match change {
                 LeaseChange::Bound {
                     address,

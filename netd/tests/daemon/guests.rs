@@ -105,10 +105,10 @@ fn guest_gets_address_names_and_the_outside() {
         assert_eq!(answer.authorities.len(), 1, "{name}: an SOA says how long");
     }
     let v6 = Message::from_vec(&guest.ask_udp(&query(11, "web.test.", RecordType::AAAA, true)));
-    let v6 = v6.unwrap().answers[0].data.to_string();
-    let low = "10.77.1.9".parse::<Ipv4Addr>().unwrap().octets();
-    let v6: std::net::Ipv6Addr = v6.parse().unwrap();
-    assert_eq!(v6.octets()[12..], low, "both families name the same guest");
+    assert!(
+        v6.unwrap().answers.is_empty(),
+        "an address that nobody took"
+    );
     assert_eq!(upstream.asked(), 0, "what we know must not leak out");
 
     let outside = [Ipv4Addr::new(192, 0, 2, 7)];

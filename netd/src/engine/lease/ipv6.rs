@@ -56,13 +56,16 @@ impl LeaseTable {
     #[must_use]
     pub fn ipv6_held_by(&self, client: &Ipv6Client<'_>) -> Option<Ipv4Addr> {
         let holder = (client.mac, Box::from(client.duid));
-        self.by_duid.get(&holder).copied().filter(|address| {
-            let hold = self
-                .leases
-                .get(address)
-                .and_then(|lease| lease.ipv6.as_ref());
-            hold.is_some_and(|hold| !hold.declined)
-        })
+        let address = self.by_duid.get(&holder).copied();
+        address.filter(|address| self.holds_ipv6(*address))
+    }
+
+    /// Whether a client has the IPv6 side of an address.
+    #[must_use]
+    pub fn holds_ipv6(&self, address: Ipv4Addr) -> bool {
+        let lease = self.leases.get(&address);
+        let hold = lease.and_then(|lease| lease.ipv6.as_ref());
+        hold.is_some_and(|hold| !hold.declined)
     }
 
     /// Gives or prolongs the IPv6 side of what [`LeaseTable::ipv6_address_for`] found.

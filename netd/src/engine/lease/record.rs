@@ -227,6 +227,19 @@ pub enum LeaseChange {
     },
 }
 
+impl LeaseChange {
+    /// The IPv4 address of the entry that changed.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        match self {
+            Self::Bound { address, .. }
+            | Self::Ended { address, .. }
+            | Self::Ipv6Bound { address, .. }
+            | Self::Ipv6Ended { address, .. } => *address,
+        }
+    }
+}
+
 /// Why an address is not to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
