@@ -433,11 +433,13 @@ impl LeaseTable {
             .or_else(|| reserved.map(|r| r.address))
     }
 
-    /// The MAC that an address belongs to: its holder, else the one it is reserved for.
+    /// The MAC that an address belongs to: the holder of either side of it, else the one it is reserved for.
     #[must_use]
     pub fn owner_of(&self, address: Ipv4Addr) -> Option<MacAddress> {
         match self.leases.get(&address) {
-            Some(lease) if lease.state == LeaseState::Bound => Some(lease.client.mac),
+            Some(lease) if matches!(lease.state, LeaseState::Bound | LeaseState::Ipv6Only) => {
+                Some(lease.client.mac)
+            }
             _ => self.reservation_at(address).map(|r| r.mac),
         }
     }

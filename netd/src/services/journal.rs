@@ -487,7 +487,8 @@ mod tests {
         drop(Journal::open(&path, &mut second, later).unwrap());
         assert_eq!(second.ipv6_held_by(&client(1)), Some(both));
         assert_eq!(second.ipv6_held_by(&client(2)), Some(alone));
-        assert!(second.owner_of(both).is_some() && second.owner_of(alone).is_none());
+        assert_eq!(second.owner_of(both), Some(client(1).mac));
+        assert_eq!(second.owner_of(alone), Some(client(2).mac));
         // The IPv4 side's end leaves the other.
         second.expire(later.monotonic + Duration::from_secs(3400));
         assert_eq!(second.ipv6_held_by(&client(1)), Some(both));

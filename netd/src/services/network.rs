@@ -1,7 +1,7 @@
 //! One network that runs: its packet thread, its forwarder, its links and what is known of its guests.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -705,7 +705,29 @@ impl RunningNetwork {
 
     async fn lease(&self, event: LeaseEvent, events: &EventLog, moved: &mpsc::Sender<Moved>) {
         let network = self.name.clone();
-        match event {
+        let bound = |mac, address: IpAddr, guest, client_name, until, renewed: bool| {
+            tracing::debug!(%network, %mac, %address, renewed, "lease bound");
+            events.publish(EventBody::LeaseBound {
+                network: network.clone(),
+                mac,
+                address,
+                guest,
+                client_name,
+                until: timestamp(ClockPair::read().wall_of(until)),
+            });
+        };
+        let ended = |mac, address: IpAddr, guest, reason: &str| {
+            tracing::debug!(%network, %mac, %address, reason, "lease ended");
+            events.publish(EventBody::LeaseEnded {
+                network: network.clone(),
+                mac,
+                address,
+                guest,
+                reason: reason.to_owned(),
+            });
+        };
+        // Hosts files have the IPv4 side.
+        let names_changed = match event {
             LeaseEvent::Bound {
                 mac,
                 address,
@@ -717,19 +739,8 @@ impl RunningNetwork {
                 if let Some(guest) = guest.clone() {
                     moved.send(Moved { guest, address }).await.ok();
                 }
-                let until = timestamp(ClockPair::read().wall_of(until));
-                tracing::debug!(%network, %mac, %address, renewed, "lease bound");
-                events.publish(EventBody::LeaseBound {
-                    network: network.clone(),
-                    mac,
-                    address: address.into(),
-                    guest,
-                    client_name: host_name,
-                    until,
-                });
-                if !renewed {
-                    events.publish(EventBody::NamesChanged { network });
-                }
+                bound(mac, address.into(), guest, host_name, until, renewed);
+                !renewed
             }
             LeaseEvent::Ended {
                 mac,
@@ -737,16 +748,8 @@ impl RunningNetwork {
                 guest,
                 reason,
             } => {
-                tracing::debug!(%network, %mac, %address, reason, "lease ended");
-                let reason = reason.to_owned();
-                events.publish(EventBody::LeaseEnded {
-                    network: network.clone(),
-                    mac,
-                    address: address.into(),
-                    guest,
-                    reason,
-                });
-                events.publish(EventBody::NamesChanged { network });
+                ended(mac, address.into(), guest, reason);
+                true
             }
             LeaseEvent::Ipv6Bound {
                 mac,
@@ -755,15 +758,8 @@ impl RunningNetwork {
                 until,
                 renewed,
             } => {
-                tracing::debug!(%network, %mac, %address, renewed, "lease bound");
-                events.publish(EventBody::LeaseBound {
-                    network,
-                    mac,
-                    address: address.into(),
-                    guest,
-                    client_name: None,
-                    until: timestamp(ClockPair::read().wall_of(until)),
-                });
+                bound(mac, address.into(), guest, None, until, renewed);
+                false
             }
             LeaseEvent::Ipv6Ended {
                 mac,
@@ -771,15 +767,12 @@ impl RunningNetwork {
                 guest,
                 reason,
             } => {
-                tracing::debug!(%network, %mac, %address, reason, "lease ended");
-                events.publish(EventBody::LeaseEnded {
-                    network,
-                    mac,
-                    address: address.into(),
-                    guest,
-                    reason: reason.to_owned(),
-                });
+                ended(mac, address.into(), guest, reason);
+                false
             }
+        };
+        if names_changed {
+            events.publish(EventBody::NamesChanged { network });
         }
     }
 }
