@@ -106,6 +106,11 @@ pub fn receive_errors(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
     } else {
         (libc::IPPROTO_IP, libc::IP_RECVERR)
     };
+    switch_on(socket, level, option)
+}
+
+/// Sets a socket option that is an int to 1.
+fn switch_on(socket: BorrowedFd<'_>, level: c_int, option: c_int) -> io::Result<()> {
     let on: c_int = 1;
     let length = libc::socklen_t::try_from(size_of::<c_int>()).unwrap_or(4);
     // SAFETY: the option is one int, which lives through the call.
@@ -128,19 +133,7 @@ pub fn receive_destination(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
     } else {
         (libc::IPPROTO_IP, libc::IP_PKTINFO)
     };
-    let on: c_int = 1;
-    let length = libc::socklen_t::try_from(size_of::<c_int>()).unwrap_or(4);
-    // SAFETY: the option is one int, which lives through the call.
-    checked(unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            level,
-            option,
-            (&raw const on).cast(),
-            length,
-        )
-    })?;
-    Ok(())
+    switch_on(socket.as_fd(), level, option)
 }
 
 /// Room for one `in6_pktinfo` with its header, aligned as headers must be.

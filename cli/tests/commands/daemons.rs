@@ -13,6 +13,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::fake::{Fake, Script};
 use crate::place::{CONFIG, Place};
 
+/// Longer than any test here.
+const LIFE: Duration = Duration::from_secs(300);
+
 /// Run by the programs of [`installed`] it is a daemon: it takes the lock,
 /// answers on the control socket, and ends at SIGTERM. Run as a test it checks
 /// that such a program does so.
@@ -41,7 +44,9 @@ fn play_a_daemon() {
             ..Script::default()
         };
         let fake = Fake::start(&place, daemon, script);
-        while orders.next().await != Order::Stop {}
+        let told = async { while orders.next().await != Order::Stop {} };
+        // A test run that is killed cannot end what it started.
+        tokio::time::timeout(LIFE, told).await.ok();
         fs::write(
             place.path(&format!("{daemon}.asked")),
             fake.asked().join("\n"),

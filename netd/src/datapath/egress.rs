@@ -25,7 +25,7 @@ pub struct Checked {
     pub verdict: Verdict,
     /// Why.
     pub reason: String,
-    /// What a name that was asked about stands for now.
+    /// The addresses that the guest was told for the name in the question; empty where it named an address.
     pub addresses: Vec<IpAddr>,
 }
 

@@ -88,7 +88,7 @@ impl Gate {
         self.quick_until = Some(now + QUICK_TIME);
     }
 
-    /// Nothing more is to be found out for now.
+    /// Sends no further question until something changes.
     pub fn rest(&mut self) {
         self.due = None;
     }

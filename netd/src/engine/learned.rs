@@ -129,7 +129,7 @@ impl Learned {
             .map(|(name, _)| name)
     }
 
-    /// The addresses that a name stands for now.
+    /// The addresses that the guest was told for a name and whose time to live still runs.
     pub fn addresses<'t>(
         &'t self,
         guest: Option<&GuestName>,

@@ -213,7 +213,7 @@ fn link_layer(mut options: &[u8], kind: u8) -> Option<Option<MacAddress>> {
     options.is_empty().then_some(found)
 }
 
-/// ff02::1:ffXX:XXXX (RFC 4291 §2.7.1).
+/// The group ff02::1:ff00:0/104 with the last 24 bits of the address (RFC 4291 §2.7.1).
 pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     let low = address.to_bits() & 0x00ff_ffff;
     Ipv6Addr::from_bits(0xff02_0000_0000_0000_0000_0001_ff00_0000 | low)

@@ -202,7 +202,7 @@ async fn find_guest(state: &State, forward: &Forward) -> Result<(GuestName, u16)
                 return Err(Failure::new(
                     FailureKind::Unsupported,
                     format!(
-                        "remote protocol for unix forwarder is not implemented: {}",
+                        "a unix forwarder leads to tcp://ADDRESS:PORT of a guest, not to {}://",
                         scheme.escape_debug()
                     ),
                 ));

@@ -69,7 +69,7 @@ fn read(findings: &mut Findings<'_>, owner: &str, text: &At<String>) -> Option<I
     None
 }
 
-/// fdXX:XXXX:XXXX::/64, the 40 bits of the global ID from the machine and the network's name.
+/// fd00::/8 (RFC 4193 §3.1), then the 40 bits of the global ID from the machine and the network's name.
 fn derived(name: &NetworkName, machine: Option<&str>) -> Ipv6Net {
     let seed = format!("sharectl\0{}\0{name}", machine.unwrap_or_default());
     // Each bit of the seed must reach each bit that is taken (the last step of MurmurHash3); the hash keeps
