@@ -704,6 +704,54 @@ fn bounds_hold_against_a_guest_that_opens_without_end() {
 }
 
 #[test]
+fn a_guest_that_opens_without_end_takes_room_from_itself_alone() {
+    let network = network(|settings| {
+        settings.limits.tcp_flows = 64;
+        settings.limits.udp_mappings = 32;
+    });
+    let server = echo_server();
+    let (mut modest, mut greedy) = (network.guest(2), network.guest(3));
+    let quiet = modest.connect((HOST, server.port()));
+    modest.until("the connection", |guest| {
+        guest.stream(quiet).may_send().then_some(())
+    });
+    let asked = modest.udp(9_999);
+    modest.datagrams(asked).send_slice(b"x", (HOST, 9)).unwrap();
+    modest.until("the mapping", |_| {
+        (network.snapshot().udp_mappings == 1).then_some(())
+    });
+    let first = greedy.udp(9_999);
+    greedy.datagrams(first).send_slice(b"x", (HOST, 9)).unwrap();
+    greedy.until("ARP", |_| {
+        (network.snapshot().udp_mappings == 2).then_some(())
+    });
+    for port in 0..500_u16 {
+        let handle = greedy.connect((HOST, server.port()));
+        greedy.poll();
+        greedy.sockets.remove(handle);
+        let datagrams = greedy.udp(10_000 + port);
+        greedy
+            .datagrams(datagrams)
+            .send_slice(b"x", (HOST, 9))
+            .unwrap();
+        greedy.poll();
+        greedy.sockets.remove(datagrams);
+    }
+    let counters = greedy.until("all of them", |_| {
+        let counters = network.snapshot().counters;
+        (counters.udp_mappings == 502).then_some(counters)
+    });
+    assert!(counters.tcp_evicted > 100, "{counters:?}");
+    // The oldest and idlest of all is the modest guest's, and still there.
+    modest.datagrams(asked).send_slice(b"x", (HOST, 9)).unwrap();
+    modest.stream(quiet).send_slice(b"still here").unwrap();
+    modest.until("the echo", |guest| {
+        (guest.stream(quiet).recv_queue() == 10).then_some(())
+    });
+    assert_eq!(network.snapshot().counters.udp_mappings, 502);
+}
+
+#[test]
 fn the_limit_of_open_files_is_raised_to_what_the_system_allows() {
     let _network = network(|_| {});
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);

@@ -28,6 +28,7 @@ use crate::engine::packet::{
     FRAGMENT, PROTOCOL_UDP, Piece, UDP, push_piece_headers, udp_header, write_udp_frame,
 };
 use crate::engine::recent::Recent;
+use crate::engine::services::LinkId;
 use crate::io::host;
 use crate::io::publish::HostSocket;
 
@@ -79,8 +80,8 @@ pub(super) struct Datagram<'a> {
 
 #[derive(Default)]
 pub(super) struct Datagrams {
-    mappings: Recent<SocketAddr, Mapping>,
-    clients: Recent<Key, Client>,
+    mappings: Recent<LinkId, SocketAddr, Mapping>,
+    clients: Recent<IpAddr, Key, Client>,
     /// The client's slot.
     by_client: HashMap<Asker, u32>,
     buffer: Vec<u8>,
@@ -242,6 +243,7 @@ impl Datagrams {
                     return None;
                 }
                 mapping.place = place;
+                self.mappings.set_owner(slot, place.link);
             }
             return Some(slot);
         }
@@ -249,8 +251,8 @@ impl Datagrams {
             return None;
         }
         while self.mappings.len() >= context.settings.limits.udp_mappings.max(1) {
-            let (oldest, _) = self.mappings.oldest()?;
-            self.mappings.remove(oldest);
+            let victim = self.mappings.oldest_of_largest()?;
+            self.mappings.remove(victim);
             context.counters.udp_evicted += 1;
         }
         let socket = match host::datagram(source.ip()) {
@@ -276,7 +278,9 @@ impl Datagrams {
             since: context.now,
             traffic: Traffic::default(),
         };
-        let slot = self.mappings.insert(source, mapping, context.now);
+        let slot = self
+            .mappings
+            .insert(place.link, source, mapping, context.now);
         context.counters.udp_mappings += 1;
         let (_, mapping) = self.mappings.at(slot)?;
         if context
@@ -414,8 +418,8 @@ impl Datagrams {
             self.drop_client(slot);
         }
         while self.clients.len() >= context.settings.limits.udp_mappings.max(1) {
-            let (oldest, _) = self.clients.oldest()?;
-            self.drop_client(oldest);
+            let victim = self.clients.oldest_of_largest()?;
+            self.drop_client(victim);
             context.counters.udp_evicted += 1;
         }
         let address = nat::client_seen_as(&context.settings, from, guest.ip())?;
@@ -434,7 +438,7 @@ impl Datagrams {
             since: context.now,
             traffic: Traffic::default(),
         };
-        let slot = self.clients.insert(key, client, context.now);
+        let slot = self.clients.insert(guest.ip(), key, client, context.now);
         self.by_client.insert(asker, slot);
         context.counters.udp_mappings += 1;
         Some(slot)
@@ -466,7 +470,7 @@ impl Datagrams {
     }
 
     /// A link is gone.
-    pub(super) fn link_gone(&mut self, link: crate::engine::services::LinkId) {
+    pub(super) fn link_gone(&mut self, link: LinkId) {
         let slots: Vec<u32> = self
             .mappings
             .iter()

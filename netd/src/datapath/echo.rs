@@ -17,6 +17,7 @@ use crate::engine::ends::Addresses;
 use crate::engine::icmp::{self, Quoted, Unreachable};
 use crate::engine::nat;
 use crate::engine::recent::Recent;
+use crate::engine::services::LinkId;
 use crate::io::host;
 
 /// RFC 5508 REQ-2: at least 60 s.
@@ -32,7 +33,7 @@ struct Mapping {
 
 #[derive(Default)]
 pub(super) struct Echoes {
-    mappings: Recent<(IpAddr, u16), Mapping>,
+    mappings: Recent<LinkId, (IpAddr, u16), Mapping>,
 }
 
 impl Echoes {
@@ -109,8 +110,8 @@ impl Echoes {
             return None;
         }
         while self.mappings.len() >= context.settings.limits.echo_mappings.max(1) {
-            let (oldest, _) = self.mappings.oldest()?;
-            self.mappings.remove(oldest);
+            let victim = self.mappings.oldest_of_largest()?;
+            self.mappings.remove(victim);
         }
         let socket = match host::echo(remote) {
             Ok(socket) => socket,
@@ -124,6 +125,7 @@ impl Echoes {
             }
         };
         let slot = self.mappings.insert(
+            place.link,
             key,
             Mapping {
                 socket,
@@ -201,7 +203,7 @@ impl Echoes {
         }
     }
 
-    pub(super) fn link_gone(&mut self, link: crate::engine::services::LinkId) {
+    pub(super) fn link_gone(&mut self, link: LinkId) {
         let slots: Vec<u32> = self
             .mappings
             .iter()

@@ -16,6 +16,7 @@ use super::limits::{Throttle, WAYS};
 use super::messages::FlowSnapshot;
 use super::pump::{Flow, Verdict};
 use crate::engine::ends::Key;
+use crate::engine::holders::Holders;
 use crate::engine::offload::Offload;
 use crate::engine::services::LinkId;
 use crate::engine::tcp::linger::Linger;
@@ -47,6 +48,8 @@ pub(super) struct Flows {
     timers: Timers<(u32, u32)>,
     linger: Linger<Key>,
     cursor: usize,
+    /// Whose the flows are.
+    holders: Holders<LinkId>,
     next_port: u16,
 }
 
@@ -73,6 +76,17 @@ impl Flows {
         !self.ready.is_empty()
     }
 
+    /// The flow is counted as the guest's where it sits now.
+    fn count(&mut self, slot: u32) {
+        let Some(flow) = self.flow(slot) else { return };
+        let now = flow.place.map(|place| place.link);
+        let before = std::mem::replace(&mut flow.holder, now);
+        if now != before {
+            before.inspect(|link| self.holders.remove(*link));
+            now.inspect(|link| self.holders.add(*link));
+        }
+    }
+
     /// A TCP segment of a guest to us (or several gathered into one), checked; its payload in slices.
     pub(super) fn segment(
         &mut self,
@@ -93,7 +107,9 @@ impl Flows {
                 return;
             }
             flow.place = Some(place);
+            self.count(slot);
         }
+        let Some(flow) = self.flow(slot) else { return };
         let opening = !flow.outbound && flow.machine.phase() == Phase::SynSent;
         let intake = flow.take(context, segment, payload);
         if let Some(reply) = intake.reply {
@@ -268,6 +284,7 @@ impl Flows {
             self.delayed.push(slot);
             self.delayed_until.get_or_insert(context.now + ACK_DELAY);
         }
+        self.count(slot);
         self.arm(context, slot);
     }
 

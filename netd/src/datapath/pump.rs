@@ -11,6 +11,7 @@ use super::intake::{Early, Taken, Taking, send};
 use super::limits::{Throttle, Way};
 use super::messages::Traffic;
 use crate::engine::ends::Key;
+use crate::engine::services::LinkId;
 use crate::engine::tcp::segment::Segment;
 use crate::engine::tcp::{Intake, Machine, Phase};
 use crate::io::link::TcpFrame;
@@ -28,6 +29,8 @@ pub(super) struct Flow {
     pub(super) key: Key,
     /// Where the guest sits; unknown until ARP answers for a published port.
     pub(super) place: Option<Place>,
+    /// Whose flow the table counts it as.
+    pub(super) holder: Option<LinkId>,
     pub(super) host: OwnedFd,
     pub(super) outbound: bool,
     /// The socket may have something to read (edge-triggered: true until it says otherwise).
@@ -90,6 +93,7 @@ impl Flow {
             machine,
             key,
             place: None,
+            holder: None,
             host,
             outbound: true,
             readable: false,
@@ -444,7 +448,7 @@ mod tests {
         assert!(flow.writable, "the event that said so comes only once");
         flow.place = Some(Place {
             mac: control::mac::MacAddress([2; 6]),
-            link: crate::engine::services::LinkId(9),
+            link: LinkId(9),
         });
         flow.pump(&mut context);
         let mut got = [0; 6];

@@ -14,6 +14,7 @@ pub mod dns_reserved;
 pub mod ends;
 pub mod fragment;
 pub mod gate;
+pub mod holders;
 pub mod icmp;
 pub mod ipv6;
 pub mod learned;

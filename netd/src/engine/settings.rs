@@ -30,7 +30,8 @@ pub enum Reach {
 /// Bounds on everything a guest can make grow. Each has a counter in [`crate::engine::counters`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// TCP flows of the whole network; the oldest half-open, else the longest idle one gives way.
+    /// TCP flows of the whole network; of the guest with most of them, the oldest half-open, else the longest idle
+    /// one gives way.
     pub tcp_flows: usize,
     /// TCP connections of one guest still waiting for the host's `connect`.
     pub dials_per_guest: usize,
@@ -40,7 +41,7 @@ pub struct Limits {
     pub tcp_idle: Duration,
     /// A connection closed on one side without a byte is ended after this long (RFC 5382: at least 4 min).
     pub tcp_half_closed_idle: Duration,
-    /// UDP mappings of the whole network; the longest idle one gives way.
+    /// UDP mappings of the whole network; the longest idle one of the guest with most of them gives way.
     pub udp_mappings: usize,
     /// A UDP mapping without a packet ends after this long (RFC 4787 REQ-5: at least 2 min).
     pub udp_idle: Duration,

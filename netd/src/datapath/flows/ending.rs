@@ -102,6 +102,7 @@ impl Flows {
         place.generation = place.generation.wrapping_add(1);
         self.free.push(slot);
         self.index.remove(&flow.key);
+        flow.holder.inspect(|link| self.holders.remove(*link));
         flow.release(&mut context.pool);
         if let Some(at) = flow.place
             && flow.outbound
@@ -131,13 +132,17 @@ impl Flows {
             return true;
         }
         let count = self.slots.len();
+        // A guest that takes all it can get takes it from itself.
+        let largest = self.holders.largest();
         let mut victim: Option<(bool, Instant, u32)> = None;
-        for _look in 0..EVICTION_SAMPLE.min(count) {
+        let mut sample = 0;
+        for _look in 0..count {
             self.cursor = (self.cursor + 1) % count.max(1);
             let Some(flow) = self
                 .slots
                 .get(self.cursor)
                 .and_then(|slot| slot.flow.as_deref())
+                .filter(|flow| flow.holder == largest)
             else {
                 continue;
             };
@@ -152,6 +157,10 @@ impl Flows {
             );
             if victim.is_none_or(|best| rank < (best.0, best.1)) {
                 victim = Some((rank.0, rank.1, u32::try_from(self.cursor).unwrap_or(0)));
+            }
+            sample += 1;
+            if sample == EVICTION_SAMPLE {
+                break;
             }
         }
         let Some((_, _, slot)) = victim else {

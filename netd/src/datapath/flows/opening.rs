@@ -208,6 +208,7 @@ impl Flows {
             self.close(context, slot, End::ResetBoth);
             return None;
         }
+        self.count(slot);
         Some(slot)
     }
 
