@@ -55,6 +55,9 @@ pub const CLIENTS: &[Need] = &[
 /// What the tests of DHCP and router advertisements need beside the clients.
 pub const CONFIGURATION: &[Need] = &[need("rdisc6", "ndisc6"), need("perfdhcp", "kea-admin")];
 
+/// What loses packets on purpose.
+pub const FILTERS: &[Need] = &[need("nft", "nftables")];
+
 /// What reads captures.
 pub const READERS: &[Need] = &[
     need("tcpdump", "tcpdump"),
