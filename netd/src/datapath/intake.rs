@@ -12,7 +12,7 @@ use super::gather::GATHER_PARTS;
 use crate::engine::counters::NetworkCounters;
 use crate::engine::tcp::Sink;
 use crate::engine::tcp::seq::Seq;
-use crate::io::pool::{Buffer, Chunks, Pool, SMALL};
+use crate::io::pool::{Buffer, Chunks, Pool};
 
 /// Pieces that one flow keeps before their turn. A guest that sends dust keeps little of it.
 const EARLY_PIECES: usize = 64;
@@ -34,8 +34,8 @@ impl Early {
     /// Keeps a copy of the slices; false if there is no room.
     fn keep(&mut self, pool: &mut Pool, at: Seq, payload: &[&[u8]], part: Range<usize>) -> bool {
         let length = part.len();
-        // Holes are repaired from what memory busy flows leave.
-        if self.pieces.len() >= EARLY_PIECES || (length > SMALL && pool.is_tight()) {
+        // What comes early may be lost without harm, so it leaves memory first.
+        if self.pieces.len() >= EARLY_PIECES || pool.is_tight() {
             return false;
         }
         let Some(mut buffer) = pool.take(length) else {

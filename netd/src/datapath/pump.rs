@@ -254,7 +254,7 @@ impl Flow {
                 return Verdict::Again;
             }
             turns -= 1;
-            // When memory is short each flow makes do with one frame on its way.
+            // When memory is short each flow makes do with one piece on its way.
             if context.pool.is_tight() && !self.to_guest.is_empty() {
                 return Verdict::Keep;
             }
@@ -338,10 +338,10 @@ impl Flow {
 
     /// Reads up to `wanted` bytes from the host.
     fn fetch(&mut self, pool: &mut Pool, wanted: usize) -> Fetched {
-        let asked = wanted.min(LARGE);
-        let Some(mut buffer) = pool.take(asked) else {
+        let Some(mut buffer) = pool.take(wanted) else {
             return Fetched::NoBuffer;
         };
+        let asked = wanted.min(buffer.size());
         let received = rustix::net::recv(
             &self.host,
             &mut buffer.bytes_mut()[..asked],

@@ -1,6 +1,7 @@
 //! Payload that must rest: host bytes until the guest acknowledges them, guest bytes that the host's socket
 //! has not taken yet. Buffers come in two sizes, are used again last in first out (they stay in the cache),
-//! and go back to the kernel when traffic stops. The sum is bounded.
+//! and go back to the kernel when traffic stops. The sum is bounded; the second half of it is given out in small
+//! pieces only, one for each direction of a flow, so that flows that hold all they can get starve no other.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -37,7 +38,8 @@ impl Buffer {
         }
     }
 
-    fn size(&self) -> usize {
+    /// Bytes it has room for.
+    pub fn size(&self) -> usize {
         match self {
             Self::Small(_) => SMALL,
             Self::Large(_) => LARGE,
@@ -82,14 +84,19 @@ impl Pool {
         self.limit = limit;
     }
 
-    /// More than half of the bound is in use: flows make do with less.
+    /// More than half of the bound is in use: flows make do with one small piece each way.
     pub fn is_tight(&self) -> bool {
         self.in_use > self.limit / 2
     }
 
-    /// A buffer for `length` bytes, if the bound allows; more than [`LARGE`] is never given.
+    /// A buffer for `length` bytes, if the bound allows; more than [`LARGE`] is never given, and when memory is
+    /// tight no more than [`SMALL`].
     pub fn take(&mut self, length: usize) -> Option<Buffer> {
-        let size = if length <= SMALL { SMALL } else { LARGE };
+        let size = if length <= SMALL || self.is_tight() {
+            SMALL
+        } else {
+            LARGE
+        };
         if self.in_use + size > self.limit {
             return None;
         }
@@ -187,7 +194,7 @@ impl Chunks {
             self.length += now.len();
             rest = later;
         }
-        while !rest.is_empty() {
+        while !rest.is_empty() && (self.queue.is_empty() || !pool.is_tight()) {
             let Some(mut buffer) = pool.take(rest.len()) else {
                 break;
             };
@@ -310,13 +317,33 @@ mod tests {
     }
 
     #[test]
+    fn whoever_holds_all_it_can_get_leaves_a_piece_for_each_other() {
+        const FLOWS: usize = 64;
+        let mut pool = Pool::new(2 * FLOWS * 2 * SMALL + 2 * LARGE);
+        let bytes = vec![7; LARGE];
+        let mut flows: Vec<Chunks> = (0..FLOWS).map(|_| Chunks::default()).collect();
+        for round in 0..3 {
+            for flow in &mut flows {
+                flow.copy_in(&mut pool, &bytes);
+            }
+            assert!(
+                pool.is_tight() && pool.in_use() < pool.limit,
+                "round {round}"
+            );
+        }
+        assert!(flows.iter().all(|flow| flow.len() >= SMALL));
+    }
+
+    #[test]
     fn the_bound_holds_and_trimming_gives_everything_back() {
         let mut pool = Pool::new(LARGE + SMALL);
         let mut chunks = Chunks::default();
         assert_eq!(chunks.copy_in(&mut pool, &[1; 3 * LARGE]), LARGE);
-        assert_eq!(chunks.copy_in(&mut pool, &[1; SMALL]), SMALL);
         assert_eq!(chunks.copy_in(&mut pool, &[1; 1]), 0);
+        let mut others = Chunks::default();
+        assert_eq!(others.copy_in(&mut pool, &[1; 2 * SMALL]), SMALL);
         chunks.clear(&mut pool);
+        others.clear(&mut pool);
         assert_eq!((pool.in_use(), pool.spare()), (0, LARGE + SMALL));
         pool.trim();
         pool.trim();
