@@ -689,8 +689,11 @@ proptest! {
             for change in changes {
                 match change {
                     LeaseChange::Ended { address, .. } => {
+                        // It may have been bound again since; the IPv6 side alone grants no IPv4 address.
                         let holder = granted.get(&address).map(|(mac, _)| *mac);
-                        if table.owner_of(address) != holder {
+                        let lease = table.leases.get(&address);
+                        let bound = lease.filter(|lease| lease.state == LeaseState::Bound);
+                        if bound.map(|lease| lease.client.mac) != holder {
                             granted.remove(&address);
                         }
                     }
