@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tests::daemons::{Kind, World};
 use tests::limit::wait_for;
-use tests::{Result, ensure, whole_system};
+use tests::{Context, Result, ensure, whole_system};
 
 const CONFIG: &str = r#"
 [network.vmnet8]
@@ -83,6 +83,34 @@ fn files_cross_both_ways_and_read_only_is_read_only() {
             );
         }
         ensure!(fs::read_to_string(frozen.join("kept"))? == "as it was");
+        Ok(())
+    });
+}
+
+#[test]
+fn who_serves_a_guest_is_confined_as_doctor_says() {
+    whole_system(|| {
+        let world = world()?;
+        let guest = world.machine("dev", SHARES)?.boot()?;
+        guest.ok("ls /mnt/d /mnt/frozen")?;
+        let said = world.sharectl(&["doctor", "--format", "json"])?;
+        let checks: serde_json::Value = serde_json::from_str(&said.stdout)?;
+        let check = checks
+            .as_array()
+            .and_then(|all| {
+                all.iter()
+                    .find(|check| check["name"] == "sandbox of shares")
+            })
+            .context("doctor does not look at the sandbox")?;
+        ensure!(check["state"] == "ok", "{check}");
+        let evidence = check["evidence"].as_str().unwrap_or_default();
+        let confined = evidence.split("calls (").nth(1);
+        let confined = confined.and_then(|rest| rest.split(' ').next());
+        // Of each of the two devices the thread of the first request queue at least.
+        ensure!(
+            confined.and_then(|count| count.parse().ok()) >= Some(2_u32),
+            "{check}"
+        );
         Ok(())
     });
 }

@@ -31,6 +31,7 @@ use vmm_sys_util::event::{
 };
 
 use super::chain::{BadChain, Lists};
+use crate::confine::calls;
 use crate::fuse::session::{Outcome, Scratch, Serve};
 use crate::sys;
 
@@ -73,6 +74,8 @@ struct Worker {
     waits: Vec<Wait>,
     timer: OwnedFd,
     next_retry: Duration,
+    /// Its thread can do no more than serving needs.
+    confined: bool,
 }
 
 /// A request whose answer comes later.
@@ -96,6 +99,7 @@ impl Device {
                 waits: Vec::new(),
                 timer: rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?,
                 next_retry: FIRST_RETRY,
+                confined: false,
             }));
         }
         Ok(Self {
@@ -387,6 +391,12 @@ impl VhostUserBackend for Device {
             return Ok(());
         };
         let mut worker = unpoisoned(worker);
+        // The library starts the threads; the first event comes before the first byte of a guest.
+        if !std::mem::replace(&mut worker.confined, true)
+            && let Err(error) = calls::confine_thread()
+        {
+            tracing::warn!(%error, "a guest is served without this stage of the sandbox");
+        }
         if u64::from(event) == TIMER_EVENT {
             let mut fired = [0; 8];
             // WouldBlock: it was armed again meanwhile.

@@ -3,6 +3,7 @@
 
 mod machine;
 mod ours;
+mod sandbox;
 
 use std::process::ExitCode;
 
@@ -76,7 +77,8 @@ struct Numbered {
 }
 
 pub(crate) fn run(context: &Context, _: Args) -> Outcome<ExitCode> {
-    let checks = ours::checks(context).into_iter().chain(machine::checks());
+    let ours = ours::checks(context).into_iter();
+    let checks = ours.chain(sandbox::check(context)).chain(machine::checks());
     let checks: Vec<Numbered> = checks
         .zip(1..)
         .map(|(check, number)| Numbered { number, check })

@@ -1,5 +1,15 @@
-//! What the process gives up before it hears the first guest. The sandbox proper comes with stages of
-//! its own (namespaces, landlock, seccomp); these are the steps that need nothing and cost nothing.
+//! What the daemon gives up, in stages. Each needs no right and no other stage:
+//!
+//! 1. *no new rights*: no program that it starts can gain any (`confine`, before the first guest).
+//! 2. *capabilities*: a root daemon keeps those that act on files (`confine`).
+//! 3. *calls*: a thread that serves a guest can make system calls on files, and hardly any other (`calls`).
+//!
+//! Not here: landlock would pin a share to the folder that was there when its VMM came, and a folder that is
+//! replaced on the host is to be found again; a mount namespace of its own would not see what is mounted later
+//! below a share. Names never lead outside in any case (tree/host). `sharectl doctor` reads from the kernel
+//! which stages hold.
+
+pub(crate) mod calls;
 
 use rustix::io;
 use rustix::thread::{
