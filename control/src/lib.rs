@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod names;
 pub mod notify;
 pub mod paths;
+pub mod pattern;
 pub mod port;
 pub mod port_owner;
 pub mod rate;

@@ -9,6 +9,7 @@ mod dns;
 mod problem;
 mod raw;
 mod resolve;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -26,11 +27,13 @@ use serde::{Deserialize, Serialize};
 use crate::egress::{EgressRule, NamePolicy, Verdict};
 use crate::mac::MacAddress;
 use crate::names::{GuestName, HostName, NameError, NetworkName, ShareName};
+use crate::pattern::PathPattern;
 use crate::port::{Endpoint, PortSpec};
 use crate::rate::RateLimit;
 
 pub use dns::{DnsSettings, RecordData, RecordName};
 pub use problem::{ConfigErrors, Problem};
+pub use share::{CaseRule, NameRule, OwnerStore};
 
 /// The network that stands where the file names none.
 pub const DEFAULT_NETWORK: &str = "vmnet8";
@@ -288,10 +291,20 @@ pub struct Share {
     pub at: PathBuf,
     /// Every change is refused.
     pub read_only: bool,
+    /// What does not exist for guests.
+    pub exclude: Vec<PathPattern>,
+    /// What guests cannot change.
+    pub read_only_paths: Vec<PathPattern>,
+    /// Which names the host's folder can hold.
+    pub names: NameRule,
+    /// Whether names that differ only in case are one.
+    pub case: CaseRule,
     /// The guests that see it; none: all.
     pub guests: Option<Vec<GuestName>>,
     /// How owners appear.
     pub owner: Owner,
+    /// Where owners, modes and devices are kept that the host's files cannot have.
+    pub owner_store: OwnerStore,
     /// How long a guest may trust what it has seen.
     pub cache: CachePolicy,
     /// The line of `path` in the file, from 1, for messages.

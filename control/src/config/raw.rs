@@ -12,6 +12,7 @@ use toml::Spanned;
 
 use crate::egress::{EgressRule, NamePolicy, Verdict};
 use crate::mac::MacAddress;
+use crate::pattern::PathPattern;
 use crate::port::PortSpec;
 
 /// A value and the byte range it was read from.
@@ -250,6 +251,21 @@ pub(super) struct RawShare {
     /// Refuse every change. Default: false.
     #[serde(default)]
     pub(super) read_only: bool,
+    /// What does not exist for guests: patterns as in gitignore, below the share's folder.
+    #[serde(default)]
+    #[schemars(with = "Vec<PathPattern>")]
+    pub(super) exclude: Vec<At<String>>,
+    /// What guests cannot change: patterns as in gitignore, below the share's folder.
+    #[serde(default)]
+    #[schemars(with = "Vec<PathPattern>")]
+    pub(super) read_only_paths: Vec<At<String>>,
+    /// plain: the folder holds all names that Linux knows; windows: only those of Windows,
+    /// others are written with characters of a private range. Default: plain.
+    #[schemars(with = "Option<super::NameRule>")]
+    pub(super) names: Option<At<String>>,
+    /// exact, or insensitive: names that differ only in case are one. Default: exact.
+    #[schemars(with = "Option<super::CaseRule>")]
+    pub(super) case: Option<At<String>>,
     /// The guests that see it. Default: all.
     pub(super) guests: Option<Vec<At<String>>>,
     /// map: files of the daemon's user appear as `guest-owner`'s; squash: all
@@ -258,6 +274,10 @@ pub(super) struct RawShare {
     pub(super) owner: Option<At<String>>,
     /// UID:GID in the guest, for map and squash. Default: the daemon's own numbers.
     pub(super) guest_owner: Option<At<String>>,
+    /// xattr: owners, modes and devices that the host's files cannot have are kept in an
+    /// extended attribute; none: they are refused. Default: none.
+    #[schemars(with = "Option<super::OwnerStore>")]
+    pub(super) owner_store: Option<At<String>>,
     /// How long a guest may trust what it has seen: never, auto (1 s), always. Default: auto.
     #[schemars(with = "Option<super::CachePolicy>")]
     pub(super) cache: Option<At<String>>,

@@ -358,12 +358,62 @@ fn schema_names_every_key() {
         "lease-time",
         "read-only",
         "guest-owner",
+        "read-only-paths",
+        "owner-store",
         "static",
         "publish",
     ] {
         assert!(
             schema.contains(&format!("\"{key}\"")),
             "{key} is missing in {schema}"
+        );
+    }
+}
+
+#[test]
+fn a_shares_semantics_are_checked_words_and_patterns() {
+    let share = |more: &str| parse(&format!("[share.d]\npath = \"/d\"\n{more}\n"));
+    let config = share("").unwrap();
+    let plain = config.shares.values().next().unwrap();
+    assert_eq!(
+        (plain.names, plain.case),
+        (NameRule::Plain, CaseRule::Exact)
+    );
+    assert_eq!(plain.owner_store, OwnerStore::None);
+    let config = share(
+        "exclude = [\"a/**\"]\nread-only-paths = [\"b\"]\nnames = \"windows\"\n\
+         case = \"insensitive\"\nowner-store = \"xattr\"",
+    );
+    let config = config.unwrap();
+    let all = config.shares.values().next().unwrap();
+    assert_eq!(
+        (all.names, all.case),
+        (NameRule::Windows, CaseRule::Insensitive)
+    );
+    assert_eq!(all.owner_store, OwnerStore::Xattr);
+    assert_eq!(all.exclude[0].to_string(), "a/**");
+    assert_eq!(all.read_only_paths[0].to_string(), "b");
+    let many = vec!["\"a\""; 65].join(", ");
+    for (text, word) in [
+        ("exclude = [\"a\", \"../b\"]".to_owned(), "../b"),
+        (format!("exclude = [{many}]"), "at most 128"),
+        ("names = \"dos\"".to_owned(), "dos"),
+        ("case = \"lower\"".to_owned(), "lower"),
+        ("owner-store = \"file\"".to_owned(), "file"),
+        (
+            "owner-store = \"xattr\"\nowner = \"pass\"".to_owned(),
+            "no meaning",
+        ),
+        (
+            "case = \"insensitive\"\ncache = \"always\"".to_owned(),
+            "go together",
+        ),
+    ] {
+        let errors = share(&text).unwrap_err();
+        assert!(errors.to_string().contains(word), "{errors}");
+        assert!(
+            errors.problems[0].line.is_some_and(|line| line > 2),
+            "{errors}"
         );
     }
 }

@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use control::config::{CachePolicy, Config, Guest, HostsFile, Network, NetworkKind, Owner, Share};
+use control::config::{
+    CachePolicy, CaseRule, Config, Guest, HostsFile, NameRule, Network, NetworkKind, Owner,
+    OwnerStore, Share,
+};
 use toml_edit::{Array, DocumentMut, Item, TableLike, Value};
 
 use crate::context::Context;
@@ -164,6 +167,16 @@ fn share_fields(share: &Share) -> Vec<(&'static str, Value)> {
         ("at", share.at.display().to_string().into()),
         ("read-only", share.read_only.into()),
     ];
+    for (key, patterns) in [
+        ("exclude", &share.exclude),
+        ("read-only-paths", &share.read_only_paths),
+    ] {
+        if !patterns.is_empty() {
+            fields.push((key, texts(patterns)));
+        }
+    }
+    fields.push(("names", word(&NameRule::WORDS, share.names).into()));
+    fields.push(("case", word(&CaseRule::WORDS, share.case).into()));
     fields.extend(
         share
             .guests
@@ -177,6 +190,8 @@ fn share_fields(share: &Share) -> Vec<(&'static str, Value)> {
     };
     fields.push(("owner", owner.into()));
     fields.extend(ids.map(|(uid, gid)| ("guest-owner", format!("{uid}:{gid}").into())));
+    let store = word(&OwnerStore::WORDS, share.owner_store);
+    fields.push(("owner-store", store.into()));
     let cache = match share.cache {
         CachePolicy::Never => "never",
         CachePolicy::Auto => "auto",
@@ -184,6 +199,12 @@ fn share_fields(share: &Share) -> Vec<(&'static str, Value)> {
     };
     fields.push(("cache", cache.into()));
     fields
+}
+
+/// The word that a choice has in the file.
+fn word<T: PartialEq>(words: &[(&'static str, T)], chosen: T) -> &'static str {
+    let found = words.iter().find(|(_, choice)| *choice == chosen);
+    found.map_or("", |(word, _)| word)
 }
 
 /// In the largest unit that is exact.
@@ -249,6 +270,11 @@ mod tests {
             owner = "squash"
             guest-owner = "5:6"
             cache = "never"
+            exclude = ["node_modules", "!a[b]/"]
+            read-only-paths = ["config/**"]
+            names = "windows"
+            case = "insensitive"
+            owner-store = "xattr"
             [hosts]
             files = ["auto", "/tmp/hosts"]
             [hosts.static]

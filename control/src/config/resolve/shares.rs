@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 
 use super::super::problem::Findings;
 use super::super::raw::{At, RawConfig, RawShare};
-use super::super::{CachePolicy, Guest, Owner, Share, Surroundings};
+use super::super::{
+    CachePolicy, CaseRule, Guest, NameRule, Owner, OwnerStore, Share, Surroundings,
+};
 use super::paths::{plain, read_folder};
 use super::{read, read_word};
 use crate::names::{GuestName, ShareName};
+use crate::pattern::{MOST_STEPS, PathPattern};
 
 pub(super) fn shares(
     raw: &RawConfig,
@@ -42,6 +45,20 @@ pub(super) fn shares(
             path,
             at,
             read_only: raw.read_only,
+            exclude: share_patterns(findings, (&owner, "exclude"), &raw.exclude),
+            read_only_paths: share_patterns(
+                findings,
+                (&owner, "read-only-paths"),
+                &raw.read_only_paths,
+            ),
+            names: choice(
+                findings,
+                (&owner, "names"),
+                raw.names.as_ref(),
+                &NameRule::WORDS,
+            ),
+            case: share_case(findings, &owner, raw),
+            owner_store: share_owner_store(findings, &owner, raw),
             guests: seen_by,
             cache: share_cache(findings, &owner, raw),
             line: findings.line(raw.path.offset()),
@@ -142,6 +159,81 @@ fn share_owner(
         );
     }
     kind.unwrap_or(Owner::Map { uid, gid })
+}
+
+fn share_patterns(
+    findings: &mut Findings<'_>,
+    (owner, key): (&str, &str),
+    texts: &[At<String>],
+) -> Vec<PathPattern> {
+    let patterns: Vec<PathPattern> = texts
+        .iter()
+        .filter_map(|text| read(findings, owner, key, text))
+        .collect();
+    let steps: usize = patterns.iter().map(|pattern| pattern.steps.len()).sum();
+    if let (true, Some(first)) = (steps > MOST_STEPS, texts.first()) {
+        findings.add(
+            Some(first.offset()),
+            format!(
+                "{owner}: the patterns of {key} have {steps} parts, at most {MOST_STEPS} can be"
+            ),
+            "a part is what stands between two slashes, and ** before a pattern without one",
+        );
+    }
+    patterns
+}
+
+/// One word out of a list whose first is the default.
+fn choice<T: Copy>(
+    findings: &mut Findings<'_>,
+    owner_and_key: (&str, &str),
+    raw: Option<&At<String>>,
+    words: &[(&str, T); 2],
+) -> T {
+    raw.and_then(|word| read_word(findings, owner_and_key, word, words))
+        .unwrap_or(words[0].1)
+}
+
+fn share_case(findings: &mut Findings<'_>, owner: &str, raw: &RawShare) -> CaseRule {
+    let case = choice(
+        findings,
+        (owner, "case"),
+        raw.case.as_ref(),
+        &CaseRule::WORDS,
+    );
+    if let (CaseRule::Insensitive, Some(cache)) = (case, &raw.cache)
+        && cache.value() == "always"
+    {
+        // The guest's kernel compares names exactly: FOO would be missing to it for a day because it
+        // was asked for before foo was made.
+        findings.add(
+            Some(cache.offset()),
+            format!("{owner}: cache = \"always\" does not go together with case = \"insensitive\""),
+            "write cache = \"auto\"",
+        );
+    }
+    case
+}
+
+fn share_owner_store(findings: &mut Findings<'_>, owner: &str, raw: &RawShare) -> OwnerStore {
+    let store = choice(
+        findings,
+        (owner, "owner-store"),
+        raw.owner_store.as_ref(),
+        &OwnerStore::WORDS,
+    );
+    let passes = raw
+        .owner
+        .as_ref()
+        .is_some_and(|owner| owner.value() == "pass");
+    if let (OwnerStore::Xattr, true, Some(text)) = (store, passes, &raw.owner_store) {
+        findings.add(
+            Some(text.offset()),
+            format!("{owner}: owner-store has no meaning with owner = \"pass\": the files have their owners"),
+            "remove owner-store, or write owner = \"map\"",
+        );
+    }
+    store
 }
 
 fn share_cache(findings: &mut Findings<'_>, owner: &str, raw: &RawShare) -> CachePolicy {
