@@ -10,13 +10,16 @@ use std::ffi::CStr;
 
 use rustix::io::Errno;
 
+pub(crate) mod fold;
 pub(crate) mod host;
+mod layer;
 #[cfg(test)]
 pub(crate) mod memory;
 #[cfg(test)]
 mod model_tests;
 pub(crate) mod name;
 pub(crate) mod owner;
+pub(crate) mod places;
 pub(crate) mod read_only;
 
 pub(crate) use name::Name;

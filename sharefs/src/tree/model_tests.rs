@@ -13,14 +13,14 @@ use super::owner::{GuestGid, GuestOwner, GuestUid, OwnerMap};
 use super::{Caller, Changes, Kind, Name, NewNode, OpenHow, RenameHow, Result, Tree};
 use crate::sys::{Sink, Source};
 
-const CALLER: Caller = Caller {
+pub(super) const CALLER: Caller = Caller {
     uid: GuestUid(0),
     gid: GuestGid(0),
 };
 
 /// Folders and names are few, so that operations meet.
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     MakeDirectory(Place),
     MakeFifo(Place),
     Create(Place),
@@ -37,13 +37,13 @@ enum Step {
 }
 
 /// A path of at most three names.
-type Place = Vec<u8>;
+pub(super) type Place = Vec<u8>;
 
 fn place() -> impl Strategy<Value = Place> {
     prop::collection::vec(0_u8..4, 1..4)
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => place().prop_map(Step::MakeDirectory),
         1 => place().prop_map(Step::MakeFifo),
@@ -62,11 +62,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn name(of: u8) -> CString {
+pub(super) fn name(of: u8) -> CString {
     CString::new(vec![b'a' + of]).unwrap()
 }
 
-fn find<T: Tree>(tree: &T, place: &[u8]) -> Result<T::Node> {
+pub(super) fn find<T: Tree>(tree: &T, place: &[u8]) -> Result<T::Node> {
     let mut node = tree.root()?.node;
     for step in place {
         node = tree.child(&node, Name::new(&name(*step)).unwrap())?.node;
@@ -82,13 +82,13 @@ fn split<T: Tree>(tree: &T, place: &[u8]) -> Result<(T::Node, CString)> {
 
 /// What an answer looks like from outside, without numbers that only one side has.
 #[derive(Debug, PartialEq, Eq)]
-enum Seen {
+pub(super) enum Seen {
     Done,
     Node(Kind, u32, u32, u64),
     Bytes(Vec<u8>),
 }
 
-fn apply<T: Tree>(tree: &T, step: &Step) -> Result<Seen> {
+pub(super) fn apply<T: Tree>(tree: &T, step: &Step) -> Result<Seen> {
     let seen = |node: &T::Node| {
         let found = tree.attributes(node)?;
         let file = found.kind == Kind::File;
@@ -209,7 +209,12 @@ fn apply<T: Tree>(tree: &T, step: &Step) -> Result<Seen> {
 }
 
 /// All names below, with what they are.
-fn listing<T: Tree>(tree: &T, node: &T::Node, path: &str, into: &mut Vec<(String, Kind, u32)>) {
+pub(super) fn listing<T: Tree>(
+    tree: &T,
+    node: &T::Node,
+    path: &str,
+    into: &mut Vec<(String, Kind, u32)>,
+) {
     let directory = tree.open_directory(node).unwrap();
     let mut names = Vec::new();
     tree.entries(&directory, 0, 4096, &mut |entry| {
