@@ -19,6 +19,7 @@ pub(crate) mod memory;
 mod model_tests;
 pub(crate) mod name;
 pub(crate) mod owner;
+pub(crate) mod owner_store;
 pub(crate) mod places;
 pub(crate) mod read_only;
 
