@@ -18,6 +18,7 @@ pub(crate) mod memory;
 #[cfg(test)]
 mod model_tests;
 pub(crate) mod name;
+pub(crate) mod names;
 pub(crate) mod owner;
 pub(crate) mod owner_store;
 pub(crate) mod places;
