@@ -10,6 +10,7 @@ use std::ffi::CStr;
 
 use rustix::io::Errno;
 
+pub(crate) mod case;
 pub(crate) mod fold;
 pub(crate) mod host;
 mod layer;

@@ -1,0 +1,271 @@
+//! What is known of folders' names, folded: bounded, and good as long as the folder has not changed.
+//!
+//! A folder's times of change are its stamp. Names that came and went through this tree are told here with
+//! the stamps before and after, so that a build that makes ten thousand files reads its folder once. What
+//! somebody else changes in the same tick of the file system's clock (some milliseconds) as our last look
+//! can go unseen until the folder changes again; such a name is still found as it is spelled.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+
+use crate::tree::{Attributes, Identity, Timestamp, fold};
+
+/// Bytes of the names of all folders together.
+const MOST_BYTES: usize = 32 << 20;
+/// What a name costs beside its letters, which are held as they are and folded.
+const EACH_NAME: usize = 128;
+/// Folders, which cost something even when empty.
+const MOST_FOLDERS: usize = 4096;
+
+/// When a folder changed last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp(Timestamp, Timestamp);
+
+impl Stamp {
+    pub(super) fn of(attributes: &Attributes) -> Self {
+        Self(attributes.modified, attributes.changed)
+    }
+}
+
+/// A folder, seen at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) folder: Identity,
+    pub(super) stamp: Stamp,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Known {
+    folders: BTreeMap<[u64; 3], Folder>,
+    bytes: usize,
+    most_bytes: usize,
+    /// Counts uses; the folder with the lowest was not used for longest.
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct Folder {
+    stamp: Stamp,
+    names: Folded,
+    used: u64,
+}
+
+/// The names of one folder by what they fold to, each list in the order of bytes.
+#[derive(Debug, Default)]
+pub(super) struct Folded {
+    names: BTreeMap<Vec<u8>, Vec<CString>>,
+    bytes: usize,
+}
+
+impl Folded {
+    pub(super) fn add(&mut self, name: &CStr) {
+        let same = self.names.entry(fold::name(name.to_bytes())).or_default();
+        if let Err(place) = same.binary_search_by(|known| known.as_c_str().cmp(name)) {
+            same.insert(place, name.to_owned());
+            self.bytes += cost(name);
+        }
+    }
+
+    fn remove(&mut self, name: &CStr) {
+        let folded = fold::name(name.to_bytes());
+        let Some(same) = self.names.get_mut(&folded) else {
+            return;
+        };
+        if let Ok(place) = same.binary_search_by(|known| known.as_c_str().cmp(name)) {
+            same.remove(place);
+            self.bytes -= cost(name);
+        }
+        if same.is_empty() {
+            self.names.remove(&folded);
+        }
+    }
+
+    /// The name itself if it is there, else the first of those that differ only in case.
+    pub(super) fn find(&self, name: &CStr) -> Option<&CStr> {
+        let same = self.names.get(&fold::name(name.to_bytes()))?;
+        let exact = same.iter().find(|known| known.as_c_str() == name);
+        exact.or_else(|| same.first()).map(CString::as_c_str)
+    }
+
+    /// Whether there are more than are worth keeping.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.bytes > MOST_BYTES / 2
+    }
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self {
+            folders: BTreeMap::new(),
+            bytes: 0,
+            most_bytes: MOST_BYTES,
+            uses: 0,
+        }
+    }
+}
+
+impl Known {
+    /// None: the folder must be read. Some(None): there is no such name.
+    pub(super) fn find(&mut self, seen: Seen, name: &CStr) -> Option<Option<CString>> {
+        self.uses += 1;
+        let folder = self.folders.get_mut(&key(seen.folder))?;
+        if folder.stamp != seen.stamp {
+            return None;
+        }
+        folder.used = self.uses;
+        Some(folder.names.find(name).map(CStr::to_owned))
+    }
+
+    /// The folder was read.
+    pub(super) fn learn(&mut self, seen: Seen, names: Folded) {
+        self.uses += 1;
+        self.forget(key(seen.folder));
+        self.bytes += names.bytes;
+        let used = self.uses;
+        let stamp = seen.stamp;
+        self.folders
+            .insert(key(seen.folder), Folder { stamp, names, used });
+        self.shrink();
+    }
+
+    /// Names came and went through us, and `after` is the folder's stamp since.
+    pub(super) fn changed(
+        &mut self,
+        before: Seen,
+        after: Stamp,
+        gone: Option<&CStr>,
+        made: Option<&CStr>,
+    ) {
+        let key = key(before.folder);
+        let Some(folder) = self.folders.get_mut(&key) else {
+            return;
+        };
+        if folder.stamp != before.stamp {
+            self.forget(key);
+            return;
+        }
+        self.bytes -= folder.names.bytes;
+        if let Some(gone) = gone {
+            folder.names.remove(gone);
+        }
+        if let Some(made) = made {
+            folder.names.add(made);
+        }
+        self.bytes += folder.names.bytes;
+        folder.stamp = after;
+        self.shrink();
+    }
+
+    fn forget(&mut self, key: [u64; 3]) {
+        if let Some(folder) = self.folders.remove(&key) {
+            self.bytes -= folder.names.bytes;
+        }
+    }
+
+    fn shrink(&mut self) {
+        while self.bytes > self.most_bytes || self.folders.len() > MOST_FOLDERS {
+            let oldest = self.folders.iter().min_by_key(|(_, folder)| folder.used);
+            let Some((&key, _)) = oldest else {
+                return;
+            };
+            self.forget(key);
+        }
+    }
+}
+
+fn cost(name: &CStr) -> usize {
+    EACH_NAME + 2 * name.to_bytes().len()
+}
+
+fn key(of: Identity) -> [u64; 3] {
+    [of.device, of.inode, of.mount]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(inode: u64, seconds: i64) -> Seen {
+        let folder = Identity {
+            device: 1,
+            inode,
+            mount: 1,
+        };
+        let time = Timestamp {
+            seconds,
+            nanoseconds: 0,
+        };
+        Seen {
+            folder,
+            stamp: Stamp(time, time),
+        }
+    }
+
+    fn names(list: &[&CStr]) -> Folded {
+        let mut folded = Folded::default();
+        list.iter().for_each(|name| folded.add(name));
+        folded
+    }
+
+    fn found(known: &mut Known, at: Seen, name: &CStr) -> Option<Option<CString>> {
+        known.find(at, name)
+    }
+
+    #[test]
+    fn a_folder_is_known_as_long_as_its_stamp() {
+        let mut known = Known::default();
+        assert_eq!(found(&mut known, seen(1, 1), c"a"), None);
+        known.learn(seen(1, 1), names(&[c"Readme", c"README", c"x"]));
+        assert_eq!(
+            found(&mut known, seen(1, 1), c"readme"),
+            Some(Some(c"README".to_owned()))
+        );
+        assert_eq!(
+            found(&mut known, seen(1, 1), c"Readme"),
+            Some(Some(c"Readme".to_owned()))
+        );
+        assert_eq!(found(&mut known, seen(1, 1), c"y"), Some(None));
+        assert_eq!(found(&mut known, seen(1, 2), c"x"), None, "it changed");
+        known.changed(seen(1, 1), seen(1, 3).stamp, Some(c"README"), Some(c"Y"));
+        assert_eq!(
+            found(&mut known, seen(1, 3), c"y"),
+            Some(Some(c"Y".to_owned()))
+        );
+        assert_eq!(
+            found(&mut known, seen(1, 3), c"readme"),
+            Some(Some(c"Readme".to_owned()))
+        );
+        known.changed(seen(1, 4), seen(1, 5).stamp, None, Some(c"z"));
+        assert_eq!(
+            found(&mut known, seen(1, 5), c"z"),
+            None,
+            "somebody else had changed it before"
+        );
+        assert_eq!((known.bytes, known.folders.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_when_there_are_too_many() {
+        let mut known = Known {
+            most_bytes: 4 * cost(c"a"),
+            ..Known::default()
+        };
+        known.learn(seen(1, 1), names(&[c"a", c"b"]));
+        known.learn(seen(2, 1), names(&[c"a", c"b"]));
+        assert!(found(&mut known, seen(1, 1), c"a").is_some());
+        known.learn(seen(3, 1), names(&[c"a"]));
+        let held = [1, 2, 3].map(|inode| found(&mut known, seen(inode, 1), c"a").is_some());
+        assert_eq!(held, [true, false, true]);
+        known.learn(seen(4, 1), names(&[c"a", c"b", c"c", c"d", c"e"]));
+        assert_eq!(
+            (known.bytes, known.folders.len()),
+            (0, 0),
+            "one that never fits"
+        );
+        for inode in 0..MOST_FOLDERS as u64 + 10 {
+            known.learn(seen(inode, 1), names(&[]));
+        }
+        assert_eq!(known.folders.len(), MOST_FOLDERS);
+    }
+}
