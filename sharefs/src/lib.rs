@@ -9,6 +9,7 @@ pub mod daemon;
 mod fuse;
 mod metrics;
 mod serve;
+mod served;
 mod shares;
 mod sys;
 mod tree;

@@ -16,12 +16,11 @@ use rustix::io::Errno;
 
 use crate::fuse::cache::Cache;
 use crate::fuse::counters::Counters;
-use crate::fuse::session::{Serve, Session};
 use crate::serve::door::{Door, DoorEvent, MakeSession, Notice};
+use crate::served::{self, Served};
 use crate::tree::host::HostTree;
 use crate::tree::host::descriptors::Descriptors;
 use crate::tree::owner::{GuestGid, GuestOwner, GuestUid, HostOwner, OwnerMap};
-use crate::tree::read_only::ReadOnly;
 
 /// All of them.
 pub(crate) struct Shares {
@@ -37,14 +36,7 @@ pub(crate) struct Shares {
 /// A share with its tree, or the reason why it has none.
 struct Running {
     share: Share,
-    tree: Result<Served, String>,
-}
-
-/// A tree as its share's options have it.
-#[derive(Clone)]
-enum Served {
-    Writable(Arc<HostTree>),
-    ReadOnly(Arc<ReadOnly<HostTree>>),
+    tree: Result<Arc<dyn Served>, String>,
 }
 
 struct Device {
@@ -155,7 +147,12 @@ impl Shares {
                     .get(share)
                     .map_or(CachePolicy::Auto, |share| share.cache),
             );
-            let door = self.open_door(guest, share, tree.clone(), (cache, Arc::clone(&counters)));
+            let door = self.open_door(
+                guest,
+                share,
+                Arc::clone(tree),
+                (cache, Arc::clone(&counters)),
+            );
             if let Err(problem) = &door {
                 changes
                     .problems
@@ -165,7 +162,7 @@ impl Shares {
         }
     }
 
-    fn open_tree(&self, share: &Share) -> Result<Served, String> {
+    fn open_tree(&self, share: &Share) -> Result<Arc<dyn Served>, String> {
         let descriptors = Arc::clone(&self.descriptors);
         let owners = |host| owner_map(share.owner, host);
         let tree = HostTree::open(&share.path, descriptors, owners).map_err(|error| {
@@ -177,18 +174,14 @@ impl Shares {
                 error => format!("cannot open {path}: {error}"),
             }
         })?;
-        Ok(if share.read_only {
-            Served::ReadOnly(Arc::new(ReadOnly(tree)))
-        } else {
-            Served::Writable(Arc::new(tree))
-        })
+        served::serve(tree, share)
     }
 
     fn open_door(
         &self,
         guest: &GuestName,
         share: &ShareName,
-        tree: Served,
+        tree: Arc<dyn Served>,
         (cache, counters): (Cache, Arc<Counters>),
     ) -> Result<Door, String> {
         let folder = self.paths.guest(guest);
@@ -271,19 +264,38 @@ impl Shares {
     }
 }
 
-impl Served {
-    fn session(&self, cache: Cache, counters: Arc<Counters>) -> Arc<dyn Serve> {
-        match self {
-            Self::Writable(tree) => Arc::new(Session::new(Arc::clone(tree), cache, counters)),
-            Self::ReadOnly(tree) => Arc::new(Session::new(Arc::clone(tree), cache, counters)),
-        }
-    }
-}
-
 /// Whether a guest that uses the one could go on with the other.
 fn same_tree(old: &Share, new: &Share) -> bool {
-    let options = |share: &Share| (share.read_only, share.owner, share.cache);
-    old.path == new.path && options(old) == options(new)
+    // Where it is mounted, who sees it and its line in the file do not matter to the tree.
+    let options = |share: &Share| {
+        let Share {
+            path,
+            read_only,
+            exclude,
+            read_only_paths,
+            names,
+            case,
+            owner,
+            owner_store,
+            cache,
+            name: _,
+            at: _,
+            guests: _,
+            line: _,
+        } = share.clone();
+        let patterns = (exclude, read_only_paths);
+        (
+            path,
+            read_only,
+            patterns,
+            names,
+            case,
+            owner,
+            owner_store,
+            cache,
+        )
+    };
+    options(old) == options(new)
 }
 
 fn problem_of(running: &Running) -> Option<String> {

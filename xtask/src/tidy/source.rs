@@ -14,6 +14,12 @@ const PURE: &[&str] = &[
     "netd/src/engine/",
     "sharefs/src/fuse/",
     "sharefs/src/tree/mod.rs",
+    "sharefs/src/tree/layer.rs",
+    "sharefs/src/tree/fold.rs",
+    "sharefs/src/tree/places/",
+    "sharefs/src/tree/owner_store/",
+    "sharefs/src/tree/names/",
+    "sharefs/src/tree/case/",
     "hostsync/src/table",
     "hostsync/src/section",
 ];

@@ -1,0 +1,88 @@
+//! A share's options as layers around its folder, and what a door gets of them: sessions.
+//!
+//! From the host upwards: owners kept beside the files, places that are hidden or frozen, names, case.
+//! The lower a layer, the closer its names are to the host's. A layer that a share does not ask for is
+//! one that changes nothing, so that there is one stack and not one for each choice; a share without any
+//! such option is served without layers.
+
+use std::sync::Arc;
+
+use control::config::{CaseRule, NameRule, OwnerStore as Store, Share};
+use rustix::io::Errno;
+
+use crate::fuse::cache::Cache;
+use crate::fuse::counters::Counters;
+use crate::fuse::session::{Serve, Session};
+use crate::tree::Tree;
+use crate::tree::case::{Case, CaseTree};
+use crate::tree::host::HostTree;
+use crate::tree::names::{Names, Spelling};
+use crate::tree::owner_store::OwnerStore;
+use crate::tree::places::{Letters, Places, Rules};
+use crate::tree::read_only::ReadOnly;
+
+/// A tree, whatever its layers: makes a session for each connection.
+pub(crate) trait Served: Send + Sync {
+    fn session(&self, cache: Cache, counters: Arc<Counters>) -> Arc<dyn Serve>;
+}
+
+struct Of<T>(Arc<T>);
+
+impl<T: Tree> Served for Of<T> {
+    fn session(&self, cache: Cache, counters: Arc<Counters>) -> Arc<dyn Serve> {
+        Arc::new(Session::new(Arc::clone(&self.0), cache, counters))
+    }
+}
+
+fn served<T: Tree>(tree: T) -> Arc<dyn Served> {
+    Arc::new(Of(Arc::new(tree)))
+}
+
+/// The folder as the share's options have it; a sentence where it cannot be so.
+pub(crate) fn serve(folder: HostTree, share: &Share) -> Result<Arc<dyn Served>, String> {
+    match share.owner_store {
+        Store::Xattr => Ok(layered(with_owners(folder, share)?, share)),
+        Store::None if is_plain(share) && share.read_only => Ok(served(ReadOnly(folder))),
+        Store::None if is_plain(share) => Ok(served(folder)),
+        Store::None => Ok(layered(folder, share)),
+    }
+}
+
+fn is_plain(share: &Share) -> bool {
+    let no_patterns = share.exclude.is_empty() && share.read_only_paths.is_empty();
+    no_patterns && share.case == CaseRule::Exact && share.names == NameRule::Plain
+}
+
+fn with_owners(folder: HostTree, share: &Share) -> Result<OwnerStore<HostTree>, String> {
+    let path = share.path.display();
+    OwnerStore::new(folder).map_err(|error| match error {
+        Errno::OPNOTSUPP => format!(
+            "owner-store = \"xattr\" needs extended attributes, which the file system at {path} does \
+             not have for users: write owner-store = \"none\""
+        ),
+        error => format!("owner-store = \"xattr\": cannot read the attributes of {path}: {error}"),
+    })
+}
+
+fn layered<T: Tree>(tree: T, share: &Share) -> Arc<dyn Served> {
+    let (case, letters) = match share.case {
+        CaseRule::Exact => (Case::Exact, Letters::Exact),
+        CaseRule::Insensitive => (Case::Insensitive, Letters::Folded),
+    };
+    let spelling = match share.names {
+        NameRule::Plain => Spelling::Plain,
+        NameRule::Windows => Spelling::Windows,
+    };
+    let rules = Rules::new(
+        share.exclude.clone(),
+        share.read_only_paths.clone(),
+        letters,
+    );
+    let rules = if share.read_only {
+        rules.frozen()
+    } else {
+        rules
+    };
+    let places = Places::new(tree, rules);
+    served(CaseTree::new(Names::new(places, spelling), case))
+}
