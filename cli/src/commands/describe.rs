@@ -272,6 +272,16 @@ fn as_text(thing: &Thing) -> String {
                     .to_owned(),
                 ),
                 ("guests", guests),
+            ];
+            for (key, patterns) in [
+                ("hidden", &configuration.exclude),
+                ("unchangeable", &configuration.read_only_paths),
+            ] {
+                if !patterns.is_empty() {
+                    fields.push((key, comma_list(patterns)));
+                }
+            }
+            fields.extend([
                 ("state", problem.unwrap_or_else(|| "ok".to_owned())),
                 (
                     "in the guest",
@@ -281,7 +291,7 @@ fn as_text(thing: &Thing) -> String {
                         configuration.at.display()
                     ),
                 ),
-            ];
+            ]);
             for device in status.iter().flat_map(|status| &status.devices) {
                 let state = if device.connected {
                     "connected"

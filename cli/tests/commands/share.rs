@@ -46,6 +46,71 @@ fn added_folder_stands_in_the_file() {
 }
 
 #[test]
+fn what_a_share_hides_keeps_and_calls_equal_stands_in_the_file() {
+    let place = Place::with(CONFIG);
+    std::fs::create_dir_all(place.path("src")).unwrap();
+    let mut command = place.sharectl();
+    command.args([
+        "share",
+        "add",
+        "src",
+        "--at",
+        "/src",
+        "--exclude",
+        "node_modules",
+    ]);
+    command.args(["--exclude", ".git/objects/**", "--read-only-path", "config"]);
+    command.args([
+        "--names",
+        "windows",
+        "--case",
+        "insensitive",
+        "--owner-store",
+        "xattr",
+    ]);
+    place.outcome(&mut command).is(expect![[r#"
+        exit 0
+        out: share src added: $T/src at /src in all guests, read and write
+        err: note: sharefs is not running; it takes effect at: sharectl up
+        err: note: a VM sees it from its next start; in the guest: mkdir -p /src && mount -t virtiofs src /src
+    "#]]);
+    let config = place.config();
+    expect![[r#"
+
+        [share.src]
+        path = "$T/src"
+        at = "/src"
+        exclude = ["node_modules", ".git/objects/**"]
+        read-only-paths = ["config"]
+        names = "windows"
+        case = "insensitive"
+        owner-store = "xattr"
+    "#]]
+    .assert_eq(&place.normal(&config[CONFIG.len()..]));
+    place.run("describe src").is(expect![[r#"
+        exit 0
+        out: share          src
+        out: folder         $T/src
+        out: at             /src
+        out: mode           read and write
+        out: guests         all
+        out: hidden         node_modules,.git/objects/**
+        out: unchangeable   config
+        out: state          not served
+        out: in the guest   mount -t virtiofs src /src
+        err: warning: sharefs is not running; this is what the configuration says
+    "#]]);
+    place
+        .run("share add / --name x --exclude ../up")
+        .is(expect![[r#"
+            exit 2
+            err: error: invalid value '../up' for '--exclude <PATTERN>': "../up": a part of it is . or .., which no name in a folder is
+            err:
+            err: For more information, try '--help'.
+        "#]]);
+}
+
+#[test]
 fn folder_that_cannot_be_shared_changes_nothing() {
     let place = Place::with(CONFIG);
     place.run("share add /nonexistent/src").is(expect![[r#"

@@ -2,6 +2,7 @@
 
 use control::names::{GuestName, ShareName};
 use control::paths::Daemon;
+use control::pattern::PathPattern;
 use toml_edit::{Array, Value};
 
 use crate::context::Context;
@@ -27,6 +28,18 @@ pub(crate) struct Args {
     /// Refuse every change from guests
     #[arg(long)]
     read_only: bool,
+    /// What does not exist for guests, as in .gitignore; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<PathPattern>,
+    /// What guests cannot change, as in .gitignore; may be repeated
+    #[arg(long = "read-only-path", value_name = "PATTERN")]
+    read_only_paths: Vec<PathPattern>,
+    /// Which names the folder can hold; windows for a folder on a Windows file system
+    #[arg(long, value_parser = ["plain", "windows"])]
+    names: Option<String>,
+    /// Whether names that differ only in case are two or one
+    #[arg(long, value_parser = ["exact", "insensitive"])]
+    case: Option<String>,
     /// A guest that sees it, instead of all; may be repeated
     #[arg(long = "guest", value_name = "NAME")]
     guests: Vec<GuestName>,
@@ -36,6 +49,9 @@ pub(crate) struct Args {
     /// The owner in the guest, for map and squash
     #[arg(long, value_name = "UID:GID")]
     guest_owner: Option<String>,
+    /// Keep owners, modes and devices that the files cannot have in an extended attribute
+    #[arg(long, value_parser = ["none", "xattr"])]
+    owner_store: Option<String>,
     /// How long guests trust what they have seen
     #[arg(long, value_parser = ["never", "auto", "always"])]
     cache: Option<String>,
@@ -63,12 +79,24 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         if args.read_only {
             fields.push(("read-only", true.into()));
         }
+        for (key, patterns) in [
+            ("exclude", &args.exclude),
+            ("read-only-paths", &args.read_only_paths),
+        ] {
+            if !patterns.is_empty() {
+                let patterns: Array = patterns.iter().map(PathPattern::to_string).collect();
+                fields.push((key, Value::Array(patterns)));
+            }
+        }
+        fields.extend(args.names.map(|names| ("names", names.into())));
+        fields.extend(args.case.map(|case| ("case", case.into())));
         if !args.guests.is_empty() {
             let guests: Array = args.guests.iter().map(GuestName::as_str).collect();
             fields.push(("guests", Value::Array(guests)));
         }
         fields.extend(args.owner.map(|owner| ("owner", owner.into())));
         fields.extend(args.guest_owner.map(|owner| ("guest-owner", owner.into())));
+        fields.extend(args.owner_store.map(|store| ("owner-store", store.into())));
         fields.extend(args.cache.map(|cache| ("cache", cache.into())));
         document::add_entry(&mut draft.document, "share", name.as_str(), fields)?;
         match draft.config()?.shares.get(&name) {

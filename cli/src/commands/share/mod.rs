@@ -14,7 +14,7 @@ pub(crate) use ls::configured;
 /// Shares: add, remove, list folders of the host that guests see
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Add(add::Args),
+    Add(Box<add::Args>),
     Rm(rm::Args),
     #[command(visible_alias = "list")]
     Ls(ls::Args),
@@ -23,7 +23,7 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self, context: &Context) -> Outcome {
         match self {
-            Self::Add(args) => add::run(context, args),
+            Self::Add(args) => add::run(context, *args),
             Self::Rm(args) => rm::run(context, args),
             Self::Ls(args) => ls::run(context, args),
         }
