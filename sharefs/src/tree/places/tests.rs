@@ -410,3 +410,32 @@ fn each_refusal_has_the_errno_of_the_table() {
     tree.rename((&root, name(c"free")), (&root, name(c"x")), how)
         .unwrap();
 }
+
+#[test]
+fn a_free_place_in_a_frozen_folder_can_be_filled_but_not_made_or_taken_away() {
+    let memory = MemoryTree::new();
+    let host = memory.root().unwrap().node;
+    let make = |parent, text| {
+        memory
+            .make_directory(CALLER, parent, name(text), 0o755)
+            .unwrap()
+            .node
+    };
+    let config = make(&host, c"config");
+    make(&config, c"cache");
+    let list = patterns(&["config", "!config/cache", "!config/new"]);
+    let tree = Places::new(memory, Rules::new(Vec::new(), list, Letters::Exact));
+    let root = tree.root().unwrap().node;
+    let config = tree.child(&root, name(c"config")).unwrap().node;
+    let cache = tree.child(&config, name(c"cache")).unwrap().node;
+    let made = tree.make_directory(CALLER, &cache, name(c"filled"), 0o755);
+    assert_eq!(kind(made), Ok(()));
+    let made = tree.make_directory(CALLER, &config, name(c"new"), 0o755);
+    assert_eq!(kind(made), Err(Errno::ROFS));
+    assert_eq!(
+        tree.remove_directory(&config, name(c"cache")),
+        Err(Errno::ROFS)
+    );
+    let unnamed = tree.create_unnamed(CALLER, &config, 0o600, OpenHow::default());
+    assert_eq!(kind(unnamed), Err(Errno::ROFS));
+}
