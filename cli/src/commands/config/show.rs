@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use control::config::{CachePolicy, Config, Guest, HostsFile, Network, NetworkKind, Owner, Share};
+use control::config::{
+    CachePolicy, Config, Devices, Guest, HostsFile, Network, NetworkKind, Owner, Share,
+};
 use toml_edit::{Array, DocumentMut, Item, TableLike, Value};
 
 use crate::context::Context;
@@ -153,6 +155,10 @@ fn guest_fields(guest: &Guest) -> Vec<(&'static str, Value)> {
             .map(|address| ("address", address.to_string().into())),
     );
     fields.push(("host-address", guest.host_address.to_string().into()));
+    let devices = Devices::ALL
+        .iter()
+        .find(|(_, devices)| *devices == guest.devices);
+    fields.extend(devices.map(|(word, _)| ("devices", (*word).into())));
     fields.push(("names", texts(&guest.names)));
     fields.push(("publish", texts(&guest.publish)));
     fields
@@ -241,6 +247,7 @@ mod tests {
             type = "host-only"
             [guest.dev]
             network = "vmnet8"
+            devices = "each"
             names = ["local.test"]
             publish = ["8080:80", "127.0.0.1:5353:53/udp"]
             [share.d]
