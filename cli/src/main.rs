@@ -11,6 +11,7 @@ mod context;
 mod daemons;
 mod edit;
 mod error;
+mod mounts;
 mod output;
 mod suggest;
 mod sys;

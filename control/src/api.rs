@@ -326,7 +326,7 @@ pub struct ShareStatus {
     pub cache: CachePolicy,
     /// Why it cannot be served now.
     pub problem: Option<String>,
-    /// Its sockets, one a guest.
+    /// Where its guests find it: those that a VMM uses, else those that it should.
     pub devices: Vec<ShareDevice>,
 }
 
@@ -335,7 +335,7 @@ pub struct ShareStatus {
 pub struct ShareDevice {
     /// The guest.
     pub guest: GuestName,
-    /// Where its VMM connects.
+    /// Where its VMM connects: `fs.sock` for all shares, or one for this share.
     pub socket: PathBuf,
     /// Whether a VMM is connected now.
     pub connected: bool,

@@ -168,6 +168,12 @@ impl Paths {
         self.guest(guest).join(format!("fs-{share}.sock"))
     }
 
+    /// Where sharefs listens for the guest's virtiofs device of all its shares.
+    #[must_use]
+    pub fn guest_shares_socket(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("fs.sock")
+    }
+
     /// Where netd listens for guests that the configuration does not name.
     #[must_use]
     pub fn network_socket(&self, network: &NetworkName) -> PathBuf {

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::metrics;
 use crate::shares::Shares;
+use crate::tree::Timestamp;
 use crate::tree::host::descriptors::Descriptors;
 
 /// What handlers share.
@@ -54,7 +55,7 @@ impl State {
                 });
                 Failure::new(FailureKind::Invalid, message)
             })?;
-            let changes = self.shares().apply(&config);
+            let changes = self.shares().apply(&config, now());
             self.events.publish(EventBody::ConfigReloaded {
                 changes: changes.changes.clone(),
             });
@@ -91,7 +92,7 @@ pub async fn run(
         events: events.clone(),
         started: timestamp_now(),
     };
-    for change in state.shares().apply(&config).changes {
+    for change in state.shares().apply(&config, now()).changes {
         tracing::info!("{change}");
     }
     events.publish(EventBody::Started {
@@ -123,6 +124,14 @@ pub async fn run(
     }
     state.shares().close();
     Ok(())
+}
+
+fn now() -> Timestamp {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    Timestamp {
+        seconds: now.tv_sec,
+        nanoseconds: u32::try_from(now.tv_nsec).unwrap_or_default(),
+    }
 }
 
 fn api(state: &State) -> Api<State> {

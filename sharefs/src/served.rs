@@ -12,6 +12,8 @@ use rustix::io::Errno;
 
 use crate::fuse::cache::Cache;
 use crate::fuse::counters::Counters;
+use crate::fuse::many::Part;
+use crate::fuse::nodes::Numbering;
 use crate::fuse::session::{Serve, Session};
 use crate::tree::Tree;
 use crate::tree::case::{Case, CaseTree};
@@ -24,6 +26,13 @@ use crate::tree::read_only::ReadOnly;
 /// A tree, whatever its layers: makes a session for each connection.
 pub(crate) trait Served: Send + Sync {
     fn session(&self, cache: Cache, counters: Arc<Counters>) -> Arc<dyn Serve>;
+    /// The same behind a device that carries several.
+    fn part(
+        &self,
+        options: (Cache, Arc<Counters>),
+        numbering: Numbering,
+        agreed: u64,
+    ) -> Result<Arc<dyn Part>, Errno>;
 }
 
 struct Of<T>(Arc<T>);
@@ -31,6 +40,16 @@ struct Of<T>(Arc<T>);
 impl<T: Tree> Served for Of<T> {
     fn session(&self, cache: Cache, counters: Arc<Counters>) -> Arc<dyn Serve> {
         Arc::new(Session::new(Arc::clone(&self.0), cache, counters))
+    }
+
+    fn part(
+        &self,
+        options: (Cache, Arc<Counters>),
+        numbering: Numbering,
+        agreed: u64,
+    ) -> Result<Arc<dyn Part>, Errno> {
+        let tree = Arc::clone(&self.0);
+        Ok(Arc::new(Session::part(tree, options, numbering, agreed)?))
     }
 }
 

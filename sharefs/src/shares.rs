@@ -1,14 +1,15 @@
 //! The shares of a configuration as they run: trees, doors, and what a changed configuration changes.
 //!
+//! Each guest has a door with all its shares behind (`one`), and one more for each share.
 //! A share whose folder cannot be opened is a problem of its own; the others serve. What is the same in
 //! the old and the new configuration is not touched, so a reload disturbs no guest.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use control::api::{Changes, ShareDevice, ShareStatus};
-use control::config::{CachePolicy, Config, Owner, Share};
+use control::config::{CachePolicy, Config, Devices, Owner, Share};
 use control::events::{EventBody, EventLog};
 use control::names::{GuestName, ShareName};
 use control::paths::{Paths, make_private_folder};
@@ -18,9 +19,14 @@ use crate::fuse::cache::Cache;
 use crate::fuse::counters::Counters;
 use crate::serve::door::{Door, DoorEvent, MakeSession, Notice};
 use crate::served::{self, Served};
+use crate::tree::Timestamp;
 use crate::tree::host::HostTree;
 use crate::tree::host::descriptors::Descriptors;
 use crate::tree::owner::{GuestGid, GuestOwner, GuestUid, HostOwner, OwnerMap};
+
+mod one;
+
+use one::One;
 
 /// All of them.
 pub(crate) struct Shares {
@@ -29,6 +35,8 @@ pub(crate) struct Shares {
     descriptors: Arc<Descriptors>,
     shares: BTreeMap<ShareName, Running>,
     devices: BTreeMap<(GuestName, ShareName), Device>,
+    /// The devices that carry all of a guest's shares.
+    ones: BTreeMap<GuestName, One>,
     /// Kept when a device goes and comes back, so that counters only grow.
     counters: BTreeMap<(GuestName, ShareName), Arc<Counters>>,
 }
@@ -47,7 +55,8 @@ struct Device {
 /// One device's numbers, for /metrics.
 pub(crate) struct DeviceNumbers<'a> {
     pub(crate) guest: &'a GuestName,
-    pub(crate) share: &'a ShareName,
+    /// Empty for the device of all shares.
+    pub(crate) share: &'a str,
     pub(crate) counters: &'a Counters,
     pub(crate) connections: u64,
     pub(crate) mounted: bool,
@@ -63,6 +72,7 @@ impl Shares {
             descriptors,
             shares: BTreeMap::new(),
             devices: BTreeMap::new(),
+            ones: BTreeMap::new(),
             counters: BTreeMap::new(),
         }
     }
@@ -72,7 +82,7 @@ impl Shares {
     }
 
     /// Makes what runs what the configuration wants.
-    pub(crate) fn apply(&mut self, config: &Config) -> Changes {
+    pub(crate) fn apply(&mut self, config: &Config, now: Timestamp) -> Changes {
         let mut changes = Changes::default();
         let mut untouched = Vec::new();
         let mut shares = BTreeMap::new();
@@ -113,6 +123,7 @@ impl Shares {
         }
         self.shares = shares;
         self.apply_devices(config, &untouched, &mut changes);
+        self.apply_ones(config, &untouched, now, &mut changes);
         changes
     }
 
@@ -147,12 +158,8 @@ impl Shares {
                     .get(share)
                     .map_or(CachePolicy::Auto, |share| share.cache),
             );
-            let door = self.open_door(
-                guest,
-                share,
-                Arc::clone(tree),
-                (cache, Arc::clone(&counters)),
-            );
+            let options = (cache, Arc::clone(&counters));
+            let door = self.open_share_door(guest, share, Arc::clone(tree), options);
             if let Err(problem) = &door {
                 changes
                     .problems
@@ -177,22 +184,33 @@ impl Shares {
         served::serve(tree, share)
     }
 
-    fn open_door(
+    fn open_share_door(
         &self,
         guest: &GuestName,
         share: &ShareName,
         tree: Arc<dyn Served>,
         (cache, counters): (Cache, Arc<Counters>),
     ) -> Result<Door, String> {
+        let make_session: MakeSession =
+            Box::new(move || tree.session(cache, Arc::clone(&counters)));
+        let path = self.paths.guest_share_socket(guest, share);
+        let shares = [share.clone()];
+        let notice = notice(self.events.clone(), guest.clone(), move || shares.to_vec());
+        self.open_door(guest, &path, make_session, notice)
+    }
+
+    fn open_door(
+        &self,
+        guest: &GuestName,
+        path: &Path,
+        make_session: MakeSession,
+        notice: Notice,
+    ) -> Result<Door, String> {
         let folder = self.paths.guest(guest);
         make_private_folder(&self.paths.runtime.join("guest"))
             .and_then(|()| make_private_folder(&folder))
             .map_err(|error| format!("cannot use {}: {error}", folder.display()))?;
-        let make_session: MakeSession =
-            Box::new(move || tree.session(cache, Arc::clone(&counters)));
-        let path = self.paths.guest_share_socket(guest, share);
-        let notice = notice(self.events.clone(), guest.clone(), share.clone());
-        Door::open(&path, make_session, notice).map_err(|error| error.to_string())
+        Door::open(path, make_session, notice).map_err(|error| error.to_string())
     }
 
     fn share_failed(&self, share: &ShareName, problem: &str) {
@@ -211,7 +229,11 @@ impl Shares {
             let problem = device.door.as_ref().err()?;
             Some(format!("share {share} for guest {guest}: {problem}"))
         });
-        of_shares.chain(of_devices).collect()
+        let of_ones = self.ones.iter().filter_map(|(guest, one)| {
+            let problem = one.problem()?;
+            Some(format!("shares for guest {guest}: {problem}"))
+        });
+        of_shares.chain(of_devices).chain(of_ones).collect()
     }
 
     pub(crate) fn status(&self) -> Vec<ShareStatus> {
@@ -226,7 +248,7 @@ impl Shares {
             } = running.share.clone();
             let devices = self.devices.iter().filter(|((_, share), _)| *share == name);
             let devices = devices
-                .map(|((guest, _), device)| device_status(guest, device))
+                .flat_map(|((guest, _), device)| self.device_status(guest, device))
                 .collect();
             ShareStatus {
                 name,
@@ -241,26 +263,64 @@ impl Shares {
         self.shares.values().map(status).collect()
     }
 
+    /// The devices of one share in one guest: those that a VMM uses, else the one that it should.
+    fn device_status(&self, guest: &GuestName, device: &Device) -> Vec<ShareDevice> {
+        let one = self.ones.get(guest);
+        let each = device_status(guest, device.door.as_ref().ok(), &device.counters);
+        let Some(one) = one else {
+            return vec![each];
+        };
+        let all = device_status(guest, one.door(), &device.counters);
+        match (each.connected, all.connected, one.devices()) {
+            (true, true, _) => vec![all, each],
+            (false, true, _) | (false, false, Devices::One) => vec![all],
+            (true, false, _) | (false, false, Devices::Each) => vec![each],
+        }
+    }
+
     pub(crate) fn numbers(&self) -> impl Iterator<Item = DeviceNumbers<'_>> {
-        self.devices.iter().map(|((guest, share), device)| {
+        let shares = self.devices.iter().map(|((guest, share), device)| {
             let door = device.door.as_ref().ok();
-            let session = door.and_then(Door::session);
-            let (nodes, handles) = session.as_ref().map_or((0, 0), |session| session.size());
+            let alone = door.and_then(Door::session);
+            let part = self.ones.get(guest).and_then(|one| one.part(share));
+            let sizes = [
+                alone.as_ref().map(|session| session.size()),
+                part.as_ref().map(|part| part.size()),
+            ];
+            let (nodes, handles) = sizes
+                .into_iter()
+                .flatten()
+                .fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
             DeviceNumbers {
                 guest,
-                share,
+                share: share.as_str(),
                 counters: &device.counters,
                 connections: door.map_or(0, Door::connections),
-                mounted: session.is_some_and(|session| session.mounted()),
+                mounted: alone.is_some_and(|session| session.mounted()) || part.is_some(),
                 nodes,
                 handles,
             }
-        })
+        });
+        let ones = self.ones.iter().map(|(guest, one)| DeviceNumbers {
+            guest,
+            share: "",
+            counters: one.counters(),
+            connections: one.door().map_or(0, Door::connections),
+            mounted: one
+                .door()
+                .and_then(Door::session)
+                .is_some_and(|session| session.mounted()),
+            // Its shares have them.
+            nodes: 0,
+            handles: 0,
+        });
+        shares.chain(ones)
     }
 
     /// Closes all doors; every VMM that is connected loses its devices.
     pub(crate) fn close(&mut self) {
         self.devices.clear();
+        self.ones.clear();
     }
 }
 
@@ -318,14 +378,13 @@ fn trouble(running: &Running) -> Option<String> {
     })
 }
 
-fn device_status(guest: &GuestName, device: &Device) -> ShareDevice {
-    let door = device.door.as_ref().ok();
+fn device_status(guest: &GuestName, door: Option<&Door>, counters: &Counters) -> ShareDevice {
     ShareDevice {
         guest: guest.clone(),
         socket: door.map(|door| door.path().to_owned()).unwrap_or_default(),
         connected: door.is_some_and(|door| door.session().is_some()),
-        requests: device.counters.requests().map(|(_, count)| count).sum(),
-        malformed: device.counters.malformed.get(),
+        requests: counters.requests().map(|(_, count)| count).sum(),
+        malformed: counters.malformed.get(),
     }
 }
 
@@ -355,17 +414,24 @@ fn cache(policy: CachePolicy) -> Cache {
     }
 }
 
-/// Tells the log and the event stream of what happens at a door.
-fn notice(events: EventLog, guest: GuestName, share: ShareName) -> Notice {
-    Box::new(move |event| {
-        let (guest, share) = (guest.clone(), share.clone());
-        match event {
-            DoorEvent::Connected => {
+/// Tells the log and the event stream of what happens at a door; `shares`: those behind it now.
+fn notice(
+    events: EventLog,
+    guest: GuestName,
+    shares: impl Fn() -> Vec<ShareName> + Send + 'static,
+) -> Notice {
+    Box::new(move |event| match event {
+        DoorEvent::Connected => {
+            for share in shares() {
+                let guest = guest.clone();
                 tracing::info!(%guest, %share, "VMM connected");
                 events.publish(EventBody::ShareConnected { guest, share });
             }
-            DoorEvent::Disconnected(reason) => {
-                let reason = reason.unwrap_or_else(|| "the VMM closed the connection".to_owned());
+        }
+        DoorEvent::Disconnected(reason) => {
+            let reason = reason.unwrap_or_else(|| "the VMM closed the connection".to_owned());
+            for share in shares() {
+                let (guest, reason) = (guest.clone(), reason.clone());
                 tracing::info!(%guest, %share, reason, "VMM disconnected");
                 events.publish(EventBody::ShareDisconnected {
                     guest,
@@ -373,9 +439,9 @@ fn notice(events: EventLog, guest: GuestName, share: ShareName) -> Notice {
                     reason,
                 });
             }
-            DoorEvent::Refused(reason) => {
-                tracing::warn!(%guest, %share, reason, "VMM could not be served");
-            }
+        }
+        DoorEvent::Refused(reason) => {
+            tracing::warn!(%guest, reason, "VMM could not be served");
         }
     })
 }

@@ -255,14 +255,17 @@ fn dhcp_and_dns_survive_what_is_no_question() {
 fn the_vhost_user_sockets_survive_messages_that_are_none() {
     whole_system(|| {
         let mut victims = Victims::new(None)?;
-        let socket: PathBuf = victims.world.runtime().join("guest/dev/fs-d.sock");
-        wait_for("the share's socket", SOON, || {
-            Ok(socket.exists().then_some(()))
+        let folder: PathBuf = victims.world.runtime().join("guest/dev");
+        let sockets = [folder.join("fs-d.sock"), folder.join("fs.sock")];
+        wait_for("the shares' sockets", SOON, || {
+            Ok(sockets.iter().all(|socket| socket.exists()).then_some(()))
         })?;
         let mut noise = Noise::new(4);
-        for round in 0..120_u32 {
+        for (round, socket) in (0..240_u32).zip(sockets.iter().cycle()) {
+            // Each socket sees every kind of message.
+            let round = round / 2;
             let mut stream = retry("a front end's connection", SOON, || {
-                Ok(UnixStream::connect(&socket)?)
+                Ok(UnixStream::connect(socket)?)
             })?;
             stream.set_write_timeout(Some(SOON))?;
             // VhostUserMsg: request, flags (version 1), size, payload.

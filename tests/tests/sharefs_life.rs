@@ -1,5 +1,5 @@
-//! A share's life: reboots, VMMs killed and started again, configurations that change, folders that
-//! come and go, and what the daemon tells of it.
+//! A share's life on a device of its own: reboots, VMMs killed and started again, configurations that
+//! change, folders that come and go, and what the daemon tells of it.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -15,6 +15,7 @@ const CONFIG: &str = r#"
 type = "nat"
 
 [guest.dev]
+devices = "each"
 
 [share.d]
 path = "@shared/d"
@@ -65,7 +66,7 @@ fn metric(world: &World, name: &str) -> Result<u64> {
 fn a_reboot_and_a_killed_vmm_are_served_again_and_nothing_is_left_behind() {
     whole_system(|| {
         let world = world()?;
-        let mut guest = world.machine("dev", SHARES)?.boot()?;
+        let mut guest = world.machine_of_devices("dev", SHARES)?.boot()?;
         guest.ok("echo 1 > /mnt/d/log && exec 5< /mnt/d/log && ls -lR /mnt/d")?;
         guest.reboot()?;
         guest.ok("echo 2 >> /mnt/d/log")?;
@@ -81,7 +82,7 @@ fn a_reboot_and_a_killed_vmm_are_served_again_and_nothing_is_left_behind() {
             Ok((metric(&world, "sharectl_sharefs_descriptors")? == 0).then_some(()))
         })?;
 
-        let mut guest = world.machine("dev", SHARES)?.boot()?;
+        let mut guest = world.machine_of_devices("dev", SHARES)?.boot()?;
         guest.ok("echo 3 >> /mnt/d/log && umount /mnt/d")?;
         guest.power_off()?;
         ensure!(fs::read_to_string(world.share_folder("d")?.join("log"))? == "1\n2\n3\n");
@@ -98,7 +99,7 @@ fn what_the_host_changes_is_seen_as_soon_as_the_cache_policy_says() {
         for folder in [&d, &seen] {
             world.write(&folder.join("a"), "old")?;
         }
-        let guest = world.machine("dev", SHARES)?.boot()?;
+        let guest = world.machine_of_devices("dev", SHARES)?.boot()?;
         guest.ok("cat /mnt/seen/a /mnt/d/a && ! test -e /mnt/seen/new && ! test -e /mnt/d/new")?;
         for folder in [&d, &seen] {
             world.write(&folder.join("a"), "much newer")?;
@@ -118,7 +119,7 @@ fn what_the_host_changes_is_seen_as_soon_as_the_cache_policy_says() {
 fn a_reload_disturbs_nobody_and_a_missing_folder_is_that_shares_own_problem() {
     whole_system(|| {
         let world = world()?;
-        let guest = world.machine("dev", SHARES)?.boot()?;
+        let guest = world.machine_of_devices("dev", SHARES)?.boot()?;
         guest.ok("exec 5> /mnt/d/open; echo 1 >&5; (while ! test -e /mnt/d/stop; do echo x >&5; done) > /dev/null 2>&1 &")?;
         let missing = "\n[share.late]\npath = \"@shared/late\"\nat = \"/mnt/late\"\n";
         world.set_config(&format!("{CONFIG}{missing}"))?;
@@ -162,7 +163,7 @@ fn the_folder_taken_away_under_a_guest_is_an_error_there_and_comes_back_with_a_m
     whole_system(|| {
         let mut world = world()?;
         let d = world.share_folder("d")?;
-        let guest = world.machine("dev", SHARES)?.boot()?;
+        let guest = world.machine_of_devices("dev", SHARES)?.boot()?;
         guest.ok("echo x > /mnt/d/file")?;
         fs::rename(&d, d.with_file_name("moved"))?;
         guest.ok("cat /mnt/d/file")?;
@@ -190,7 +191,7 @@ fn the_control_socket_tells_what_is_served() {
             status["daemon"] == "sharefs" && status["problems"] == serde_json::json!([]),
             "{status}"
         );
-        let guest = world.machine("dev", SHARES)?.boot()?;
+        let guest = world.machine_of_devices("dev", SHARES)?.boot()?;
         guest.ok("ls /mnt/d /mnt/seen")?;
         let d = share(&world, "d")?;
         ensure!(

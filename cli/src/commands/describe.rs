@@ -1,7 +1,7 @@
 //! `sharectl describe`: everything about one guest, share, network or name.
 
 use control::api::{GuestStatus, HostLine, NetworkStatus, PortStatus, ShareStatus};
-use control::config::{Config, NetworkKind};
+use control::config::{Config, Devices, NetworkKind, SHARES_FOLDER};
 use control::names::{GuestName, HostName, NetworkName, ShareName};
 use control::paths::Daemon;
 use serde::Serialize;
@@ -32,6 +32,8 @@ enum Thing {
     },
     Share {
         configuration: control::config::Share,
+        /// One for all, unless each guest that sees it has one a share.
+        devices: Devices,
         status: Option<ShareStatus>,
     },
     Network {
@@ -117,12 +119,16 @@ fn about_guest(context: &Context, config: &Config, name: &GuestName) -> Option<T
 }
 
 fn about_share(context: &Context, config: &Config, name: &ShareName) -> Option<Thing> {
-    let configuration = config.shares.get(name)?.clone();
+    let configured = config.shares.get(name)?;
     let shares: Vec<ShareStatus> = context
         .ask_if_up(Daemon::Sharefs, "/v1/shares")
         .unwrap_or_else(|| share::configured(config));
+    let mut guests = config.guests_of(configured).peekable();
+    let alone = guests.peek().is_some() && guests.all(|guest| guest.devices == Devices::Each);
+    let devices = if alone { Devices::Each } else { Devices::One };
     Some(Thing::Share {
-        configuration,
+        configuration: configured.clone(),
+        devices,
         status: shares.into_iter().find(|share| share.name == *name),
     })
 }
@@ -251,8 +257,10 @@ fn as_text(thing: &Thing) -> String {
         }
         Thing::Share {
             configuration,
+            devices,
             status,
         } => {
+            let (name, at) = (&configuration.name, &configuration.at);
             let guests = configuration
                 .guests
                 .as_ref()
@@ -285,11 +293,12 @@ fn as_text(thing: &Thing) -> String {
                 ("state", problem.unwrap_or_else(|| "ok".to_owned())),
                 (
                     "in the guest",
-                    format!(
-                        "mount -t virtiofs {} {}",
-                        configuration.name,
-                        configuration.at.display()
-                    ),
+                    match devices {
+                        Devices::One => {
+                            format!("mount --bind {SHARES_FOLDER}/{name} {}", at.display())
+                        }
+                        Devices::Each => format!("mount -t virtiofs {name} {}", at.display()),
+                    },
                 ),
             ]);
             for device in status.iter().flat_map(|status| &status.devices) {

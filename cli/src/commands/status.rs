@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use control::api::{DaemonStatus, GuestStatus, PortStatus, ShareStatus};
+use control::api::{DaemonStatus, GuestStatus, PortStatus, ShareDevice, ShareStatus};
 use control::config::{Config, Hosts};
 use control::lock;
 use control::names::GuestName;
@@ -115,7 +115,7 @@ pub(crate) fn run(context: &Context, _: Args) -> Outcome<ExitCode> {
     })
 }
 
-/// VMs that are plugged into a network but not into a share of theirs. A VM that ran while sharefs was
+/// VMs that are plugged into a network but not into their shares. A VM that ran while sharefs was
 /// started again is one: QEMU does not connect a vhost-user-fs device a second time.
 fn absent_devices(guests: &[GuestStatus], shares: &[ShareStatus]) -> Vec<String> {
     let running = |name: &GuestName| {
@@ -130,15 +130,29 @@ fn absent_devices(guests: &[GuestStatus], shares: &[ShareStatus]) -> Vec<String>
     for share in shares.iter().filter(|share| share.problem.is_none()) {
         for device in &share.devices {
             if !device.connected && running(&device.guest) {
-                absent.push(format!(
-                    "guest {0} runs without its device of share {1}: restart its VM, with what \
+                let what = if is_for_all(device) {
+                    "the device of its shares".to_owned()
+                } else {
+                    format!("its device of share {}", share.name)
+                };
+                let sentence = format!(
+                    "guest {0} runs without {what}: restart its VM, with what \
                      `sharectl guest args {0}` adds (a mount of before sharefs' restart stays dead)",
-                    device.guest, share.name
-                ));
+                    device.guest
+                );
+                // One device may stand for many shares.
+                if !absent.contains(&sentence) {
+                    absent.push(sentence);
+                }
             }
         }
     }
     absent
+}
+
+/// Whether the device carries all of the guest's shares.
+fn is_for_all(device: &ShareDevice) -> bool {
+    device.socket.file_name() == Some("fs.sock".as_ref())
 }
 
 /// What can be shown of a file that is wrong: nothing.
@@ -313,8 +327,8 @@ fn as_text(report: &Report) -> String {
 mod tests {
     use super::*;
 
-    /// What is said of a guest with one link and a share with one device.
-    fn check(transport: &str, connected: bool, expected: usize) {
+    /// What is said of a guest with one link and two shares with one device each.
+    fn check((transport, socket): (&str, &str), connected: bool, expected: &[&str]) {
         let guest: GuestStatus = serde_json::from_value(serde_json::json!({
             "name": "dev", "network": "vmnet8", "mac": "52:54:00:00:00:01", "address": null,
             "host_address": null, "names": [], "lease_until": null,
@@ -324,25 +338,39 @@ mod tests {
             }],
         }))
         .unwrap();
-        let share: ShareStatus = serde_json::from_value(serde_json::json!({
-            "name": "src", "path": "/src", "at": "/src", "read_only": false, "cache": "auto",
+        let share = |name: &str| -> ShareStatus {
+            serde_json::from_value(serde_json::json!({
+            "name": name, "path": "/src", "at": "/src", "read_only": false, "cache": "auto",
             "problem": null, "devices": [{
-                "guest": "dev", "socket": "/x", "connected": connected, "requests": 0, "malformed": 0,
+                "guest": "dev", "socket": socket, "connected": connected, "requests": 0, "malformed": 0,
             }],
         }))
-        .unwrap();
-        let absent = absent_devices(&[guest], &[share]);
-        assert_eq!(
-            absent.len(),
-            expected,
-            "{transport} {connected}: {absent:?}"
-        );
+        .unwrap()
+        };
+        let absent = absent_devices(&[guest], &[share("src"), share("d")]);
+        let what: Vec<_> = absent
+            .iter()
+            .filter_map(|text| text.split(':').next())
+            .collect();
+        assert_eq!(what, expected, "{transport} {socket} {connected}");
     }
 
     #[test]
     fn vm_without_its_device_is_a_problem() {
-        check("stream", false, 1);
-        check("stream", true, 0);
-        check("tap", false, 0);
+        check(("stream", "/r/fs.sock"), true, &[]);
+        check(("tap", "/r/fs.sock"), false, &[]);
+        check(
+            ("stream", "/r/fs.sock"),
+            false,
+            &["guest dev runs without the device of its shares"],
+        );
+        check(
+            ("stream", "/r/fs-x.sock"),
+            false,
+            &[
+                "guest dev runs without its device of share src",
+                "guest dev runs without its device of share d",
+            ],
+        );
     }
 }

@@ -55,7 +55,7 @@ pub(crate) struct Wiring {
     pub dgram_peer: PathBuf,
     /// Largest packet in bytes, told to the guest's driver where the card can.
     pub host_mtu: Option<u16>,
-    /// One device a share.
+    /// One device for all shares, or one a share.
     pub shares: Vec<ShareSocket>,
 }
 

@@ -110,17 +110,12 @@ fn mac_device(socket: &[&OsStr], wiring: &Wiring, more: &str) -> Added {
     let mut pieces = socket.to_vec();
     let tail = format!(",mac={}{more}", wiring.mac);
     pieces.push(tail.as_ref());
-    let shares: Vec<&str> = wiring
-        .shares
-        .iter()
-        .map(|share| share.tag.as_str())
-        .collect();
     let mut notes = Vec::new();
-    if !shares.is_empty() {
-        notes.push(format!(
-            "this monitor has no vhost-user devices: it serves folders itself (--device virtio-fs,sharedDir=…,mountTag=…), {} not by sharefs",
-            shares.join(" and ")
-        ));
+    if !wiring.shares.is_empty() {
+        notes.push(
+            "this monitor has no vhost-user devices: it serves folders itself (--device virtio-fs,sharedDir=…,mountTag=…), not by sharefs"
+                .to_owned(),
+        );
     }
     Added {
         words: vec!["--device".into(), joined(&pieces)],
@@ -213,7 +208,7 @@ mod tests {
             None,
             expect![[r#"
                 --device virtio-net,unixSocketPath=/r/dgram.sock,mac=52:54:00:12:34:56
-                note: this monitor has no vhost-user devices: it serves folders itself (--device virtio-fs,sharedDir=…,mountTag=…), d not by sharefs
+                note: this monitor has no vhost-user devices: it serves folders itself (--device virtio-fs,sharedDir=…,mountTag=…), not by sharefs
             "#]],
         );
         check(

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use self::line::Given;
 pub(crate) use self::line::parse_memory;
-use control::config::LinkChoice;
+use control::config::{LinkChoice, SHARES_TAG};
 
 use super::{Nic, Wiring};
 
@@ -383,7 +383,10 @@ fn add_shares(
         if options.iter().any(there) {
             continue;
         }
-        let id = ids.take(&format!("sharectl-fs-{}", share.tag));
+        let id = match share.tag.as_str() {
+            SHARES_TAG => ids.take("sharectl-fs"),
+            tag => ids.take(&format!("sharectl-fs-{tag}")),
+        };
         push(
             parts,
             "-chardev",

@@ -46,7 +46,7 @@ fn check_tells_every_mistake_with_line_and_fix() {
         .run("config check")
         .is(expect![[r#"
             exit 1
-            err: error: $T/config.toml:4: unknown field `netwrk`, expected one of `network`, `mac`, `address`, `host-address`, `link`, `names`, `wildcard`, `publish`, `egress`, `egress-rules`, `rate-limit`
+            err: error: $T/config.toml:4: unknown field `netwrk`, expected one of `network`, `mac`, `address`, `host-address`, `link`, `devices`, `names`, `wildcard`, `publish`, `egress`, `egress-rules`, `rate-limit`
             err:   hint: sharectl config schema, or docs/config.toml, lists every key
             err: hint: mend $T/config.toml, then: sharectl config check
         "#]]);
@@ -93,6 +93,7 @@ fn show_fills_in_what_is_built_in() {
         out: mac = "52:54:00:00:00:01"  # $T/config.toml
         out: address = "192.168.130.5"  # $T/config.toml
         out: host-address = "127.64.0.1"  # $T/config.toml
+        out: devices = "one"  # built in
         out: names = ["local.test"]  # $T/config.toml
         out: publish = ["8080:80"]  # $T/config.toml
         out:

@@ -148,8 +148,8 @@ fn args_are_printed_in_three_forms() {
         out: -device virtio-net-pci,netdev=sharectl-net,mac=52:54:00:00:00:01,host_mtu=65520
         out: -object memory-backend-memfd,id=sharectl-mem,share=on,size=2G
         out: -machine memory-backend=sharectl-mem
-        out: -chardev socket,id=sharectl-fs-d,path=$T/run/guest/dev/fs-d.sock
-        out: -device vhost-user-fs-pci,chardev=sharectl-fs-d,tag=d,queue-size=1024
+        out: -chardev socket,id=sharectl-fs,path=$T/run/guest/dev/fs.sock
+        out: -device vhost-user-fs-pci,chardev=sharectl-fs,tag=sharectl,queue-size=1024
         err: note: the shared memory is sized for -m 2G; QEMU refuses another -m: say yours with --memory SIZE
     "#]]);
     place
@@ -160,9 +160,21 @@ fn args_are_printed_in_three_forms() {
             out: -device e1000,netdev=sharectl-net,mac=52:54:00:00:00:01
             out: -object memory-backend-memfd,id=sharectl-mem,share=on,size=1536M
             out: -machine memory-backend=sharectl-mem
-            out: -chardev socket,id=sharectl-fs-d,path=$T/run/guest/dev/fs-d.sock
-            out: -device vhost-user-fs-pci,chardev=sharectl-fs-d,tag=d,queue-size=1024
+            out: -chardev socket,id=sharectl-fs,path=$T/run/guest/dev/fs.sock
+            out: -device vhost-user-fs-pci,chardev=sharectl-fs,tag=sharectl,queue-size=1024
         "#]]);
+    let each = place
+        .run("guest args dev --memory 1G --devices each")
+        .stdout;
+    let devices: Vec<&str> = each.lines().filter(|line| line.contains("fs")).collect();
+    expect![[r#"
+        -chardev socket,id=sharectl-fs-d,path=$T/run/guest/dev/fs-d.sock
+        -device vhost-user-fs-pci,chardev=sharectl-fs-d,tag=d,queue-size=1024"#]]
+    .assert_eq(&place.normal(&devices.join("\n")));
+    place
+        .run("guest args dev --devices two")
+        .exits(2)
+        .says("one of one, each");
     let words = place.run("guest args dev --memory 1G --json").json();
     let zero = place.run("guest args dev --memory 1G -0").stdout;
     let split: Vec<&str> = zero.split_terminator('\0').collect();
@@ -173,6 +185,87 @@ fn args_are_printed_in_three_forms() {
         .says("lots");
     place.run("guest args dev --vmm vmware").exits(2);
     place.run("guest args nobody").exits(1);
+}
+
+#[test]
+fn mounts_are_printed_for_the_guest() {
+    let place = Place::with(&format!(
+        "{CONFIG}[share.d]\npath = \"/tmp\"\nat = \"/mnt/d\"\n[share.src]\npath = \"/tmp\"\nat = \"/home/ann/my src\"\n"
+    ));
+    place.run("guest mounts dev").is(expect![[r#"
+        exit 0
+        out: sharectl /run/sharectl virtiofs nofail,x-systemd.before=docker.service 0 0
+        out: /run/sharectl/src /home/ann/my\040src none bind,nofail,x-systemd.before=docker.service 0 0
+        out: /run/sharectl/d /mnt/d none bind,nofail,x-systemd.before=docker.service 0 0
+    "#]]);
+    place
+        .run("guest mounts dev --as shell")
+        .is(expect![[r#"
+            exit 0
+            out: mkdir -p /run/sharectl
+            out: grep -qF ' /run/sharectl ' /proc/mounts || mount -t virtiofs sharectl /run/sharectl
+            out: mkdir -p '/home/ann/my src'
+            out: grep -qF ' /home/ann/my\040src ' /proc/mounts || mount --bind /run/sharectl/src '/home/ann/my src'
+            out: mkdir -p /mnt/d
+            out: grep -qF ' /mnt/d ' /proc/mounts || mount --bind /run/sharectl/d /mnt/d
+        "#]]);
+    place.run("guest mounts dev --as systemd").is(expect![[r#"
+            exit 0
+            out: # /etc/systemd/system/run-sharectl.mount
+            out: [Unit]
+            out: Description=Host folder at /run/sharectl
+            out: Before=docker.service
+            out:
+            out: [Mount]
+            out: What=sharectl
+            out: Where=/run/sharectl
+            out: Type=virtiofs
+            out:
+            out: [Install]
+            out: WantedBy=local-fs.target
+            out:
+            out: # /etc/systemd/system/home-ann-my\x20src.mount
+            out: [Unit]
+            out: Description=Host folder at /home/ann/my src
+            out: Requires=run-sharectl.mount
+            out: After=run-sharectl.mount
+            out: Before=docker.service
+            out:
+            out: [Mount]
+            out: What=/run/sharectl/src
+            out: Where=/home/ann/my src
+            out: Type=none
+            out: Options=bind
+            out:
+            out: [Install]
+            out: WantedBy=local-fs.target
+            out:
+            out: # /etc/systemd/system/mnt-d.mount
+            out: [Unit]
+            out: Description=Host folder at /mnt/d
+            out: Requires=run-sharectl.mount
+            out: After=run-sharectl.mount
+            out: Before=docker.service
+            out:
+            out: [Mount]
+            out: What=/run/sharectl/d
+            out: Where=/mnt/d
+            out: Type=none
+            out: Options=bind
+            out:
+            out: [Install]
+            out: WantedBy=local-fs.target
+        "#]]);
+    place.run("guest mounts dev --devices each").is(expect![[r#"
+            exit 0
+            out: src /home/ann/my\040src virtiofs nofail,x-systemd.before=docker.service 0 0
+            out: d /mnt/d virtiofs nofail,x-systemd.before=docker.service 0 0
+        "#]]);
+    let list = place.run("guest mounts dev --format json").json();
+    expect![[r#"
+        [{"at":"/run/sharectl","type":"virtiofs","what":"sharectl"},{"at":"/home/ann/my src","below":"/run/sharectl","type":"bind","what":"/run/sharectl/src"},{"at":"/mnt/d","below":"/run/sharectl","type":"bind","what":"/run/sharectl/d"}]
+    "#]].assert_eq(&format!("{list}\n"));
+    place.run("guest mounts nobody").exits(1);
 }
 
 #[test]
@@ -215,13 +308,28 @@ fn run_needs_netd_and_sharefs() {
         .run("guest run dev -- qemu-system-x86_64")
         .is(expect![[r#"
             exit 1
+            err: error: the guest's shares are not served: $T/run/guest/dev/fs.sock is not there
+            err: hint: sharectl status says why
+        "#]]);
+    std::fs::create_dir_all(place.guest_folder("dev")).unwrap();
+    std::fs::write(place.guest_folder("dev").join("fs.sock"), "").unwrap();
+    place
+        .run("guest run dev -- qemu-system-x86_64")
+        .is(expect![[r#"
+            exit 0
+            out: started
+        "#]]);
+    // Of one that has a device a share, each one's socket is asked for.
+    place
+        .run("guest run dev --devices each -- qemu-system-x86_64")
+        .is(expect![[r#"
+            exit 1
             err: error: share "src" is not served to this guest: $T/run/guest/dev/fs-src.sock is not there
             err: hint: sharectl describe src, or take it away: sharectl share rm src
         "#]]);
-    std::fs::create_dir_all(place.guest_folder("dev")).unwrap();
     std::fs::write(place.guest_folder("dev").join("fs-src.sock"), "").unwrap();
     place
-        .run("guest run dev -- qemu-system-x86_64")
+        .run("guest run dev --devices each -- qemu-system-x86_64")
         .is(expect![[r#"
             exit 0
             out: started

@@ -28,6 +28,7 @@ const VERBS: &[&str] = &[
     "guest add",
     "guest rm",
     "guest ls",
+    "guest mounts",
     "guest args",
     "guest run",
     "guest attach",

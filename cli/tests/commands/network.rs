@@ -99,7 +99,7 @@ fn describe_knows_every_kind_of_name() {
         out: mode           read and write
         out: guests         all
         out: state          not served
-        out: in the guest   mount -t virtiofs src /tmp
+        out: in the guest   mount --bind /run/sharectl/src /tmp
         err: warning: sharefs is not running; this is what the configuration says
     "#]]);
     place.run("describe vmnet8").is(expect![[r#"
@@ -178,7 +178,7 @@ fn describe_shows_what_runs() {
         out: mode           read and write
         out: guests         all
         out: state          ok
-        out: in the guest   mount -t virtiofs src /tmp
+        out: in the guest   mount --bind /run/sharectl/src /tmp
         out: device         dev: connected, 12 requests, 0 malformed, $T/run/guest/dev/fs-src.sock
     "#]]);
 }

@@ -28,7 +28,7 @@ fn added_folder_stands_in_the_file() {
         .is(expect![[r#"
             exit 0
             out: share my-work added: $T/My Work at /mnt/work in dev, read-only
-            err: note: a VM sees it from its next start; in the guest: mkdir -p /mnt/work && mount -t virtiofs my-work /mnt/work
+            err: note: a VM that runs with shares has it now, others from their next start; in the guest: mkdir -p /mnt/work && mount --bind /run/sharectl/my-work /mnt/work
         "#]]);
     assert_eq!(sharefs.asked(), ["reload"]);
     let config = place.config();

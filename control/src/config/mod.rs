@@ -39,6 +39,10 @@ pub use share::{CaseRule, NameRule, OwnerStore};
 pub const DEFAULT_NETWORK: &str = "vmnet8";
 /// Guests get NAME.test unless the network says otherwise (RFC 6761 section 6.2).
 pub const DEFAULT_DOMAIN: &str = "test";
+/// The virtiofs tag of the device that carries all of a guest's shares.
+pub const SHARES_TAG: &str = "sharectl";
+/// Where a guest mounts that device: each share is a folder in it.
+pub const SHARES_FOLDER: &str = "/run/sharectl";
 /// Twelve hours, as most home routers.
 pub const DEFAULT_LEASE_TIME: Duration = Duration::from_secs(12 * 3600);
 /// The largest MTU a guest can be given: 64 KiB less room for the link header, as passt's.
@@ -239,6 +243,9 @@ pub struct Guest {
     /// How its VM is wired.
     #[serde(skip_serializing_if = "LinkChoice::is_auto")]
     pub link: LinkChoice,
+    /// How its shares reach its VM.
+    #[serde(skip_serializing_if = "Devices::is_one")]
+    pub devices: Devices,
     /// Further names.
     pub names: Vec<HostName>,
     /// Whether every name below its names leads to it, too.
@@ -277,6 +284,26 @@ impl LinkChoice {
 
     fn is_auto(&self) -> bool {
         *self == Self::Auto
+    }
+}
+
+/// How a guest's shares reach its VM.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Devices {
+    /// One virtiofs device carries them all; they come and go while the VM runs.
+    #[default]
+    One,
+    /// A virtiofs device each, from the VM's start on.
+    Each,
+}
+
+impl Devices {
+    /// What `devices` may be.
+    pub const ALL: [(&'static str, Self); 2] = [("one", Self::One), ("each", Self::Each)];
+
+    fn is_one(&self) -> bool {
+        *self == Self::One
     }
 }
 
@@ -469,6 +496,17 @@ impl Config {
         self.shares
             .values()
             .filter(move |s| s.guests.as_ref().is_none_or(|g| g.contains(guest)))
+    }
+
+    /// The guests that see a share, in the order of their names.
+    pub fn guests_of<'c>(&'c self, share: &'c Share) -> impl Iterator<Item = &'c Guest> {
+        let seen = move |guest: &&Guest| {
+            share
+                .guests
+                .as_ref()
+                .is_none_or(|g| g.contains(&guest.name))
+        };
+        self.guests.values().filter(seen)
     }
 
     /// The guests on a network, in the order of their names.

@@ -220,6 +220,9 @@ pub(super) struct RawGuest {
     /// How its VM is wired to netd: "auto", "stream", "vhost-user", "dgram". Default: auto.
     #[schemars(with = "Option<super::LinkChoice>")]
     pub(super) link: Option<At<String>>,
+    /// How its shares reach its VM: "one" virtiofs device for all, or one "each". Default: one.
+    #[schemars(with = "Option<super::Devices>")]
+    pub(super) devices: Option<At<String>>,
     /// Further names, for DNS and the hosts files.
     pub(super) names: Vec<At<String>>,
     /// Whether every name below its names leads to it, too, as in `*.dev.test`. Default: false.

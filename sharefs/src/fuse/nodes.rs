@@ -1,8 +1,11 @@
 //! The nodes a guest knows, and how often it has been told of each.
 //!
 //! A node lives from the first answer that names it until the guest has forgotten it as often as it was
-//! told. One file found under several names is one node. Numbers are a slot and a generation, so that a
-//! number kept too long is an error and never another file. Bounded by the tree's descriptors.
+//! told. One file found under several names is one node. Bounded by the tree's descriptors.
+//!
+//! A number is, from its low end, 28 bits of slot, 16 of generation, so that a number kept too long is an
+//! error and never another file, and 20 of space: tables that serve one guest side by side (`many`) have a
+//! space each. The root has the number it is given.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,9 +14,35 @@ use crate::tree::Identity;
 
 use super::wire::ROOT;
 
+/// Which numbers a table gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Numbering {
+    /// The root's, which may belong to another space.
+    pub(crate) root: u64,
+    /// All others': at most `LAST_SPACE`.
+    pub(crate) space: u32,
+}
+
+/// A table that is alone with its guest.
+impl Default for Numbering {
+    fn default() -> Self {
+        Self {
+            root: ROOT,
+            space: 0,
+        }
+    }
+}
+
+/// Room for more nodes than `tree::host::descriptors` lets a process hold.
+const SLOT_BITS: u32 = 28;
+const GENERATION_BITS: u32 = 16;
+/// The largest space that a number has room for.
+pub(crate) const LAST_SPACE: u32 = (1 << (64 - SLOT_BITS - GENERATION_BITS)) - 1;
+
 /// All of one session.
 #[derive(Debug)]
 pub(crate) struct Nodes<N> {
+    numbering: Numbering,
     table: RwLock<Table<N>>,
 }
 
@@ -26,7 +55,7 @@ struct Table<N> {
 
 #[derive(Debug)]
 struct Slot<N> {
-    generation: u32,
+    generation: u16,
     lookups: u64,
     taken: Option<(Arc<N>, Identity)>,
 }
@@ -41,7 +70,7 @@ pub(crate) struct Told<N> {
 
 impl<N> Nodes<N> {
     /// A table that knows the root, which is never forgotten.
-    pub(crate) fn new(root: N, identity: Identity) -> Self {
+    pub(crate) fn new(root: N, identity: Identity, numbering: Numbering) -> Self {
         let slot = Slot {
             generation: 0,
             lookups: 1,
@@ -49,6 +78,7 @@ impl<N> Nodes<N> {
         };
         let by_identity = HashMap::from([(identity, 0)]);
         Self {
+            numbering,
             table: RwLock::new(Table {
                 slots: vec![slot],
                 free: Vec::new(),
@@ -60,11 +90,42 @@ impl<N> Nodes<N> {
     /// The node of a number, if the guest may use it.
     pub(crate) fn find(&self, number: u64) -> Option<Arc<N>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let slot = table.slots.get(slot_of(number)?)?;
+        let slot = table.slots.get(self.slot_of(number)?)?;
         match &slot.taken {
             Some((node, _)) if slot.generation == generation_of(number) => Some(Arc::clone(node)),
             Some(_) | None => None,
         }
+    }
+
+    /// Whether the number is none that this table could ever have given.
+    pub(crate) fn is_elsewhere(&self, number: u64) -> bool {
+        number != self.numbering.root && space_of(number) != self.numbering.space
+    }
+
+    /// Its identity, for whoever opens the root again.
+    pub(crate) fn is_root(&self, identity: Identity) -> bool {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.by_identity.get(&identity) == Some(&0)
+    }
+
+    fn number(&self, slot: usize, generation: u16) -> u64 {
+        if slot == 0 {
+            return self.numbering.root;
+        }
+        u64::from(self.numbering.space) << (SLOT_BITS + GENERATION_BITS)
+            | u64::from(generation) << SLOT_BITS
+            | (slot as u64 + 1)
+    }
+
+    fn slot_of(&self, number: u64) -> Option<usize> {
+        if number == self.numbering.root {
+            return Some(0);
+        }
+        if space_of(number) != self.numbering.space {
+            return None;
+        }
+        let slot = usize::try_from(number & ((1 << SLOT_BITS) - 1)).ok()?;
+        slot.checked_sub(1).filter(|slot| *slot != 0)
     }
 
     /// The guest is told of the node once more.
@@ -75,7 +136,7 @@ impl<N> Nodes<N> {
             let slot = &mut table.slots[index];
             slot.lookups = slot.lookups.saturating_add(1);
             return Told {
-                number: number(index, slot.generation),
+                number: self.number(index, slot.generation),
                 unneeded: Some(node),
             };
         }
@@ -95,20 +156,22 @@ impl<N> Nodes<N> {
         };
         table.by_identity.insert(identity, index);
         Told {
-            number: number(index, table.slots[index].generation),
+            number: self.number(index, table.slots[index].generation),
             unneeded: None,
         }
     }
 
     /// The guest forgets `times` of the times it was told. False: it forgot more than it knew.
     pub(crate) fn forget(&self, number: u64, times: u64) -> bool {
-        if number == ROOT {
+        if number == self.numbering.root {
             return true;
         }
         let forgotten = {
             let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
             let table = &mut *table;
-            let slot = slot_of(number).and_then(|index| Some((index, table.slots.get_mut(index)?)));
+            let slot = self
+                .slot_of(number)
+                .and_then(|index| Some((index, table.slots.get_mut(index)?)));
             let Some((index, slot)) = slot else {
                 return false;
             };
@@ -143,16 +206,14 @@ impl<N> Nodes<N> {
     }
 }
 
-fn number(slot: usize, generation: u32) -> u64 {
-    u64::from(generation) << 32 | (slot as u64 + 1)
+/// The space that the number belongs to.
+pub(crate) fn space_of(number: u64) -> u32 {
+    u32::try_from(number >> (SLOT_BITS + GENERATION_BITS)).unwrap_or(LAST_SPACE)
 }
 
-fn slot_of(number: u64) -> Option<usize> {
-    usize::try_from(number & 0xffff_ffff).ok()?.checked_sub(1)
-}
-
-fn generation_of(number: u64) -> u32 {
-    u32::try_from(number >> 32).unwrap_or_default()
+fn generation_of(number: u64) -> u16 {
+    let bits = number >> SLOT_BITS & u64::from(u16::MAX);
+    u16::try_from(bits).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -169,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_node_lives_as_long_as_it_was_told() {
-        let nodes = Nodes::new("root", identity(1));
+        let nodes = Nodes::new("root", identity(1), Numbering::default());
         let first = nodes.told("a", identity(2));
         let again = nodes.told("a by another name", identity(2));
         assert_eq!(
@@ -185,7 +246,7 @@ mod tests {
 
     #[test]
     fn an_old_number_never_means_a_new_node() {
-        let nodes = Nodes::new("root", identity(1));
+        let nodes = Nodes::new("root", identity(1), Numbering::default());
         let old = nodes.told("old", identity(2)).number;
         assert!(nodes.forget(old, 1));
         let new = nodes.told("new", identity(3)).number;
@@ -197,7 +258,7 @@ mod tests {
 
     #[test]
     fn forgetting_too_much_is_told_and_harms_nothing() {
-        let nodes = Nodes::new("root", identity(1));
+        let nodes = Nodes::new("root", identity(1), Numbering::default());
         let a = nodes.told("a", identity(2)).number;
         assert!(!nodes.forget(a, 7));
         assert!(!nodes.forget(a, 1));
@@ -205,5 +266,23 @@ mod tests {
         assert!(!nodes.forget(u64::MAX, 1));
         assert!(nodes.forget(ROOT, 99));
         assert_eq!(nodes.find(ROOT).as_deref(), Some(&"root"));
+    }
+
+    #[test]
+    fn tables_with_spaces_of_their_own_share_no_number() {
+        let of = |root, space| Nodes::new("root", identity(1), Numbering { root, space });
+        let (a, b) = (of(3, 1), of(4, LAST_SPACE));
+        let (x, y) = (
+            a.told("x", identity(2)).number,
+            b.told("y", identity(2)).number,
+        );
+        assert_ne!(x, y);
+        assert_eq!((space_of(x), space_of(y)), (1, LAST_SPACE));
+        assert_eq!((a.find(y), b.find(x)), (None, None));
+        assert!(a.is_elsewhere(y) && a.is_elsewhere(4) && !a.is_elsewhere(3));
+        assert_eq!(b.find(4).as_deref(), Some(&"root"));
+        assert!(!a.forget(y, 1) && a.forget(3, 9));
+        assert_eq!(a.told("again", identity(1)).number, 3);
+        assert_eq!(a.find(ROOT), None);
     }
 }

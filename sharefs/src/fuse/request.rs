@@ -196,6 +196,8 @@ pub(crate) enum Operation<'a> {
     CopyRange {
         from: u64,
         read_at: u64,
+        /// The file that is written.
+        node: u64,
         to: u64,
         write_at: u64,
         length: u64,
@@ -459,12 +461,13 @@ impl<'a> Operation<'a> {
                 }
             }
             opcode::COPY_FILE_RANGE => {
-                let (from, read_at, _node) = (input.u64()?, input.u64()?, input.u64()?);
+                let (from, read_at, node) = (input.u64()?, input.u64()?, input.u64()?);
                 let (to, write_at, length) = (input.u64()?, input.u64()?, input.u64()?);
                 match input.u64()? {
                     0 => Self::CopyRange {
                         from,
                         read_at,
+                        node,
                         to,
                         write_at,
                         length,

@@ -10,53 +10,26 @@ use rustix::io::Errno;
 
 use super::cache::Cache;
 use super::counters::Counters;
+use super::exchange::{self, Answer, Turn};
+pub(crate) use super::exchange::{Outcome, Scratch};
+use super::greeting::{self, LONGEST_DATA};
 use super::handles::Handles;
 use super::locks::Locks;
-use super::nodes::Nodes;
+use super::nodes::{Nodes, Numbering};
 use super::reply;
 use super::request::{Header, Offer, Operation};
-use super::wire::{self, Output, ability, opcode};
-use crate::sys::{self, Sink, Source};
+use super::wire::{self, Output};
+use crate::sys::{Sink, Source};
 use crate::tree::{Found, Result, Tree};
 
 mod files;
 mod listing;
 mod locking;
 mod names;
+pub(super) mod part;
 
-/// Longest request without the data of a WRITE: the largest extended attribute (64 KiB), its name, header.
-const LONGEST_BODY: usize = 64 * 1024 + 4096;
 /// Longest answer that is built here and not read straight into the guest: a page list of names.
 const LONGEST_REPLY: usize = 128 * 1024;
-/// Bytes of one READ or WRITE: 256 pages, the most a guest's kernel sends.
-const LONGEST_DATA: u32 = 1024 * 1024;
-
-/// Buffers of one thread, kept so that no request allocates.
-#[derive(Debug)]
-pub(crate) struct Scratch {
-    request: Vec<u8>,
-    reply: Vec<u8>,
-    text: Vec<u8>,
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self {
-            request: vec![0; LONGEST_BODY],
-            reply: Vec::with_capacity(4096),
-            text: Vec::with_capacity(4096),
-        }
-    }
-}
-
-/// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// So many bytes of answer are in the guest's memory; 0 where none is due.
-    Done(usize),
-    /// A lock is waited for: ask `Serve::retry` with this number from time to time.
-    Waits(u64),
-}
 
 /// A session, whatever its tree.
 pub(crate) trait Serve: Send + Sync {
@@ -84,6 +57,7 @@ pub(crate) struct Session<T: Tree> {
     tree: Arc<T>,
     cache: Cache,
     counters: Arc<Counters>,
+    numbering: Numbering,
     /// Abilities agreed on; `MOUNTED` when INIT is through.
     agreed: AtomicU64,
     state: RwLock<Option<Arc<State<T>>>>,
@@ -100,34 +74,13 @@ struct State<T: Tree> {
     locks: Locks<T>,
 }
 
-/// How a request was answered, error apart.
-enum Answer {
-    /// No answer is due.
-    Silent,
-    /// A bare header.
-    Empty,
-    /// What is in the scratch buffer.
-    Built,
-    /// So many bytes of data stand behind the header already.
-    Placed(usize),
-    Waits,
-}
-
-/// One request on its way through the session.
-struct Turn<'a, 'g> {
-    header: Header,
-    reply: &'a mut Vec<u8>,
-    text: &'a mut Vec<u8>,
-    request: &'a mut [Source<'g>],
-    answer: &'a mut [Sink<'g>],
-}
-
 impl<T: Tree> Session<T> {
     pub(crate) fn new(tree: Arc<T>, cache: Cache, counters: Arc<Counters>) -> Self {
         Self {
             tree,
             cache,
             counters,
+            numbering: Numbering::default(),
             agreed: AtomicU64::new(0),
             state: RwLock::new(None),
         }
@@ -154,70 +107,38 @@ impl<T: Tree> Session<T> {
     }
 
     fn init(&self, output: &mut Output<'_>, offer: Offer) -> Result<()> {
-        if offer.major != wire::MAJOR {
-            if offer.major < wire::MAJOR {
-                return Err(Errno::PROTO);
-            }
-            // A newer kernel asks again with our version.
-            output.u32(wire::MAJOR).u32(wire::MINOR).zeros(56);
+        let Some(agreed) = greeting::answer(output, offer, self.cache.keeps_contents())? else {
             return Ok(());
-        }
-        if offer.minor < wire::OLDEST_MINOR {
-            return Err(Errno::PROTO);
-        }
+        };
+        self.begin(agreed)
+    }
+
+    /// Serves a request whose header is known.
+    fn handle_behind<'g>(
+        &self,
+        header: Header,
+        rest: (&mut Scratch, &mut [Source<'g>], &mut [Sink<'g>]),
+    ) -> Outcome {
+        exchange::exchange(&self.counters, header, rest, |turn, body| {
+            self.serve(turn, body)
+        })
+    }
+
+    /// A mount begins, with what was agreed on.
+    fn begin(&self, agreed: u64) -> Result<()> {
         let Found { node, attributes } = self.tree.root()?;
         self.replace_state(Some(Arc::new(State {
-            nodes: Nodes::new(node, attributes.identity),
+            nodes: Nodes::new(node, attributes.identity, self.numbering),
             files: Handles::default(),
             directories: Handles::default(),
             locks: Locks::default(),
         })));
-        let mut wanted = ability::ASYNC_READ
-            | ability::POSIX_LOCKS
-            | ability::ATOMIC_O_TRUNC
-            | ability::BIG_WRITES
-            | ability::FLOCK_LOCKS
-            | ability::DO_READDIRPLUS
-            | ability::READDIRPLUS_AUTO
-            | ability::ASYNC_DIO
-            | ability::PARALLEL_DIROPS
-            | ability::MAX_PAGES
-            | ability::SUBMOUNTS
-            | ability::HANDLE_KILLPRIV_V2
-            | ability::INIT_EXT
-            | ability::DIRECT_IO_ALLOW_MMAP;
-        if self.cache.keeps_contents() {
-            wanted |= ability::AUTO_INVAL_DATA | ability::CACHE_SYMLINKS;
-        }
-        let agreed = wanted & offer.abilities;
         self.agreed.store(agreed | MOUNTED, Ordering::Relaxed);
-        let (low, high) = (agreed & 0xffff_ffff, agreed >> 32);
-        output
-            .u32(wire::MAJOR)
-            .u32(wire::MINOR.min(offer.minor.max(wire::OLDEST_MINOR)))
-            .u32(offer.read_ahead.min(LONGEST_DATA))
-            .u32(u32::try_from(low).unwrap_or_default())
-            .u16(MOST_BACKGROUND)
-            .u16(MOST_BACKGROUND / 4 * 3)
-            .u32(LONGEST_DATA)
-            .u32(1) // granularity of times: nanoseconds
-            .u16(u16::try_from(LONGEST_DATA / 4096).unwrap_or_default())
-            .u16(0)
-            .u32(u32::try_from(high).unwrap_or_default())
-            .zeros(28);
         Ok(())
     }
 
     fn serve(&self, turn: &mut Turn<'_, '_>, body: &[u8]) -> Result<Answer> {
-        let operation = match Operation::decode(turn.header.opcode, body) {
-            Ok(operation) => operation,
-            // Any program in the guest may try a name of 256 bytes.
-            Err(Errno::NAMETOOLONG) => return Err(Errno::NAMETOOLONG),
-            Err(error) => {
-                self.counters.malformed.one();
-                return Err(error);
-            }
-        };
+        let operation = exchange::decode(&self.counters, &turn.header, body)?;
         let number = turn.header.node;
         if let Operation::Init(offer) = operation {
             self.init(&mut Output::new(turn.reply), offer)?;
@@ -387,10 +308,17 @@ impl<T: Tree> Session<T> {
             Operation::CopyRange {
                 from,
                 read_at,
+                node: written,
                 to,
                 write_at,
                 length,
-            } => self.copy_range(state, turn, (from, read_at), (to, write_at), length),
+            } => {
+                // The other share's handles are numbers of another table.
+                if state.nodes.is_elsewhere(written) {
+                    return Err(Errno::XDEV);
+                }
+                self.copy_range(state, turn, (from, read_at), (to, write_at), length)
+            }
             Operation::SyncAll => {
                 self.tree.sync_all(&*node(state, number)?)?;
                 Ok(Answer::Empty)
@@ -411,11 +339,15 @@ impl<T: Tree> Session<T> {
     }
 }
 
-/// Requests that a guest may have under way for read-ahead and the like; the queue is the real bound.
-const MOST_BACKGROUND: u16 = u16::MAX;
-
 fn node<T: Tree>(state: &State<T>, number: u64) -> Result<Arc<T::Node>> {
-    state.nodes.find(number).ok_or(Errno::STALE)
+    state.nodes.find(number).ok_or_else(|| {
+        if state.nodes.is_elsewhere(number) {
+            // A second node, of another share of the same device.
+            Errno::XDEV
+        } else {
+            Errno::STALE
+        }
+    })
 }
 
 fn file<T: Tree>(state: &State<T>, handle: u64) -> Result<Arc<T::File>> {
@@ -433,75 +365,10 @@ impl<T: Tree> Serve for Session<T> {
         request: &mut [Source<'g>],
         answer: &mut [Sink<'g>],
     ) -> Outcome {
-        let (given, room) = (sys::total(request), sys::total(answer));
-        let Scratch {
-            request: buffer,
-            reply,
-            text,
-        } = scratch;
-        let read = sys::gather(request, &mut buffer[..wire::IN_HEADER]);
-        let Ok(header) = Header::decode(&buffer[..read]) else {
-            self.counters.malformed.one();
-            return Outcome::Done(0);
-        };
-        self.counters.request(header.opcode);
-        let length = usize::try_from(header.length).unwrap_or(usize::MAX);
-        let own = if header.opcode == opcode::WRITE {
-            wire::IN_HEADER + wire::WRITE_IN
-        } else {
-            length
-        };
-        let result = if length < wire::IN_HEADER || length > given || own > length {
-            self.counters.malformed.one();
-            Err(Errno::INVAL)
-        } else if own > LONGEST_BODY {
-            self.counters.malformed.one();
-            Err(Errno::TOOBIG)
-        } else {
-            sys::gather(request, &mut buffer[..own]);
-            let mut turn = Turn {
-                header,
-                reply: &mut *reply,
-                text,
-                request,
-                answer: &mut *answer,
-            };
-            self.serve(&mut turn, &buffer[wire::IN_HEADER..own])
-        };
-        if no_answer_is_due(header.opcode) {
-            return Outcome::Done(0);
+        match exchange::header(&self.counters, request) {
+            Some(header) => self.handle_behind(header, (scratch, request, answer)),
+            None => Outcome::Done(0),
         }
-        let (error, length) = match result {
-            Ok(Answer::Waits) => return Outcome::Waits(header.unique),
-            Ok(Answer::Silent) => return Outcome::Done(0),
-            Ok(Answer::Empty) => (None, 0),
-            Ok(Answer::Placed(length)) => (None, length),
-            Ok(Answer::Built) => (None, reply.len() - wire::OUT_HEADER),
-            Err(error) => {
-                self.counters.errors.one();
-                (Some(error), 0)
-            }
-        };
-        let mut bytes = wire::OUT_HEADER + length;
-        let mut head = wire::out_header(header.unique, error, length);
-        if bytes > room {
-            // The guest's kernel never leaves too little room; another gets what fits it: an error.
-            self.counters.malformed.one();
-            head = wire::out_header(header.unique, Some(Errno::IO), 0);
-            bytes = wire::OUT_HEADER;
-            if bytes > room {
-                return Outcome::Done(0);
-            }
-            sys::scatter(answer, 0, &head);
-            return Outcome::Done(bytes);
-        }
-        if matches!(result, Ok(Answer::Built)) {
-            reply[..wire::OUT_HEADER].copy_from_slice(&head);
-            sys::scatter(answer, 0, reply);
-        } else {
-            sys::scatter(answer, 0, &head);
-        }
-        Outcome::Done(bytes)
     }
 
     fn retry(&self, unique: u64) -> Option<[u8; wire::OUT_HEADER]> {
@@ -535,12 +402,4 @@ impl<T: Tree> Serve for Session<T> {
     fn mounted(&self) -> bool {
         self.agreed(MOUNTED)
     }
-}
-
-/// Requests that the guest's kernel sends without room for an answer.
-fn no_answer_is_due(number: u32) -> bool {
-    matches!(
-        number,
-        opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT
-    )
 }

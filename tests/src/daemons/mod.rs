@@ -303,14 +303,30 @@ impl World {
     }
 
     /// A guest of the configuration, started by `sharectl guest run`, that mounts the named shares
-    /// (tag, path) while it boots.
+    /// (name, path) while it boots, from the one device that has them all.
     ///
     /// # Errors
     /// When the programs do not build.
     pub fn machine(&self, name: &str, shares: &[(&str, &str)]) -> Result<Machine> {
+        let machine = self.bare_machine(name, &[]);
+        let machine = shares
+            .iter()
+            .fold(machine, |machine, (name, at)| machine.share(name, at));
+        self.launched(machine, name)
+    }
+
+    /// The same for a guest of the configuration with a device a share, each mounted by its tag.
+    ///
+    /// # Errors
+    /// As [`World::machine`].
+    pub fn machine_of_devices(&self, name: &str, shares: &[(&str, &str)]) -> Result<Machine> {
+        self.launched(self.bare_machine(name, shares), name)
+    }
+
+    fn launched(&self, machine: Machine, name: &str) -> Result<Machine> {
         let sharectl = programs::folder()?.join("sharectl");
         let launcher = ["guest", "run", name, "--"];
-        let mut machine = self.bare_machine(name, shares).through(
+        let mut machine = machine.through(
             [sharectl.display().to_string()]
                 .into_iter()
                 .chain(launcher.map(str::to_owned)),

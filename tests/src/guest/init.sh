@@ -2,7 +2,8 @@
 # First process of a throwaway guest. Configured by words of the kernel command line:
 #   sharectl.name=HOST             host name, also sent in DHCP requests
 #   sharectl.load=MODULE,MODULE    kernel modules to load
-#   sharectl.mount=TAG:PATH[:OPTIONS]   a virtiofs share (the word may come several times)
+#   sharectl.mount=TAG:PATH[:OPTIONS]   a virtiofs device (the word may come several times)
+#   sharectl.share=NAME:PATH            a share of the one device that has them all (the same)
 #   sharectl.net=dhcp|none         whether eth0 asks for an address (default dhcp)
 # Then: a web server on port 80, a shell on the first serial port, and on the second one a channel
 # that takes lines `ID SECONDS BASE64` and answers `ID STATUS BASE64-STDOUT BASE64-STDERR`.
@@ -60,6 +61,20 @@ for word in $(values mount); do
         say "share $tag is at $path"
     else
         say "share $tag cannot be mounted at $path"
+    fi
+done
+
+for word in $(values share); do
+    name=${word%%:*} path=${word#*:}
+    if [ ! -d /run/sharectl ]; then
+        mkdir /run/sharectl
+        mount -t virtiofs sharectl /run/sharectl || say "there is no device of shares"
+    fi
+    mkdir -p "$path"
+    if mount --bind "/run/sharectl/$name" "$path"; then
+        say "share $name is at $path"
+    else
+        say "share $name cannot be mounted at $path"
     fi
 done
 

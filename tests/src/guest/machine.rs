@@ -26,7 +26,7 @@ const BOOT_LIMIT: Duration = Duration::from_secs(90);
 /// For one command in the guest, unless said otherwise.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
-/// A virtiofs share that the guest mounts while it boots.
+/// A virtiofs device that the guest mounts while it boots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     /// The virtiofs tag.
@@ -128,14 +128,26 @@ impl Machine {
         self
     }
 
-    /// A share that the guest mounts while it boots.
+    /// A virtiofs device that the guest mounts while it boots.
     #[must_use]
     pub fn mount(mut self, mount: Mount) -> Self {
-        if self.mounts.is_empty() {
-            self.load.push("virtiofs".to_owned());
-        }
+        self.load_virtiofs();
         self.mounts.push(mount);
         self
+    }
+
+    /// A share that the guest mounts while it boots, from the device that has them all.
+    #[must_use]
+    pub fn share(mut self, name: &str, at: &str) -> Self {
+        self.load_virtiofs();
+        self.word(&format!("sharectl.share={name}:{at}"))
+    }
+
+    fn load_virtiofs(&mut self) {
+        let virtiofs = "virtiofs".to_owned();
+        if !self.load.contains(&virtiofs) {
+            self.load.push(virtiofs);
+        }
     }
 
     /// QEMU and its arguments, without the launcher; sockets and logs in `folder`.

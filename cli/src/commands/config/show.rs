@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use control::config::{
-    CachePolicy, CaseRule, Config, Guest, HostsFile, NameRule, Network, NetworkKind, Owner,
-    OwnerStore, Share,
+    CachePolicy, CaseRule, Config, Devices, Guest, HostsFile, NameRule, Network, NetworkKind,
+    Owner, OwnerStore, Share,
 };
 use toml_edit::{Array, DocumentMut, Item, TableLike, Value};
 
@@ -156,6 +156,10 @@ fn guest_fields(guest: &Guest) -> Vec<(&'static str, Value)> {
             .map(|address| ("address", address.to_string().into())),
     );
     fields.push(("host-address", guest.host_address.to_string().into()));
+    let devices = Devices::ALL
+        .iter()
+        .find(|(_, devices)| *devices == guest.devices);
+    fields.extend(devices.map(|(word, _)| ("devices", (*word).into())));
     fields.push(("names", texts(&guest.names)));
     fields.push(("publish", texts(&guest.publish)));
     fields
@@ -262,6 +266,7 @@ mod tests {
             type = "host-only"
             [guest.dev]
             network = "vmnet8"
+            devices = "each"
             names = ["local.test"]
             publish = ["8080:80", "127.0.0.1:5353:53/udp"]
             [share.d]

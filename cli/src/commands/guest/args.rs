@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use control::config::LinkChoice;
+use control::config::{Devices, LinkChoice};
 use control::names::GuestName;
 
-use super::wiring;
+use super::wiring::{self, Wishes};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::vmm::{Nic, Vmm, Wiring, others, qemu};
@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// How frames travel to netd: auto, stream, vhost-user, dgram; instead of what the configuration says
     #[arg(long, value_parser = wiring::link_choice)]
     link: Option<LinkChoice>,
+    /// How shares reach it: one device for all, or one each; instead of what the configuration says
+    #[arg(long, value_parser = wiring::devices_choice)]
+    devices: Option<Devices>,
     /// The guest's memory as in your -m, for the memory that shares use
     #[arg(long, value_name = "SIZE", value_parser = memory_size)]
     memory: Option<u64>,
@@ -74,7 +77,12 @@ fn memory_size(text: &str) -> Result<u64, String> {
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let config = context.config()?;
     let guest = context.guest(&config, &args.guest)?;
-    let wiring = wiring::of(context, &config, guest, (args.nic, args.link));
+    let wishes = Wishes {
+        nic: args.nic,
+        link: args.link,
+        devices: args.devices,
+    };
+    let wiring = wiring::of(context, &config, guest, &wishes);
     let words = match args.vmm {
         Vmm::Qemu => for_qemu(context, &wiring, args.memory)?,
         Vmm::CloudHypervisor | Vmm::Crosvm | Vmm::Vfkit | Vmm::Krunkit => {

@@ -5,6 +5,7 @@ mod args;
 mod attach;
 mod detach;
 mod ls;
+mod mounts;
 mod rm;
 mod run;
 mod wiring;
@@ -24,6 +25,7 @@ pub(crate) enum Command {
     #[command(visible_alias = "list")]
     Ls(ls::Args),
     Args(args::Args),
+    Mounts(mounts::Args),
     Run(run::Args),
     Attach(attach::Args),
     Detach(detach::Args),
@@ -36,6 +38,7 @@ impl Command {
             Self::Rm(args) => rm::run(context, args),
             Self::Ls(args) => ls::run(context, args),
             Self::Args(args) => args::run(context, args),
+            Self::Mounts(args) => mounts::run(context, args),
             Self::Run(args) => run::run(context, args),
             Self::Attach(args) => attach::run(context, args),
             Self::Detach(args) => detach::run(context, args),

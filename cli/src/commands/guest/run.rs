@@ -8,11 +8,11 @@ use std::path::Path;
 use std::process::Command;
 
 use control::api::{GuestStatus, LinkStatus, ShareStatus};
-use control::config::LinkChoice;
+use control::config::{Devices, LinkChoice, SHARES_TAG};
 use control::names::GuestName;
 use control::paths::{Daemon, make_private_folder};
 
-use super::wiring;
+use super::wiring::{self, Wishes};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::vmm::{Nic, ShareSocket, Wiring, qemu};
@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// How frames travel to netd: auto, stream, vhost-user, dgram; instead of what the configuration says
     #[arg(long, value_parser = wiring::link_choice)]
     link: Option<LinkChoice>,
+    /// How shares reach it: one device for all, or one each; instead of what the configuration says
+    #[arg(long, value_parser = wiring::devices_choice)]
+    devices: Option<Devices>,
     /// The VM's own command line
     #[arg(last = true, required = true, value_name = "COMMAND")]
     line: Vec<OsString>,
@@ -44,7 +47,12 @@ pub(crate) struct Args {
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let config = context.config()?;
     let guest = context.guest(&config, &args.guest)?;
-    let wiring = wiring::of(context, &config, guest, (args.nic, args.link));
+    let wishes = Wishes {
+        nic: args.nic,
+        link: args.link,
+        devices: args.devices,
+    };
+    let wiring = wiring::of(context, &config, guest, &wishes);
     let edited = qemu::edit(&args.line, &wiring).map_err(|error| {
         CliError::usage(format!("cannot add to the line: {error}"), error.hint())
     })?;
@@ -136,6 +144,15 @@ fn check_shares(context: &Context, wiring: &Wiring) -> Outcome {
     let Some(share) = wiring.shares.iter().find(lacking) else {
         return Ok(());
     };
+    if share.tag == SHARES_TAG {
+        return Err(CliError::failure(
+            format!(
+                "the guest's shares are not served: {} is not there",
+                share.socket.display()
+            ),
+            "sharectl status says why",
+        ));
+    }
     let status = served
         .iter()
         .find(|status| status.name.as_str() == share.tag);

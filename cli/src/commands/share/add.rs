@@ -1,5 +1,6 @@
 //! `sharectl share add`: a folder for the configuration.
 
+use control::config::{Devices, SHARES_FOLDER};
 use control::names::{GuestName, ShareName};
 use control::paths::Daemon;
 use control::pattern::PathPattern;
@@ -22,7 +23,7 @@ pub(crate) struct Args {
     /// Where guests mount it, instead of the same path as on the host
     #[arg(long, value_name = "PATH")]
     at: Option<String>,
-    /// Its name and virtiofs tag, instead of the folder's own
+    /// Its name, instead of the folder's own
     #[arg(long)]
     name: Option<ShareName>,
     /// Refuse every change from guests
@@ -126,10 +127,22 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         share.at.display()
     );
     context.out.done(&sentence, share)?;
-    context.out.note(&format!(
-        "a VM sees it from its next start; in the guest: mkdir -p {0} && mount -t virtiofs {name} {0}",
-        share.at.display()
-    ));
+    let uses = |devices| {
+        config
+            .guests_of(share)
+            .any(|guest| guest.devices == devices)
+    };
+    let at = share.at.display();
+    if uses(Devices::One) || !uses(Devices::Each) {
+        context.out.note(&format!(
+            "a VM that runs with shares has it now, others from their next start; in the guest: mkdir -p {at} && mount --bind {SHARES_FOLDER}/{name} {at}"
+        ));
+    }
+    if uses(Devices::Each) {
+        context.out.note(&format!(
+            "a VM with a device a share sees it from its next start; in the guest: mkdir -p {at} && mount -t virtiofs {name} {at}"
+        ));
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::super::problem::Findings;
 use super::super::raw::{At, RawConfig, RawGuest};
-use super::super::{DEFAULT_NETWORK, Guest, LinkChoice, Network, NetworkKind};
+use super::super::{DEFAULT_NETWORK, Devices, Guest, LinkChoice, Network, NetworkKind};
 use super::{bridged, egress, is_reserved, read, read_address};
 use crate::mac::{MacAddress, fnv1a};
 use crate::names::{GuestName, HostName, NetworkName};
@@ -86,13 +86,15 @@ pub(super) fn guests(
             claims.claim(findings, text.offset(), &owner, format!("the name {name}"));
         }
         let publish = published(raw, &owner, host_address, &mut claims, findings);
-        let link = raw.link.as_ref().map_or_else(LinkChoice::default, |text| {
-            link_choice(text, &owner, findings)
-        });
+        let links = ("link", &LinkChoice::ALL[..]);
+        let link = choice(links, raw.link.as_ref(), &owner, findings);
+        let all = ("devices", &Devices::ALL[..]);
+        let devices = choice(all, raw.devices.as_ref(), &owner, findings);
         guests.insert(
             name.clone(),
             Guest {
                 link,
+                devices,
                 network: network.name.clone(),
                 mac,
                 address,
@@ -109,23 +111,32 @@ pub(super) fn guests(
     guests
 }
 
-fn link_choice(text: &At<String>, owner: &str, findings: &mut Findings<'_>) -> LinkChoice {
-    let known = LinkChoice::ALL
-        .iter()
-        .find(|(word, _)| word == text.value());
-    if let Some((_, choice)) = known {
+/// One of the words that `key` may be; its default where the text is none of them.
+fn choice<T: Copy + Default>(
+    (key, words): (&str, &[(&str, T)]),
+    text: Option<&At<String>>,
+    owner: &str,
+    findings: &mut Findings<'_>,
+) -> T {
+    let Some(text) = text else {
+        return T::default();
+    };
+    if let Some((_, choice)) = words.iter().find(|(word, _)| word == text.value()) {
         return *choice;
     }
-    let words = LinkChoice::ALL.map(|(word, _)| format!("\"{word}\""));
+    let words: Vec<_> = words
+        .iter()
+        .map(|(word, _)| format!("\"{word}\""))
+        .collect();
     findings.add(
         Some(text.offset()),
         format!(
-            "{owner}: link \"{}\" is not known",
+            "{owner}: {key} \"{}\" is not known",
             text.value().escape_debug()
         ),
         format!("one of {}", words.join(", ")),
     );
-    LinkChoice::default()
+    T::default()
 }
 
 /// What only one guest may have, and who has it.

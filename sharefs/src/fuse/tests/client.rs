@@ -48,6 +48,8 @@ pub(super) struct Client {
     /// Removed with its folder in the end.
     _root: tempfile::TempDir,
     unique: AtomicU64,
+    /// The node that requests about a handle name.
+    node: AtomicU64,
 }
 
 /// fuse_attr.
@@ -100,9 +102,36 @@ impl Client {
             folder,
             _root: root,
             unique: AtomicU64::new(1),
+            node: AtomicU64::new(1),
         };
         client.init().unwrap();
         client
+    }
+
+    /// The guest of any session, whose folders are the test's.
+    pub(super) fn of(session: Arc<dyn Serve>, descriptors: Arc<Descriptors>) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let client = Self {
+            session,
+            descriptors,
+            counters: Arc::default(),
+            folder: root.path().to_owned(),
+            _root: root,
+            unique: AtomicU64::new(1),
+            node: AtomicU64::new(1),
+        };
+        client.init().unwrap();
+        client
+    }
+
+    /// Requests about a handle are about this node from now on.
+    pub(super) fn at(&self, node: u64) -> &Self {
+        self.node.store(node, Ordering::Relaxed);
+        self
+    }
+
+    fn node(&self) -> u64 {
+        self.node.load(Ordering::Relaxed)
     }
 
     pub(super) fn session(&self) -> &dyn Serve {
@@ -324,7 +353,12 @@ impl Client {
             &size.to_le_bytes(),
             &[0; 20],
         ];
-        self.ask(opcode::READ, 1, &head, usize::try_from(size).unwrap())
+        self.ask(
+            opcode::READ,
+            self.node(),
+            &head,
+            usize::try_from(size).unwrap(),
+        )
     }
 
     pub(super) fn write(
@@ -353,13 +387,18 @@ impl Client {
         head.extend([0; 8]);
         head.extend(flags.to_le_bytes());
         head.extend([0; 4]);
-        let answer = self.ask(opcode::WRITE, 1, &[&head, bytes], 8)?;
+        let answer = self.ask(opcode::WRITE, self.node(), &[&head, bytes], 8)?;
         Ok(usize::try_from(u32_at(&answer, 0)).unwrap())
     }
 
     pub(super) fn release(&self, handle: u64) -> Result<()> {
-        self.ask(opcode::RELEASE, 1, &[&handle.to_le_bytes(), &[0; 16]], 0)
-            .map(drop)
+        self.ask(
+            opcode::RELEASE,
+            self.node(),
+            &[&handle.to_le_bytes(), &[0; 16]],
+            0,
+        )
+        .map(drop)
     }
 
     pub(super) fn flush(&self, node: u64, handle: u64, owner: u64) -> Result<()> {
@@ -374,7 +413,7 @@ impl Client {
             &length.to_le_bytes(),
             &[0; 8],
         ];
-        self.ask(opcode::FALLOCATE, 1, &body, 0).map(drop)
+        self.ask(opcode::FALLOCATE, self.node(), &body, 0).map(drop)
     }
 
     pub(super) fn seek(&self, handle: u64, offset: u64, whence: u32) -> Result<u64> {
@@ -384,16 +423,27 @@ impl Client {
             &whence.to_le_bytes(),
             &[0; 4],
         ];
-        Ok(u64_at(&self.ask(opcode::LSEEK, 1, &body, 8)?, 0))
+        Ok(u64_at(&self.ask(opcode::LSEEK, self.node(), &body, 8)?, 0))
     }
 
     pub(super) fn copy_range(&self, from: (u64, u64), to: (u64, u64), length: u64) -> Result<u32> {
+        let node = self.node();
+        self.copy_range_to(from, (node, to.0, to.1), length)
+    }
+
+    /// To a file of another node.
+    pub(super) fn copy_range_to(
+        &self,
+        from: (u64, u64),
+        to: (u64, u64, u64),
+        length: u64,
+    ) -> Result<u32> {
         let mut body = Vec::new();
-        for value in [from.0, from.1, 1, to.0, to.1, length, 0] {
+        for value in [from.0, from.1, to.0, to.1, to.2, length, 0] {
             body.extend(value.to_le_bytes());
         }
         Ok(u32_at(
-            &self.ask(opcode::COPY_FILE_RANGE, 1, &[&body], 8)?,
+            &self.ask(opcode::COPY_FILE_RANGE, self.node(), &[&body], 8)?,
             0,
         ))
     }

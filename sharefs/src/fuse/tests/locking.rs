@@ -10,13 +10,13 @@ use crate::fuse::session::Outcome;
 use crate::sys::{self, LockKind, LockRange};
 
 const SHARED: u32 = 0;
-const EXCLUSIVE: u32 = 1;
+pub(super) const EXCLUSIVE: u32 = 1;
 const UNLOCK: u32 = 2;
-const TO_THE_END: u64 = u64::MAX >> 1;
+pub(super) const TO_THE_END: u64 = u64::MAX >> 1;
 const FLOCK: u32 = 1;
 
 /// fuse_lk_in.
-fn lock(handle: u64, owner: u64, range: (u64, u64), kind: u32, flags: u32) -> Vec<u8> {
+pub(super) fn lock(handle: u64, owner: u64, range: (u64, u64), kind: u32, flags: u32) -> Vec<u8> {
     let mut body = Vec::new();
     for value in [handle, owner, range.0, range.1] {
         body.extend(value.to_le_bytes());
@@ -27,7 +27,7 @@ fn lock(handle: u64, owner: u64, range: (u64, u64), kind: u32, flags: u32) -> Ve
     body
 }
 
-fn set(client: &Client, node: u64, body: &[u8]) -> Result<(), Errno> {
+pub(super) fn set(client: &Client, node: u64, body: &[u8]) -> Result<(), Errno> {
     client.ask(opcode::SETLK, node, &[body], 0).map(drop)
 }
 

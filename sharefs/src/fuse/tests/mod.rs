@@ -10,6 +10,7 @@ mod escape;
 mod hostile;
 mod listing;
 mod locking;
+mod many;
 
 /// `O_RDONLY` and its kin as a guest sends them.
 const O_RDWR: u32 = 2;

@@ -14,6 +14,8 @@ use crate::tree::Result;
 
 /// Kept for the daemon itself: sockets, event descriptors, logs, guest memory.
 const KEPT_FOR_THE_DAEMON: usize = 512;
+/// Whatever the system allows: doors number their nodes with 28 bits.
+const MOST: usize = 1 << 27;
 
 /// The common bound and its counters.
 #[derive(Debug)]
@@ -49,7 +51,8 @@ impl Descriptors {
             .current
             .and_then(|limit| usize::try_from(limit).ok())
             .unwrap_or(usize::MAX);
-        Self::new(all.saturating_sub(KEPT_FOR_THE_DAEMON).max(all / 2))
+        let for_guests = all.saturating_sub(KEPT_FOR_THE_DAEMON).max(all / 2);
+        Self::new(for_guests.min(MOST))
     }
 
     /// Counts the descriptor that `open` makes; EMFILE at the bound, before it is made.
