@@ -7,7 +7,7 @@ use super::super::problem::Findings;
 use super::super::raw::{At, RawConfig, RawShare};
 use super::super::{CachePolicy, Guest, Owner, Share, Surroundings};
 use super::paths::{plain, read_folder};
-use super::{read, read_word};
+use super::{mounts, read, read_word};
 use crate::names::{GuestName, ShareName};
 
 pub(super) fn shares(
@@ -44,6 +44,7 @@ pub(super) fn shares(
             read_only: raw.read_only,
             guests: seen_by,
             cache: share_cache(findings, &owner, raw),
+            mount: mounts::read(findings, &owner, raw, surroundings),
             line: findings.line(raw.path.offset()),
             name: name.clone(),
         };
@@ -68,6 +69,7 @@ pub(super) fn shares(
         }
         shares.insert(name, share);
     }
+    mounts::check(raw, &shares, findings);
     shares
 }
 
