@@ -17,6 +17,8 @@ use rustix::io::Errno;
 use crate::fuse::cache::Cache;
 use crate::fuse::counters::Counters;
 use crate::fuse::session::{Serve, Session};
+use crate::mounter::Mounter;
+use crate::mounts::{self, Mounts};
 use crate::serve::door::{Door, DoorEvent, MakeSession, Notice};
 use crate::tree::host::HostTree;
 use crate::tree::host::descriptors::Descriptors;
@@ -32,6 +34,7 @@ pub(crate) struct Shares {
     devices: BTreeMap<(GuestName, ShareName), Device>,
     /// Kept when a device goes and comes back, so that counters only grow.
     counters: BTreeMap<(GuestName, ShareName), Arc<Counters>>,
+    mounts: Mounts,
 }
 
 /// A share with its tree, or the reason why it has none.
@@ -54,7 +57,8 @@ struct Device {
 
 /// One device's numbers, for /metrics.
 pub(crate) struct DeviceNumbers<'a> {
-    pub(crate) guest: &'a GuestName,
+    /// `@host` for the host's own mount.
+    pub(crate) guest: &'a str,
     pub(crate) share: &'a ShareName,
     pub(crate) counters: &'a Counters,
     pub(crate) connections: u64,
@@ -64,8 +68,14 @@ pub(crate) struct DeviceNumbers<'a> {
 }
 
 impl Shares {
-    pub(crate) fn new(paths: Paths, events: EventLog, descriptors: Arc<Descriptors>) -> Self {
+    pub(crate) fn new(
+        paths: Paths,
+        events: EventLog,
+        descriptors: Arc<Descriptors>,
+        mounter: Mounter,
+    ) -> Self {
         Self {
+            mounts: Mounts::new(mounter, events.clone()),
             paths,
             events,
             descriptors,
@@ -82,6 +92,7 @@ impl Shares {
     /// Makes what runs what the configuration wants.
     pub(crate) fn apply(&mut self, config: &Config) -> Changes {
         let mut changes = Changes::default();
+        self.mounts.close_unwanted(config, &mut changes);
         let mut untouched = Vec::new();
         let mut shares = BTreeMap::new();
         for (name, share) in &config.shares {
@@ -100,7 +111,7 @@ impl Shares {
                     } else {
                         "opened"
                     };
-                    let tree = self.open_tree(share);
+                    let tree = self.open_tree(share, share.owner);
                     match &tree {
                         Ok(_) => changes
                             .changes
@@ -121,7 +132,37 @@ impl Shares {
         }
         self.shares = shares;
         self.apply_devices(config, &untouched, &mut changes);
+        self.apply_mounts(config, &mut changes);
         changes
+    }
+
+    /// Mounts on the host have trees of their own: owners are the host's.
+    fn apply_mounts(&mut self, config: &Config, changes: &mut Changes) {
+        let folders: Vec<PathBuf> = config
+            .shares
+            .values()
+            .map(|share| share.path.clone())
+            .collect();
+        for (name, running) in &self.shares {
+            if running.tree.is_err() || !self.mounts.is_due(&running.share) {
+                continue;
+            }
+            let cache = mounts::cache(cache(running.share.cache));
+            let session = self
+                .open_tree(&running.share, Owner::Pass)
+                .map(|tree| move |counters| tree.session(cache, counters));
+            let mounted =
+                session.and_then(|session| self.mounts.mount(&running.share, &folders, session));
+            match mounted {
+                Ok(path) => changes
+                    .changes
+                    .push(format!("share {name}: mounted at {}", path.display())),
+                Err(problem) => {
+                    self.mounts.failed(&running.share, problem);
+                }
+            }
+        }
+        changes.problems.extend(self.mounts.problems());
     }
 
     fn apply_devices(&mut self, config: &Config, untouched: &[ShareName], changes: &mut Changes) {
@@ -165,15 +206,18 @@ impl Shares {
         }
     }
 
-    fn open_tree(&self, share: &Share) -> Result<Served, String> {
+    fn open_tree(&self, share: &Share, owner: Owner) -> Result<Served, String> {
         let descriptors = Arc::clone(&self.descriptors);
-        let owners = |host| owner_map(share.owner, host);
+        let owners = |host| owner_map(owner, host);
         let tree = HostTree::open(&share.path, descriptors, owners).map_err(|error| {
             let path = share.path.display();
             match error {
                 Errno::NOENT => format!("there is no folder {path}"),
                 Errno::NOTDIR => format!("{path} is not a folder"),
                 Errno::ACCESS => format!("the daemon's user may not enter {path}"),
+                Errno::LOOP => {
+                    format!("{path} is in a mount of sharefs itself: share the folder it shows")
+                }
                 error => format!("cannot open {path}: {error}"),
             }
         })?;
@@ -218,7 +262,10 @@ impl Shares {
             let problem = device.door.as_ref().err()?;
             Some(format!("share {share} for guest {guest}: {problem}"))
         });
-        of_shares.chain(of_devices).collect()
+        of_shares
+            .chain(of_devices)
+            .chain(self.mounts.problems())
+            .collect()
     }
 
     pub(crate) fn status(&self) -> Vec<ShareStatus> {
@@ -229,8 +276,10 @@ impl Shares {
                 at,
                 read_only,
                 cache,
+                mount,
                 ..
             } = running.share.clone();
+            let mount = mount.map(|mount| self.mounts.status(&name, mount));
             let devices = self.devices.iter().filter(|((_, share), _)| *share == name);
             let devices = devices
                 .map(|((guest, _), device)| device_status(guest, device))
@@ -243,18 +292,19 @@ impl Shares {
                 cache,
                 problem: trouble(running),
                 devices,
+                mount,
             }
         };
         self.shares.values().map(status).collect()
     }
 
     pub(crate) fn numbers(&self) -> impl Iterator<Item = DeviceNumbers<'_>> {
-        self.devices.iter().map(|((guest, share), device)| {
+        let devices = self.devices.iter().map(|((guest, share), device)| {
             let door = device.door.as_ref().ok();
             let session = door.and_then(Door::session);
             let (nodes, handles) = session.as_ref().map_or((0, 0), |session| session.size());
             DeviceNumbers {
-                guest,
+                guest: guest.as_str(),
                 share,
                 counters: &device.counters,
                 connections: door.map_or(0, Door::connections),
@@ -262,12 +312,14 @@ impl Shares {
                 nodes,
                 handles,
             }
-        })
+        });
+        devices.chain(self.mounts.numbers())
     }
 
-    /// Closes all doors; every VMM that is connected loses its devices.
+    /// Closes all doors; every VMM that is connected loses its devices, and the host its mounts.
     pub(crate) fn close(&mut self) {
         self.devices.clear();
+        self.mounts.close();
     }
 }
 
