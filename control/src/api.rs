@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{CachePolicy, NetworkKind};
+use crate::config::{CachePolicy, MountUsers, NetworkKind};
 use crate::egress::Verdict;
 use crate::mac::MacAddress;
 use crate::names::{GuestName, HostName, NetworkName, ShareName};
@@ -328,6 +328,24 @@ pub struct ShareStatus {
     pub problem: Option<String>,
     /// Where its guests find it: those that a VMM uses, else those that it should.
     pub devices: Vec<ShareDevice>,
+    /// Its mount on the host itself, if it is to have one.
+    #[serde(default)]
+    pub mount: Option<ShareMount>,
+}
+
+/// A share's mount on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ShareMount {
+    /// Where.
+    pub path: PathBuf,
+    /// Who may enter it.
+    pub users: MountUsers,
+    /// Whether it is there now.
+    pub mounted: bool,
+    /// Why it is not.
+    pub problem: Option<String>,
+    /// Requests answered since the daemon started.
+    pub requests: u64,
 }
 
 /// A share's device in one guest.

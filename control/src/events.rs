@@ -144,6 +144,14 @@ pub enum EventBody {
     },
     /// A share cannot be served.
     ShareFailed { share: ShareName, message: String },
+    /// A share was mounted on the host.
+    ShareMounted { share: ShareName, path: PathBuf },
+    /// A share's mount on the host is gone.
+    ShareUnmounted {
+        share: ShareName,
+        path: PathBuf,
+        reason: String,
+    },
     /// A hosts file was changed.
     HostsWritten { file: PathBuf, names: usize },
     /// A hosts file could not be changed.

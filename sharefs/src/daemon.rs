@@ -15,6 +15,7 @@ use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
 use crate::metrics;
+use crate::mounter::Mounter;
 use crate::shares::Shares;
 use crate::tree::Timestamp;
 use crate::tree::host::descriptors::Descriptors;
@@ -71,7 +72,7 @@ impl State {
     }
 }
 
-/// Serves until told to stop. `listener` is bound already, and the process set up by `main`.
+/// Serves until told to stop. `listener` is bound already, `mounter` started, and the process set up by `main`.
 ///
 /// `ready` is called when every door that can be opened is open.
 ///
@@ -80,12 +81,17 @@ impl State {
 pub async fn run(
     paths: Paths,
     config: Config,
-    listener: UnixListener,
+    (listener, mounter): (UnixListener, Mounter),
     ready: impl FnOnce(),
 ) -> std::io::Result<()> {
     let mut orders = Orders::listen()?;
     let events = EventLog::new();
-    let shares = Shares::new(paths.clone(), events.clone(), Descriptors::of_process());
+    let shares = Shares::new(
+        paths.clone(),
+        events.clone(),
+        Descriptors::of_process(),
+        mounter,
+    );
     let state = State {
         shares: Arc::new(Mutex::new(shares)),
         paths,

@@ -1,13 +1,16 @@
 //! Host folders as a guest sees them, over virtiofs.
 //!
 //! `tree` is a shared folder in no protocol's words, `fuse` the protocol, `serve` the way from a virtual
-//! machine's memory to it, `shares` and `daemon` what ties them to a configuration. Arrows point that
+//! machine's memory to it, `shares`, `mounts` and `daemon` what ties them to a configuration; `mounter` is a
+//! process of its own that mounts on the host. Arrows point that
 //! way only: a tree knows no protocol, a session no transport, a device no configuration.
 
 pub mod confine;
 pub mod daemon;
 mod fuse;
 mod metrics;
+mod mounter;
+mod mounts;
 mod serve;
 mod served;
 mod shares;
@@ -15,3 +18,5 @@ mod sys;
 mod tree;
 
 pub use guestmem::install as guard_guest_memory;
+pub use mounter::Mounter;
+pub use mounter::helper::run as mount_for_a_daemon;

@@ -69,8 +69,7 @@ pub(crate) fn page(shares: &Shares, events: u64) -> String {
         ),
     ];
     for device in shares.numbers() {
-        let (guest, share) = (device.guest.to_string(), device.share);
-        let labels = [("guest", guest.as_str()), ("share", share)];
+        let labels = [("guest", device.guest), ("share", device.share)];
         for (operation, count) in device.counters.requests() {
             page.add(
                 (Counter, "requests", "Requests by operation."),

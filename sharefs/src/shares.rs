@@ -17,6 +17,8 @@ use rustix::io::Errno;
 
 use crate::fuse::cache::Cache;
 use crate::fuse::counters::Counters;
+use crate::mounter::Mounter;
+use crate::mounts::{self, Mounts};
 use crate::serve::door::{Door, DoorEvent, MakeSession, Notice};
 use crate::served::{self, Served};
 use crate::tree::Timestamp;
@@ -39,6 +41,7 @@ pub(crate) struct Shares {
     ones: BTreeMap<GuestName, One>,
     /// Kept when a device goes and comes back, so that counters only grow.
     counters: BTreeMap<(GuestName, ShareName), Arc<Counters>>,
+    mounts: Mounts,
 }
 
 /// A share with its tree, or the reason why it has none.
@@ -54,7 +57,8 @@ struct Device {
 
 /// One device's numbers, for /metrics.
 pub(crate) struct DeviceNumbers<'a> {
-    pub(crate) guest: &'a GuestName,
+    /// `@host` for the host's own mount.
+    pub(crate) guest: &'a str,
     /// Empty for the device of all shares.
     pub(crate) share: &'a str,
     pub(crate) counters: &'a Counters,
@@ -65,8 +69,14 @@ pub(crate) struct DeviceNumbers<'a> {
 }
 
 impl Shares {
-    pub(crate) fn new(paths: Paths, events: EventLog, descriptors: Arc<Descriptors>) -> Self {
+    pub(crate) fn new(
+        paths: Paths,
+        events: EventLog,
+        descriptors: Arc<Descriptors>,
+        mounter: Mounter,
+    ) -> Self {
         Self {
+            mounts: Mounts::new(mounter, events.clone()),
             paths,
             events,
             descriptors,
@@ -84,6 +94,7 @@ impl Shares {
     /// Makes what runs what the configuration wants.
     pub(crate) fn apply(&mut self, config: &Config, now: Timestamp) -> Changes {
         let mut changes = Changes::default();
+        self.mounts.close_unwanted(config, &mut changes);
         let mut untouched = Vec::new();
         let mut shares = BTreeMap::new();
         for (name, share) in &config.shares {
@@ -124,7 +135,38 @@ impl Shares {
         self.shares = shares;
         self.apply_devices(config, &untouched, &mut changes);
         self.apply_ones(config, &untouched, now, &mut changes);
+        self.apply_mounts(config, &mut changes);
         changes
+    }
+
+    /// Mounts on the host have trees of their own: owners are the host's.
+    fn apply_mounts(&mut self, config: &Config, changes: &mut Changes) {
+        let folders: Vec<PathBuf> = config
+            .shares
+            .values()
+            .map(|share| share.path.clone())
+            .collect();
+        for (name, running) in &self.shares {
+            if running.tree.is_err() || !self.mounts.is_due(&running.share) {
+                continue;
+            }
+            let share = mounts::on_the_host(&running.share);
+            let cache = cache(share.cache);
+            let session = self
+                .open_tree(&share)
+                .map(|tree| move |counters| tree.session(cache, counters));
+            let mounted =
+                session.and_then(|session| self.mounts.mount(&running.share, &folders, session));
+            match mounted {
+                Ok(path) => changes
+                    .changes
+                    .push(format!("share {name}: mounted at {}", path.display())),
+                Err(problem) => {
+                    self.mounts.failed(&running.share, problem);
+                }
+            }
+        }
+        changes.problems.extend(self.mounts.problems());
     }
 
     fn apply_devices(&mut self, config: &Config, untouched: &[ShareName], changes: &mut Changes) {
@@ -178,6 +220,9 @@ impl Shares {
                 Errno::NOENT => format!("there is no folder {path}"),
                 Errno::NOTDIR => format!("{path} is not a folder"),
                 Errno::ACCESS => format!("the daemon's user may not enter {path}"),
+                Errno::LOOP => {
+                    format!("{path} is in a mount of sharefs itself: share the folder it shows")
+                }
                 error => format!("cannot open {path}: {error}"),
             }
         })?;
@@ -233,7 +278,11 @@ impl Shares {
             let problem = one.problem()?;
             Some(format!("shares for guest {guest}: {problem}"))
         });
-        of_shares.chain(of_devices).chain(of_ones).collect()
+        of_shares
+            .chain(of_devices)
+            .chain(of_ones)
+            .chain(self.mounts.problems())
+            .collect()
     }
 
     pub(crate) fn status(&self) -> Vec<ShareStatus> {
@@ -244,8 +293,10 @@ impl Shares {
                 at,
                 read_only,
                 cache,
+                mount,
                 ..
             } = running.share.clone();
+            let mount = mount.map(|mount| self.mounts.status(&name, mount));
             let devices = self.devices.iter().filter(|((_, share), _)| *share == name);
             let devices = devices
                 .flat_map(|((guest, _), device)| self.device_status(guest, device))
@@ -258,6 +309,7 @@ impl Shares {
                 cache,
                 problem: trouble(running),
                 devices,
+                mount,
             }
         };
         self.shares.values().map(status).collect()
@@ -292,7 +344,7 @@ impl Shares {
                 .flatten()
                 .fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
             DeviceNumbers {
-                guest,
+                guest: guest.as_str(),
                 share: share.as_str(),
                 counters: &device.counters,
                 connections: door.map_or(0, Door::connections),
@@ -302,7 +354,7 @@ impl Shares {
             }
         });
         let ones = self.ones.iter().map(|(guest, one)| DeviceNumbers {
-            guest,
+            guest: guest.as_str(),
             share: "",
             counters: one.counters(),
             connections: one.door().map_or(0, Door::connections),
@@ -314,18 +366,19 @@ impl Shares {
             nodes: 0,
             handles: 0,
         });
-        shares.chain(ones)
+        shares.chain(ones).chain(self.mounts.numbers())
     }
 
-    /// Closes all doors; every VMM that is connected loses its devices.
+    /// Closes all doors; every VMM that is connected loses its devices, and the host its mounts.
     pub(crate) fn close(&mut self) {
         self.devices.clear();
         self.ones.clear();
+        self.mounts.close();
     }
 }
 
 /// Whether a guest that uses the one could go on with the other.
-fn same_tree(old: &Share, new: &Share) -> bool {
+pub(crate) fn same_tree(old: &Share, new: &Share) -> bool {
     // Where it is mounted, who sees it and its line in the file do not matter to the tree.
     let options = |share: &Share| {
         let Share {
@@ -341,6 +394,7 @@ fn same_tree(old: &Share, new: &Share) -> bool {
             name: _,
             at: _,
             guests: _,
+            mount: _,
             line: _,
         } = share.clone();
         let patterns = (exclude, read_only_paths);

@@ -12,6 +12,7 @@ pub mod daemons;
 pub mod guest;
 pub mod http;
 pub mod limit;
+pub mod mounts;
 pub mod netns;
 pub mod noise;
 pub mod outside;

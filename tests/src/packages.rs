@@ -68,6 +68,14 @@ pub const READERS: &[Need] = &[
 /// What the tests of DNS need beside the clients; the base package of dnsmasq starts no service.
 pub const NAMES: &[Need] = &[need("dnsperf", "dnsperf")];
 
+/// What the tests of mounts on the host need.
+pub const MOUNTS: &[Need] = &[
+    need("fusermount3", "fuse3"),
+    need("git", "git"),
+    need("sqlite3", "sqlite3"),
+    need("perl", "perl-base"),
+];
+
 /// What of `needs` this machine lacks, as package names, each once.
 #[must_use]
 pub fn missing(needs: &[Need]) -> Vec<&'static str> {

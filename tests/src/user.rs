@@ -1,7 +1,8 @@
 //! Who runs what: the daemons and QEMU as an ordinary user, even when the test itself is root.
 //!
 //! As root the user is a fixed number that owns nothing on this machine; else it is ourselves.
-//! Either way nothing below can gain privileges again, and dies with the thread that started it.
+//! Either way nothing below can gain privileges again, unless a test asks for it, and dies with the thread
+//! that started it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -23,6 +24,8 @@ pub struct User {
     pub gid: u32,
     /// Whether we are root and become this user.
     become_user: bool,
+    /// Set-uid programs give it the rights that they are for.
+    set_uid: bool,
 }
 
 /// Whether this process is root.
@@ -40,6 +43,7 @@ impl User {
                 uid: NOBODY_IN_PARTICULAR,
                 gid: NOBODY_IN_PARTICULAR,
                 become_user: true,
+                set_uid: false,
             }
         } else {
             Self::ourselves()
@@ -55,6 +59,7 @@ impl User {
                 uid,
                 gid,
                 become_user: true,
+                set_uid: false,
             },
             _ => Self::unprivileged(),
         }
@@ -67,6 +72,16 @@ impl User {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             become_user: false,
+            set_uid: false,
+        }
+    }
+
+    /// The same user, for whom set-uid programs (fusermount3) do what they are for.
+    #[must_use]
+    pub fn with_set_uid(self) -> Self {
+        Self {
+            set_uid: true,
+            ..self
         }
     }
 
@@ -82,9 +97,10 @@ impl User {
                 None => command.arg("--clear-groups"),
             };
         }
-        command
-            .args(["--no-new-privs", "--pdeathsig=KILL", "--"])
-            .arg(program);
+        if !self.set_uid {
+            command.arg("--no-new-privs");
+        }
+        command.args(["--pdeathsig=KILL", "--"]).arg(program);
         command
     }
 

@@ -301,6 +301,9 @@ fn as_text(thing: &Thing) -> String {
                     },
                 ),
             ]);
+            if let Some(status) = status.as_ref().filter(|status| status.mount.is_some()) {
+                fields.push(("on the host", share::on_the_host(status)));
+            }
             for device in status.iter().flat_map(|status| &status.devices) {
                 let state = if device.connected {
                     "connected"

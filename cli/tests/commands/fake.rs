@@ -362,6 +362,7 @@ fn share(state: &State) -> ShareStatus {
             requests: 12,
             malformed: 0,
         }],
+        mount: None,
     }
 }
 

@@ -36,6 +36,8 @@ const VERBS: &[&str] = &[
     "share add",
     "share rm",
     "share ls",
+    "share mount",
+    "share unmount",
     "port publish",
     "port unpublish",
     "port ls",
@@ -106,7 +108,7 @@ fn front_page() {
         out:   config       The configuration: check it, show what it means, its schema and place
         out:   network      Networks: create, remove, renumber, list, look inside
         out:   guest        Guests: add, remove, list, start, plug in
-        out:   share        Shares: add, remove, list folders of the host that guests see
+        out:   share        Shares: add, remove, list, mount folders of the host that guests see
         out:   port         Published ports: publish, unpublish, list, explain; offer
         out:   host         Names in the hosts files: list, add, remove, write, compare
         out:   describe     Show everything about a guest, share, network or host name

@@ -1,4 +1,4 @@
-//! share: add, rm, ls.
+//! share: add, rm, ls, mount, unmount.
 
 use control::paths::Daemon;
 use expect_test::expect;
@@ -168,15 +168,89 @@ fn list_says_what_sharefs_says_or_that_it_is_down() {
     ));
     place.run("share ls").is(expect![[r#"
         exit 0
-        out: NAME  FOLDER  AT    MODE  GUESTS  IN USE BY  STATE
-        out: src   /tmp    /tmp  rw    dev     -          not served
+        out: NAME  FOLDER  AT    MODE  GUESTS  IN USE BY  ON THE HOST  STATE
+        out: src   /tmp    /tmp  rw    dev     -          -            not served
         err: warning: sharefs is not running; this is what the configuration says
     "#]]);
     let _sharefs = Fake::start(&place, Daemon::Sharefs, Script::default());
     place.run("share ls").is(expect![[r#"
         exit 0
-        out: NAME  FOLDER         AT             MODE  GUESTS  IN USE BY  STATE
-        out: src   /home/ann/src  /home/ann/src  rw    dev     dev        ok
+        out: NAME  FOLDER         AT             MODE  GUESTS  IN USE BY  ON THE HOST  STATE
+        out: src   /home/ann/src  /home/ann/src  rw    dev     dev        -            ok
     "#]]);
     assert_eq!(place.run("share ls -q").stdout, "src\n");
+}
+
+const SHARE: &str = "[share.src]\npath = \"/tmp\"\nat = \"/src\"   # short\n";
+
+#[test]
+fn mount_on_the_host_is_a_key_of_the_share() {
+    let place = Place::with(SHARE);
+    place
+        .run("share mount src /mnt/src --all-users --dry-run")
+        .is(expect![[r#"
+            exit 0
+            out: share src would be mounted at /mnt/src for all users
+        "#]]);
+    assert_eq!(place.config(), SHARE);
+    place.run("share mount src").is(expect![[r#"
+        exit 0
+        out: share src will be mounted at /src for sharefs' own user
+        err: note: sharefs is not running; it takes effect at: sharectl up
+    "#]]);
+    place
+        .run("share mount src /mnt/src --all-users")
+        .is(expect![[r#"
+            exit 0
+            out: share src will be mounted at /mnt/src for all users
+            err: note: sharefs is not running; it takes effect at: sharectl up
+        "#]]);
+    assert_eq!(
+        place.config(),
+        format!("{SHARE}mount = \"/mnt/src\"\nmount-users = \"all\"\n")
+    );
+    place.run("share ls").is(expect![[r#"
+        exit 0
+        out: NAME  FOLDER  AT    MODE  GUESTS  IN USE BY  ON THE HOST      STATE
+        out: src   /tmp    /src  rw    all     -          not at /mnt/src  not served
+        err: warning: sharefs is not running; this is what the configuration says
+    "#]]);
+    place.run("share mount src /tmp/below").is(expect![[r#"
+        exit 1
+        err: error: $T/config.toml:4: share "src": mount = "/tmp/below" is inside the folder /tmp of share "src"
+        err:   hint: mount it outside of all shared folders, e.g. at /mnt/NAME
+        err: hint: mend $T/config.toml, then: sharectl config check
+    "#]]);
+    place.run("share unmount src --dry-run").is(expect![[r#"
+        exit 0
+        out: share src would be unmounted from /mnt/src
+    "#]]);
+    place.run("share unmount src").is(expect![[r#"
+        exit 0
+        out: share src unmounted from /mnt/src
+        err: note: sharefs is not running; it takes effect at: sharectl up
+    "#]]);
+    assert_eq!(place.config(), SHARE);
+    place.run("share unmount src").is(expect![[r#"
+        exit 1
+        err: error: share src is not to be mounted on the host
+        err: hint: guests mount it themselves; on the host: sharectl share mount src PATH
+    "#]]);
+    place.run("share mount sr /mnt/x").is(expect![[r#"
+        exit 1
+        err: error: no share "sr" in $T/config.toml
+        err: hint: did you mean "src"?
+    "#]]);
+}
+
+#[test]
+fn mount_that_the_daemon_did_not_make_is_a_failure() {
+    let place = Place::with(SHARE);
+    let sharefs = Fake::start(&place, Daemon::Sharefs, Script::default());
+    place.run("share mount src /mnt/src").is(expect![[r#"
+        exit 1
+        err: error: share src could not be mounted at /mnt/src
+        err: hint: the reason stands above; again: sharectl share mount src, or forget it: sharectl share unmount src
+    "#]]);
+    assert_eq!(sharefs.asked(), ["reload"]);
 }

@@ -334,9 +334,30 @@ pub struct Share {
     pub owner_store: OwnerStore,
     /// How long a guest may trust what it has seen.
     pub cache: CachePolicy,
+    /// Where the host has it mounted too.
+    pub mount: Option<HostMount>,
     /// The line of `path` in the file, from 1, for messages.
     #[serde(skip)]
     pub line: usize,
+}
+
+/// A share as a mount on the host itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostMount {
+    /// Absolute.
+    pub path: PathBuf,
+    /// Who may enter it.
+    pub users: MountUsers,
+}
+
+/// Who may enter a mount on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MountUsers {
+    /// The daemon's user only; root is kept out too, unless it is the daemon's user.
+    Own,
+    /// Everybody, as the files' permissions say.
+    All,
 }
 
 /// How file owners appear in the guest. Numbers are the guest's.

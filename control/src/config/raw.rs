@@ -284,6 +284,12 @@ pub(super) struct RawShare {
     /// How long a guest may trust what it has seen: never, auto (1 s), always. Default: auto.
     #[schemars(with = "Option<super::CachePolicy>")]
     pub(super) cache: Option<At<String>>,
+    /// Where the host itself has the folder mounted too: an absolute path or `~/...`.
+    pub(super) mount: Option<At<String>>,
+    /// own: only the daemon's user may enter the host's mount; all: every user of the
+    /// host, as the files' permissions say. Default: own.
+    #[schemars(with = "Option<super::MountUsers>")]
+    pub(super) mount_users: Option<At<String>>,
 }
 
 #[derive(JsonSchema)]

@@ -526,3 +526,56 @@ fn what_dhcp_tells_is_checked() {
         assert!(errors.contains(said) && errors.contains(hint), "{errors}");
     }
 }
+
+#[test]
+fn a_mount_on_the_host_is_outside_of_all_shares() {
+    let share = |lines: &str| {
+        parse(&format!(
+            "[share.d]\npath = \"/srv/d\"\n{lines}\n[share.e]\npath = \"/srv/e\"\nmount = \"/mnt/e\"\n"
+        ))
+    };
+    let config = share("mount = \"~/d\"\nmount-users = \"all\"").unwrap();
+    let found = |name: &str| {
+        config.shares[&ShareName::parse(name).unwrap()]
+            .mount
+            .clone()
+    };
+    let d = found("d").unwrap();
+    assert_eq!(
+        (d.path, d.users),
+        (PathBuf::from("/home/ann/d"), MountUsers::All)
+    );
+    assert_eq!(found("e").unwrap().users, MountUsers::Own);
+    for (lines, said) in [
+        (
+            "mount = \"/srv/d\"",
+            "is the folder itself /srv/d of share \"d\"",
+        ),
+        (
+            "mount = \"/srv/d/x\"",
+            "is inside the folder /srv/d of share \"d\"",
+        ),
+        (
+            "mount = \"/srv/e/x\"",
+            "is inside the folder /srv/e of share \"e\"",
+        ),
+        (
+            "mount = \"/srv\"",
+            "would hide the folder /srv/d of share \"d\"",
+        ),
+        (
+            "mount = \"/mnt/e\"",
+            "are mounted in one another: /mnt/e and /mnt/e",
+        ),
+        (
+            "mount = \"/mnt/e/x\"",
+            "are mounted in one another: /mnt/e and /mnt/e/x",
+        ),
+        ("mount = \"/\"", "would hide the whole host"),
+        ("mount = \"d\"", "mount \"d\" is not an absolute path"),
+        ("mount = \"/mnt/d\"\nmount-users = \"me\"", "mount-users"),
+    ] {
+        let errors = share(lines).unwrap_err().to_string();
+        assert!(errors.contains(said), "{lines}: {errors}");
+    }
+}

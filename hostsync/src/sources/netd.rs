@@ -156,6 +156,8 @@ fn concerns_names(event: &Event) -> bool {
         | EventBody::ShareConnected { .. }
         | EventBody::ShareDisconnected { .. }
         | EventBody::ShareFailed { .. }
+        | EventBody::ShareMounted { .. }
+        | EventBody::ShareUnmounted { .. }
         | EventBody::HostsWritten { .. }
         | EventBody::HostsRefused { .. }
         | EventBody::NameChanged { .. } => false,

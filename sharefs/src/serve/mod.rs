@@ -1,10 +1,11 @@
-//! How guests reach a session: today virtiofs over vhost-user.
+//! How a session is reached: by guests over virtiofs, by the host's own programs through a mount.
 //!
 //! `door` is a socket that a VMM connects to, again and again; `virtiofs` the device behind one
-//! connection; `chain` the descriptor chains of its queues.
+//! connection; `chain` the descriptor chains of its queues. `mount` serves /dev/fuse.
 
 mod chain;
 pub(crate) mod door;
+pub(crate) mod mount;
 #[cfg(test)]
 mod tests;
 mod virtiofs;

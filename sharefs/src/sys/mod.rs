@@ -11,6 +11,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use vm_memory::VolatileSlice;
 
+mod device;
+
+pub(crate) use device::{clone_connection, ignore_termination};
+
 /// Bytes that a guest gave us to read; it may change them while we look.
 #[repr(transparent)]
 #[derive(Clone, Copy)]

@@ -102,6 +102,7 @@ impl Step {
                     packages::READERS,
                     packages::NAMES,
                     packages::FILTERS,
+                    packages::MOUNTS,
                 ]
                 .concat();
                 packages::ensure(&needs)?;

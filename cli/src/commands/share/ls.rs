@@ -1,6 +1,6 @@
 //! `sharectl share ls`: shares and who uses them.
 
-use control::api::ShareStatus;
+use control::api::{ShareMount, ShareStatus};
 use control::config::Config;
 use control::paths::Daemon;
 
@@ -26,6 +26,7 @@ pub(crate) fn run(context: &Context, _: Args) -> Outcome {
             "MODE",
             "GUESTS",
             "IN USE BY",
+            "ON THE HOST",
             "STATE",
         ],
         &shares,
@@ -42,10 +43,24 @@ pub(crate) fn run(context: &Context, _: Args) -> Outcome {
                 if share.read_only { "ro" } else { "rw" }.to_owned(),
                 named.map_or_else(|| "all".to_owned(), comma_list),
                 comma_list(connected.map(|device| &device.guest)),
+                on_the_host(share),
                 share.problem.clone().unwrap_or_else(|| "ok".to_owned()),
             ]
         },
     )
+}
+
+/// Where the host has it mounted, or where not and why.
+pub(crate) fn on_the_host(share: &ShareStatus) -> String {
+    let Some(mount) = &share.mount else {
+        return "-".to_owned();
+    };
+    let place = mount.path.display();
+    match (&mount.problem, mount.mounted) {
+        (Some(problem), _) => format!("not at {place}: {problem}"),
+        (None, true) => place.to_string(),
+        (None, false) => format!("not at {place}"),
+    }
 }
 
 /// The shares as they would be served.
@@ -62,6 +77,13 @@ pub(crate) fn configured(config: &Config) -> Vec<ShareStatus> {
             format!("{} is not a folder on this host", share.path.display())
         }),
         devices: Vec::new(),
+        mount: share.mount.as_ref().map(|mount| ShareMount {
+            path: mount.path.clone(),
+            users: mount.users,
+            mounted: false,
+            problem: None,
+            requests: 0,
+        }),
     });
     shares.collect()
 }

@@ -2,22 +2,27 @@
 
 mod add;
 mod ls;
+mod mount;
 mod rm;
+mod unmount;
 
 use clap::Subcommand;
 
 use crate::context::Context;
 use crate::error::Outcome;
 
-pub(crate) use ls::configured;
+pub(crate) use ls::{configured, on_the_host};
 
-/// Shares: add, remove, list folders of the host that guests see
+/// Shares: add, remove, list, mount folders of the host that guests see
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Add(Box<add::Args>),
     Rm(rm::Args),
     #[command(visible_alias = "list")]
     Ls(ls::Args),
+    Mount(mount::Args),
+    #[command(visible_alias = "umount")]
+    Unmount(unmount::Args),
 }
 
 impl Command {
@@ -26,6 +31,8 @@ impl Command {
             Self::Add(args) => add::run(context, *args),
             Self::Rm(args) => rm::run(context, args),
             Self::Ls(args) => ls::run(context, args),
+            Self::Mount(args) => mount::run(context, args),
+            Self::Unmount(args) => unmount::run(context, args),
         }
     }
 }

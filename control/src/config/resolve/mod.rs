@@ -7,6 +7,7 @@ mod egress;
 mod guests;
 mod hosts;
 mod ipv6;
+mod mounts;
 mod networks;
 mod paths;
 mod services;

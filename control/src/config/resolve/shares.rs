@@ -9,7 +9,7 @@ use super::super::{
     CachePolicy, CaseRule, Guest, NameRule, Owner, OwnerStore, Share, Surroundings,
 };
 use super::paths::{plain, read_folder};
-use super::{read, read_word};
+use super::{mounts, read, read_word};
 use crate::names::{GuestName, ShareName};
 use crate::pattern::{MOST_STEPS, PathPattern};
 
@@ -61,6 +61,7 @@ pub(super) fn shares(
             owner_store: share_owner_store(findings, &owner, raw),
             guests: seen_by,
             cache: share_cache(findings, &owner, raw),
+            mount: mounts::read(findings, &owner, raw, surroundings),
             line: findings.line(raw.path.offset()),
             name: name.clone(),
         };
@@ -85,6 +86,7 @@ pub(super) fn shares(
         }
         shares.insert(name, share);
     }
+    mounts::check(raw, &shares, findings);
     shares
 }
 

@@ -31,6 +31,7 @@ use descriptors::{Descriptor, Descriptors};
 
 mod change;
 mod credentials;
+pub(crate) mod crossing;
 pub(crate) mod descriptors;
 mod directory;
 mod extended;
@@ -77,7 +78,7 @@ impl HostTree {
     /// The folder at `path`; `owners` learns who its owner is. Each mount opens the path anew, so a
     /// folder that was replaced on the host is found again when a guest mounts it the next time.
     ///
-    /// ENOTDIR when it is not a folder, else what open(2) says.
+    /// ENOTDIR when it is not a folder, ELOOP when it lies in a mount of ours, else what open(2) says.
     pub(crate) fn open(
         path: &Path,
         descriptors: Arc<Descriptors>,
@@ -85,6 +86,9 @@ impl HostTree {
     ) -> Result<Self> {
         let own_descriptors = rustix::fs::openat(CWD, c"/proc/self/fd", FOLDER, Mode::empty())?;
         let folder = rustix::fs::openat(CWD, path, FOLDER, Mode::empty())?;
+        if crossing::is_own(&folder)? {
+            return Err(Errno::LOOP);
+        }
         if is_closed(&folder)? {
             return Err(Errno::ACCESS);
         }
@@ -225,7 +229,11 @@ impl Tree for HostTree {
 
     fn root(&self) -> Result<Found<HostNode>> {
         let open = || rustix::fs::openat(CWD, &self.path, FOLDER, Mode::empty());
-        let mut root = self.found(self.descriptors.hold(open)?, None)?;
+        let place = self.descriptors.hold(open)?;
+        if crossing::is_own(&place)? {
+            return Err(Errno::LOOP);
+        }
+        let mut root = self.found(place, None)?;
         root.node.is_root = true;
         Ok(root)
     }
@@ -242,8 +250,7 @@ impl Tree for HostTree {
         if parent.closed {
             return Err(Errno::ACCESS);
         }
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let step = || rustix::fs::openat(&parent.place, name.as_c_str(), flags, Mode::empty());
+        let step = || crossing::step(&parent.place, name.as_c_str());
         self.found(self.descriptors.hold(step)?, Some(parent))
     }
 

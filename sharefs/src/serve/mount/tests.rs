@@ -1,0 +1,221 @@
+//! A mount's threads and a kernel played by the test, at the other end of a socket that keeps messages
+//! apart as /dev/fuse does.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use super::*;
+use crate::fuse::cache::Cache;
+use crate::fuse::counters::Counters;
+use crate::fuse::session::Session;
+use crate::sys::{LockKind, LockRange};
+use crate::tree::host::HostTree;
+use crate::tree::host::descriptors::Descriptors;
+use crate::tree::owner::OwnerMap;
+
+const LONG: i64 = 10;
+
+struct Kernel {
+    socket: OwnedFd,
+    mount: HostMount,
+    ended: Receiver<String>,
+    folder: tempfile::TempDir,
+}
+
+/// An answer: the request's number, the error, what is behind the header.
+type Answer = (u64, i32, Vec<u8>);
+
+impl Kernel {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a"), "content").unwrap();
+        let tree = HostTree::open(folder.path(), Descriptors::new(1000), |_| OwnerMap::Pass);
+        let counters = Arc::new(Counters::default());
+        let session = Session::new(Arc::new(tree.unwrap()), Cache::Auto, counters);
+        let (socket, device) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let (tell, ended) = sync_channel(8);
+        let ended_by = Box::new(move |reason| tell.try_send(reason).unwrap());
+        let mount = HostMount::serve(device, Arc::new(session), ended_by).unwrap();
+        Self {
+            socket,
+            mount,
+            ended,
+            folder,
+        }
+    }
+
+    fn send(&self, number: u32, unique: u64, node: u64, body: &[u8]) {
+        let mut message = Vec::new();
+        let length = u32::try_from(wire::IN_HEADER + body.len()).unwrap();
+        message.extend(length.to_le_bytes());
+        message.extend(number.to_le_bytes());
+        message.extend(unique.to_le_bytes());
+        message.extend(node.to_le_bytes());
+        message.extend([0; 16]);
+        message.extend(body);
+        rustix::io::write(&self.socket, &message).unwrap();
+    }
+
+    /// The next answer; None when there is none within so many seconds.
+    fn next(&self, seconds: i64) -> Option<Answer> {
+        let limit = Timespec {
+            tv_sec: seconds,
+            tv_nsec: 100_000_000,
+        };
+        let mut wanted = [PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN)];
+        if rustix::event::poll(&mut wanted, Some(&limit)).unwrap() == 0 {
+            return None;
+        }
+        let mut bytes = vec![0; 64 * 1024];
+        let length = rustix::io::read(&self.socket, &mut bytes[..]).unwrap();
+        bytes.truncate(length);
+        let unique = u64::from_le_bytes(bytes[8..16].try_into().unwrap());
+        let error = i32::from_le_bytes(bytes[4..8].try_into().unwrap());
+        Some((unique, error, bytes.split_off(16)))
+    }
+
+    /// Asks and waits for the answer to that, which comes as the next.
+    fn ask(&self, number: u32, unique: u64, node: u64, body: &[u8]) -> (i32, Vec<u8>) {
+        self.send(number, unique, node, body);
+        let (answered, error, body) = self.next(LONG).expect("an answer");
+        assert_eq!(answered, unique);
+        (error, body)
+    }
+
+    fn init(&self, unique: u64) {
+        self.send_init(unique);
+        let (answered, error, answer) = self.next(LONG).expect("an answer");
+        assert_eq!((answered, error, answer[0]), (unique, 0, 7));
+    }
+
+    fn send_init(&self, unique: u64) {
+        let mut body = [0; 64];
+        body[..4].copy_from_slice(&7_u32.to_le_bytes());
+        body[4..8].copy_from_slice(&39_u32.to_le_bytes());
+        self.send(opcode::INIT, unique, 0, &body);
+    }
+
+    /// The file `a`, open: node and handle.
+    fn open(&self) -> (u64, u64) {
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes[..8].try_into().unwrap());
+        let node = number(&self.ask(opcode::LOOKUP, 2, 1, b"a\0").1);
+        let flags = [2, 0, 0, 0, 0, 0, 0, 0];
+        (node, number(&self.ask(opcode::OPEN, 4, node, &flags).1))
+    }
+}
+
+/// fuse_lk_in: an exclusive lock of the whole file.
+fn lock(handle: u64, owner: u64) -> Vec<u8> {
+    let mut body = Vec::new();
+    for value in [handle, owner, 0, u64::MAX >> 1] {
+        body.extend(value.to_le_bytes());
+    }
+    body.extend([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    body
+}
+
+#[test]
+fn requests_are_answered_until_the_kernel_ends_it_and_that_is_told_once() {
+    let kernel = Kernel::new();
+    kernel.init(1);
+    assert!(kernel.mount.session().mounted());
+    let (node, handle) = kernel.open();
+    let mut body = handle.to_le_bytes().to_vec();
+    body.extend([0; 8]);
+    body.extend([64, 0, 0, 0]);
+    body.extend([0; 20]);
+    assert_eq!(
+        kernel.ask(opcode::READ, 6, node, &body),
+        (0, b"content".to_vec())
+    );
+    assert!(!kernel.mount.is_over());
+    drop(kernel.socket);
+    let reason = kernel.ended.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(reason, "it was unmounted");
+    assert!(kernel.mount.is_over());
+    drop(kernel.mount);
+    assert!(kernel.ended.recv().is_err(), "told once");
+}
+
+#[test]
+fn a_mount_that_is_dropped_ends_its_threads_and_tells_nothing() {
+    let kernel = Kernel::new();
+    kernel.init(1);
+    drop(kernel.mount);
+    assert!(kernel.ended.recv().is_err());
+}
+
+#[test]
+fn a_waiting_lock_is_interrupted_at_once_and_had_when_it_is_free() {
+    let kernel = Kernel::new();
+    kernel.init(1);
+    let (node, handle) = kernel.open();
+    let beside = std::fs::File::options()
+        .write(true)
+        .open(kernel.folder.path().join("a"))
+        .unwrap();
+    let all = |kind| LockRange {
+        kind,
+        start: 0,
+        length: 0,
+    };
+    sys::lock(beside.as_fd(), all(LockKind::Exclusive)).unwrap();
+
+    kernel.send(opcode::SETLKW, 10, node, &lock(handle, 7));
+    assert_eq!(kernel.next(0), None, "it waits, and no thread with it");
+    assert_eq!(kernel.ask(opcode::GETATTR, 12, node, &[0; 16]).0, 0);
+    kernel.send(opcode::INTERRUPT, 11, 0, &10_u64.to_le_bytes());
+    let interrupted = -Errno::INTR.raw_os_error();
+    assert_eq!(kernel.next(LONG), Some((10, interrupted, Vec::new())));
+
+    // Overtaken by its interrupt.
+    kernel.send(opcode::INTERRUPT, 15, 0, &14_u64.to_le_bytes());
+    assert_eq!(kernel.next(0), None);
+    kernel.send(opcode::SETLKW, 14, node, &lock(handle, 7));
+    assert_eq!(kernel.next(LONG), Some((14, interrupted, Vec::new())));
+
+    kernel.send(opcode::SETLKW, 16, node, &lock(handle, 7));
+    assert_eq!(kernel.next(0), None);
+    sys::lock(beside.as_fd(), all(LockKind::Unlock)).unwrap();
+    assert_eq!(kernel.next(LONG), Some((16, 0, Vec::new())));
+}
+
+#[test]
+fn bytes_that_no_kernel_sends_end_nothing() {
+    let kernel = Kernel::new();
+    let message = proptest::collection::vec(any::<u8>(), 1..200);
+    let numbered = (0_u32..60, message).prop_map(|(number, mut bytes)| {
+        if bytes.len() >= 8 {
+            bytes[4..8].copy_from_slice(&number.to_le_bytes());
+            let length = u32::try_from(bytes.len()).unwrap();
+            bytes[..4].copy_from_slice(&length.to_le_bytes());
+        }
+        bytes
+    });
+    let config = Config {
+        failure_persistence: None,
+        ..Config::default()
+    };
+    TestRunner::new(config)
+        .run(&numbered, |bytes| {
+            rustix::io::write(&kernel.socket, &bytes).unwrap();
+            Ok(())
+        })
+        .unwrap();
+    kernel.send_init(u64::MAX);
+    let mut answers = std::iter::from_fn(|| kernel.next(LONG));
+    assert!(answers.any(|(unique, error, _)| (unique, error) == (u64::MAX, 0)));
+    assert!(!kernel.mount.is_over());
+}
