@@ -5,9 +5,11 @@
 //! way only: a tree knows no protocol, a session no transport, a device no configuration.
 
 pub mod confine;
+mod count;
 pub mod daemon;
 mod fuse;
 mod metrics;
+mod ninep;
 mod serve;
 mod shares;
 mod sys;

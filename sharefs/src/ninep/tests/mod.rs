@@ -1,0 +1,1 @@
+//! A share through 9P, by the bytes of a client.
