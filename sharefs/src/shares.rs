@@ -14,14 +14,19 @@ use control::names::{GuestName, ShareName};
 use control::paths::{Paths, make_private_folder};
 use rustix::io::Errno;
 
+use ninep::{Doors, NinepNumbers};
+
 use crate::fuse::cache::Cache;
 use crate::fuse::counters::Counters;
 use crate::fuse::session::{Serve, Session};
 use crate::serve::door::{Door, DoorEvent, MakeSession, Notice};
+use crate::serve::ninep::Offer;
 use crate::tree::host::HostTree;
 use crate::tree::host::descriptors::Descriptors;
 use crate::tree::owner::{GuestGid, GuestOwner, GuestUid, HostOwner, OwnerMap};
 use crate::tree::read_only::ReadOnly;
+
+pub(crate) mod ninep;
 
 /// All of them.
 pub(crate) struct Shares {
@@ -32,12 +37,15 @@ pub(crate) struct Shares {
     devices: BTreeMap<(GuestName, ShareName), Device>,
     /// Kept when a device goes and comes back, so that counters only grow.
     counters: BTreeMap<(GuestName, ShareName), Arc<Counters>>,
+    ninep: Doors,
 }
 
 /// A share with its tree, or the reason why it has none.
 struct Running {
     share: Share,
     tree: Result<Served, String>,
+    /// The tree as 9P clients attach it; another one when the tree is.
+    offer: Option<Arc<Offer>>,
 }
 
 /// A tree as its share's options have it.
@@ -72,6 +80,7 @@ impl Shares {
             shares: BTreeMap::new(),
             devices: BTreeMap::new(),
             counters: BTreeMap::new(),
+            ninep: Doors::default(),
         }
     }
 
@@ -92,6 +101,7 @@ impl Shares {
                     Running {
                         share: share.clone(),
                         tree: old.tree,
+                        offer: old.offer,
                     }
                 }
                 old => {
@@ -109,6 +119,7 @@ impl Shares {
                     }
                     Running {
                         share: share.clone(),
+                        offer: tree.as_ref().ok().map(ninep::offer),
                         tree,
                     }
                 }
@@ -121,6 +132,8 @@ impl Shares {
         }
         self.shares = shares;
         self.apply_devices(config, &untouched, &mut changes);
+        self.ninep
+            .apply(config, &self.shares, &self.paths, &mut changes);
         changes
     }
 
@@ -218,7 +231,10 @@ impl Shares {
             let problem = device.door.as_ref().err()?;
             Some(format!("share {share} for guest {guest}: {problem}"))
         });
-        of_shares.chain(of_devices).collect()
+        of_shares
+            .chain(of_devices)
+            .chain(self.ninep.problems())
+            .collect()
     }
 
     pub(crate) fn status(&self) -> Vec<ShareStatus> {
@@ -229,6 +245,7 @@ impl Shares {
                 at,
                 read_only,
                 cache,
+                ninep,
                 ..
             } = running.share.clone();
             let devices = self.devices.iter().filter(|((_, share), _)| *share == name);
@@ -241,6 +258,7 @@ impl Shares {
                 at,
                 read_only,
                 cache,
+                ninep,
                 problem: trouble(running),
                 devices,
             }
@@ -265,8 +283,13 @@ impl Shares {
         })
     }
 
+    pub(crate) fn ninep_numbers(&self) -> impl Iterator<Item = NinepNumbers<'_>> {
+        self.ninep.numbers()
+    }
+
     /// Closes all doors; every VMM that is connected loses its devices.
     pub(crate) fn close(&mut self) {
+        self.ninep.close();
         self.devices.clear();
     }
 }

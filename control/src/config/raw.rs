@@ -261,6 +261,9 @@ pub(super) struct RawShare {
     /// How long a guest may trust what it has seen: never, auto (1 s), always. Default: auto.
     #[schemars(with = "Option<super::CachePolicy>")]
     pub(super) cache: Option<At<String>>,
+    /// Also serve it as 9P2000.L, to every program of its guests. Default: false.
+    #[serde(default)]
+    pub(super) ninep: bool,
 }
 
 #[derive(JsonSchema)]

@@ -206,3 +206,36 @@ impl<T: Tree> Fid<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::memory::MemoryTree;
+
+    #[test]
+    fn a_way_of_many_folders_ends_without_a_deep_stack() {
+        let tree = MemoryTree::new();
+        let name = Name::new(c"n").unwrap();
+        let mut place = Arc::new(Place::<MemoryTree>::root(tree.root().unwrap()));
+        for _ in 0..200_000 {
+            place = Arc::new(Place::below(&place, name, tree.root().unwrap()));
+        }
+        let middle = Arc::clone(&place.above.as_ref().unwrap().folder);
+        drop(place);
+        assert_eq!(Arc::strong_count(&middle), 1);
+    }
+
+    #[test]
+    fn a_number_is_given_once_at_a_time() {
+        let tree = MemoryTree::new();
+        let place = Arc::new(Place::<MemoryTree>::root(tree.root().unwrap()));
+        let fid = || Fid::unused(Arc::clone(&place), GuestUid(0));
+        let mut fids = Fids::default();
+        fids.add(7, fid()).unwrap();
+        assert_eq!(fids.add(7, fid()), Err(Errno::INVAL));
+        fids.remove(7).unwrap();
+        fids.add(7, fid()).unwrap();
+        assert_eq!(fids.remove(8).map(|_| ()), Err(Errno::BADF));
+        assert_eq!(fids.count(), 1);
+    }
+}

@@ -147,6 +147,8 @@ messages! {
 pub(crate) const READ: u8 = 116;
 /// Treaddir: the same.
 pub(crate) const ENTRIES: u8 = 40;
+/// Tversion: the connection begins anew.
+pub(crate) const VERSION: u8 = 100;
 
 impl<'a> Request<'a> {
     /// The whole frame into `room`; its length.

@@ -189,14 +189,19 @@ impl<T: Tree> Mount for Attached<T> {
                 name,
                 mode,
                 group,
-            } => self.make(turn, fid, (name.0, |qid| Reply::Directory { qid }), |tree, folder, name| {
-                tree.make_directory(
-                    Self::caller(folder, group),
-                    &folder.place.node,
-                    name,
-                    mode & 0o7777,
-                )
-            }),
+            } => self.make(
+                turn,
+                fid,
+                (name.0, |qid| Reply::Directory { qid }),
+                |tree, folder, name| {
+                    tree.make_directory(
+                        Self::caller(folder, group),
+                        &folder.place.node,
+                        name,
+                        mode & 0o7777,
+                    )
+                },
+            ),
             Request::SymbolicLink {
                 fid,
                 name,
@@ -205,10 +210,15 @@ impl<T: Tree> Mount for Attached<T> {
             } => {
                 let mut room = [0; LONGEST_TARGET];
                 let target = convert::c_text(target.0, &mut room, Errno::NAMETOOLONG)?;
-                self.make(turn, fid, (name.0, |qid| Reply::SymbolicLink { qid }), |tree, folder, name| {
-                    let caller = Self::caller(folder, group);
-                    tree.make_symbolic_link(caller, &folder.place.node, name, target)
-                })
+                self.make(
+                    turn,
+                    fid,
+                    (name.0, |qid| Reply::SymbolicLink { qid }),
+                    |tree, folder, name| {
+                        let caller = Self::caller(folder, group);
+                        tree.make_symbolic_link(caller, &folder.place.node, name, target)
+                    },
+                )
             }
             Request::Node {
                 fid,
@@ -219,9 +229,14 @@ impl<T: Tree> Mount for Attached<T> {
                 group,
             } => {
                 let new = convert::new_node(mode, (major, minor))?;
-                self.make(turn, fid, (name.0, |qid| Reply::Node { qid }), |tree, folder, name| {
-                    tree.make_node(Self::caller(folder, group), &folder.place.node, name, new)
-                })
+                self.make(
+                    turn,
+                    fid,
+                    (name.0, |qid| Reply::Node { qid }),
+                    |tree, folder, name| {
+                        tree.make_node(Self::caller(folder, group), &folder.place.node, name, new)
+                    },
+                )
             }
             Request::ReadLink { fid } => self.read_link(turn, fid),
             Request::Link { folder, fid, name } => self.link(turn, folder, fid, name.0),

@@ -13,7 +13,7 @@ use super::counters::Counters;
 use super::messages::{self, Reply, Request, kind_name};
 pub(crate) use super::mount::{Answer, Mount, Slow};
 use super::mount::{Attached, LOCK_SUCCESS, Turn};
-use super::wire::{Frame, HEADER, NoRoom, Qid, Text};
+use super::wire::{DATA_AT, Frame, HEADER, NoRoom, Qid, Text};
 use crate::tree::owner::GuestUid;
 use crate::tree::{Result, Tree};
 
@@ -89,8 +89,20 @@ impl Session {
     /// Bytes of room that the answer to this frame needs at most.
     pub(crate) fn room_for(&self, frame: &Frame<'_>) -> usize {
         let longest = usize::try_from(self.longest_frame()).unwrap_or(usize::MAX);
-        match frame.kind {
-            messages::READ | messages::ENTRIES => longest,
+        match (frame.kind, frame.body) {
+            // fid[4] offset[8] count[4]
+            (
+                messages::READ | messages::ENTRIES,
+                [_, _, _, _, _, _, _, _, _, _, _, _, count @ ..],
+            ) => {
+                let count = count
+                    .first_chunk()
+                    .map_or(0, |count| u32::from_le_bytes(*count));
+                let count = usize::try_from(count).unwrap_or(usize::MAX);
+                count
+                    .saturating_add(DATA_AT)
+                    .clamp(LONGEST_OTHER, longest.max(LONGEST_OTHER))
+            }
             _ => LONGEST_OTHER,
         }
     }
@@ -110,7 +122,12 @@ impl Session {
     }
 
     /// The answer to a request that was `Slow`.
-    pub(crate) fn finished(counters: &Counters, tag: u16, result: Result<()>, room: &mut [u8]) -> usize {
+    pub(crate) fn finished(
+        counters: &Counters,
+        tag: u16,
+        result: Result<()>,
+        room: &mut [u8],
+    ) -> usize {
         let reply = match result {
             Ok(()) => Reply::Sync {},
             Err(error) => {

@@ -44,6 +44,7 @@ pub(super) fn shares(
             read_only: raw.read_only,
             guests: seen_by,
             cache: share_cache(findings, &owner, raw),
+            ninep: raw.ninep,
             line: findings.line(raw.path.offset()),
             name: name.clone(),
         };

@@ -87,8 +87,7 @@ impl<T: Tree> Attached<T> {
             return self.tree.remove_extended(node, &value.name);
         }
         let how = convert::extended_how(value.flags)?;
-        self.tree
-            .set_extended(node, &value.name, &value.bytes, how)
+        self.tree.set_extended(node, &value.name, &value.bytes, how)
     }
 
     fn keep_value(&mut self, length: usize) -> Result<()> {

@@ -132,7 +132,9 @@ impl<T: Tree> Attached<T> {
             data.len()
         } else {
             let (open, append) = written.file()?;
-            let done = self.tree.write(open, &[Source::from(data)], offset, append)?;
+            let done = self
+                .tree
+                .write(open, &[Source::from(data)], offset, append)?;
             self.counters.bytes_written.add(done as u64);
             done
         };
