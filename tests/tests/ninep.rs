@@ -249,13 +249,15 @@ fn locks_of_two_guests_exclude_each_other_and_a_wait_ends() {
             ),
             (
                 "fcntl",
-                "fcntl($f, F_SETLKW, pack('s s x4 q q i x4', F_WRLCK, 0, 5, 10, 0))",
-                "fcntl($f, F_SETLK, pack('s s x4 q q i x4', F_WRLCK, 0, 8, 1, 0))",
-                "fcntl($f, F_SETLKW, pack('s s x4 q q i x4', F_WRLCK, 0, 8, 1, 0))",
-                "fcntl($f, F_SETLKW, pack('s s x4 q q i x4', F_UNLCK, 0, 5, 10, 0))",
+                "ask($f, F_SETLKW, F_WRLCK, 5, 10)",
+                "ask($f, F_SETLK, F_WRLCK, 8, 1)",
+                "ask($f, F_SETLKW, F_WRLCK, 8, 1)",
+                "ask($f, F_SETLKW, F_UNLCK, 5, 10)",
             ),
         ] {
-            let open = r#"open(my $f, "+<", "lock") or die "open: $!";"#;
+            let open = r#"sub ask { my ($f, $how, $kind, $start, $length) = @_;
+                          my $lock = pack("s s x4 q q i x4", $kind, 0, $start, $length, 0); fcntl($f, $how, $lock) }
+                          open(my $f, "+<", "lock") or die "open: $!";"#;
             let other = r#"open(my $g, "+<", "lock") or die "open: $!";"#;
             // One holds it for as long as the file "held" is there; the other finds out, waits, and gets it.
             let hold = format!(

@@ -33,6 +33,9 @@ enum Thing {
     Share {
         configuration: control::config::Share,
         status: Option<ShareStatus>,
+        /// What mounts it by 9P in a guest that may.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ninep: Option<String>,
     },
     Network {
         configuration: Box<control::config::Network>,
@@ -122,6 +125,10 @@ fn about_share(context: &Context, config: &Config, name: &ShareName) -> Option<T
         .ask_if_up(Daemon::Sharefs, "/v1/shares")
         .unwrap_or_else(|| share::configured(config));
     Some(Thing::Share {
+        ninep: config
+            .guests
+            .values()
+            .find_map(|guest| share::ninep_mount(config, guest, &configuration)),
         configuration,
         status: shares.into_iter().find(|share| share.name == *name),
     })
@@ -252,6 +259,7 @@ fn as_text(thing: &Thing) -> String {
         Thing::Share {
             configuration,
             status,
+            ninep,
         } => {
             let guests = configuration
                 .guests
@@ -282,6 +290,7 @@ fn as_text(thing: &Thing) -> String {
                     ),
                 ),
             ];
+            fields.extend(ninep.clone().map(|line| ("or by 9P", line)));
             for device in status.iter().flat_map(|status| &status.devices) {
                 let state = if device.connected {
                     "connected"

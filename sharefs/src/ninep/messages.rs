@@ -13,12 +13,14 @@ macro_rules! messages {
     )*) => {
         /// A question.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(clippy::large_enum_variant, reason = "decoded in place, never kept; a box would allocate")]
         pub(crate) enum Request<'a> {
             $( $name { $($field: $type),* }, )*
         }
 
         /// An answer.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(clippy::large_enum_variant, reason = "encoded in place, never kept; a box would allocate")]
         pub(crate) enum Reply<'a> {
             /// Rlerror: a Linux errno.
             Error { code: u32 },

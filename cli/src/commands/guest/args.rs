@@ -8,6 +8,7 @@ use control::config::LinkChoice;
 use control::names::GuestName;
 
 use super::wiring;
+use crate::commands::share::ninep_mount;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::vmm::{Nic, Vmm, Wiring, others, qemu};
@@ -75,6 +76,13 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let config = context.config()?;
     let guest = context.guest(&config, &args.guest)?;
     let wiring = wiring::of(context, &config, guest, (args.nic, args.link));
+    for share in config.shares.values() {
+        if let Some(line) = ninep_mount(&config, guest, share) {
+            context
+                .out
+                .note(&format!("in the guest, without a device: {line}"));
+        }
+    }
     let words = match args.vmm {
         Vmm::Qemu => for_qemu(context, &wiring, args.memory)?,
         Vmm::CloudHypervisor | Vmm::Crosvm | Vmm::Vfkit | Vmm::Krunkit => {
