@@ -7,7 +7,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
 
 use crate::ninep::wire::{BadLength, Frame};
 
@@ -60,17 +59,14 @@ impl Incoming {
         }
     }
 
-    /// Waits for more bytes, with `DONTWAIT` only looks; 0: the client has closed.
-    pub(super) fn receive(
-        &mut self,
-        stream: &UnixStream,
-        flags: RecvFlags,
-    ) -> Result<usize, Errno> {
+    /// Waits for more bytes; 0: the client has closed.
+    pub(super) fn receive(&mut self, stream: &UnixStream) -> Result<usize, Errno> {
         if self.start > 0 && !self.has_room_for_first() {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        let (got, _) = rustix::net::recv(stream, &mut self.bytes[self.end..], flags)?;
+        // read(2) and write(2), not recv(2) and send(2): this thread may make no calls on sockets.
+        let got = rustix::io::read(stream, &mut self.bytes[self.end..])?;
         self.end += got;
         Ok(got)
     }
@@ -148,7 +144,8 @@ impl Sender {
         }
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         while !frames.is_empty() {
-            match rustix::net::send(&self.stream, frames, SendFlags::NOSIGNAL) {
+            // SIGPIPE is ignored in every Rust program: a client that is gone is EPIPE.
+            match rustix::io::write(&self.stream, frames) {
                 Ok(sent) => frames = frames.get(sent..).unwrap_or_default(),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error),

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
 
 use super::buffers::{Incoming, Outgoing, Sender};
 use super::lane::Lane;
+use crate::confine::calls;
 use crate::ninep::counters::Counters;
 use crate::ninep::messages::{Request, VERSION};
 use crate::ninep::session::{Outcome, Session};
@@ -50,12 +50,22 @@ pub(super) fn run(
             return;
         }
     };
+    let lane = match Lane::start(Arc::clone(&sender), Arc::clone(counters)) {
+        Ok(lane) => lane,
+        Err(error) => {
+            tracing::warn!(%error, "no thread for a 9p connection");
+            return;
+        }
+    };
+    if let Err(error) = calls::confine_thread() {
+        tracing::warn!(%error, "a 9p client is served without this stage of the sandbox");
+    }
     let mut connection = Connection {
         stream,
         session,
         input: Incoming::default(),
-        output: Outgoing::new(Arc::clone(&sender)),
-        lane: Lane::new(sender, Arc::clone(counters)),
+        output: Outgoing::new(sender),
+        lane,
         pause: FIRST_RETRY,
         receives: 0,
     };
@@ -154,7 +164,7 @@ impl Connection {
             }
         }
         loop {
-            match self.input.receive(&self.stream, RecvFlags::empty()) {
+            match self.input.receive(&self.stream) {
                 Ok(0) => return Err(End::Closed),
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
