@@ -324,6 +324,9 @@ pub struct ShareStatus {
     pub read_only: bool,
     /// How long guests trust what they have seen.
     pub cache: CachePolicy,
+    /// Whether guests may attach it by 9P, too.
+    #[serde(default)]
+    pub ninep: bool,
     /// Why it cannot be served now.
     pub problem: Option<String>,
     /// Where its guests find it: those that a VMM uses, else those that it should.

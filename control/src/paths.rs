@@ -174,6 +174,12 @@ impl Paths {
         self.guest(guest).join("fs.sock")
     }
 
+    /// Where sharefs listens for 9P clients of the guest; netd leads the guest's own there.
+    #[must_use]
+    pub fn guest_ninep_socket(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("9p.sock")
+    }
+
     /// Where netd listens for guests that the configuration does not name.
     #[must_use]
     pub fn network_socket(&self, network: &NetworkName) -> PathBuf {

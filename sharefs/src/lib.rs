@@ -6,11 +6,13 @@
 //! way only: a tree knows no protocol, a session no transport, a device no configuration.
 
 pub mod confine;
+mod count;
 pub mod daemon;
 mod fuse;
 mod metrics;
 mod mounter;
 mod mounts;
+mod ninep;
 mod serve;
 mod served;
 mod shares;

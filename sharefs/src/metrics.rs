@@ -2,6 +2,7 @@
 
 use control::metrics::{Kind, Page};
 
+use crate::shares::ninep::NinepNumbers;
 use crate::shares::{DeviceNumbers, Shares};
 
 /// What a number is, and where a device has it.
@@ -81,6 +82,9 @@ pub(crate) fn page(shares: &Shares, events: u64) -> String {
             page.add(family, &labels, value(&device));
         }
     }
+    shares
+        .ninep_numbers()
+        .for_each(|door| add_ninep(&mut page, &door));
     let descriptors = shares.descriptors();
     for (family, value) in [
         (
@@ -107,4 +111,101 @@ pub(crate) fn page(shares: &Shares, events: u64) -> String {
         page.add(family, &[], value);
     }
     page.finish()
+}
+
+/// What is counted of one guest's 9P door.
+fn add_ninep(page: &mut Page, door: &NinepNumbers<'_>) {
+    use Kind::{Counter, Gauge};
+    let guest = door.guest.to_string();
+    let labels = [("guest", guest.as_str())];
+    for (operation, count) in door.counters.requests() {
+        page.add(
+            (Counter, "ninep_requests", "9P requests by operation."),
+            &[labels[0], ("operation", operation)],
+            count,
+        );
+    }
+    let (counters, traffic) = (door.counters, &door.traffic);
+    for (kind, name, help, value) in [
+        (
+            Counter,
+            "ninep_errors",
+            "9P answers that were an error.",
+            counters.errors.get(),
+        ),
+        (
+            Counter,
+            "ninep_malformed",
+            "9P messages that could not be understood.",
+            counters.malformed.get(),
+        ),
+        (
+            Counter,
+            "ninep_unknown",
+            "9P messages of an unknown kind.",
+            counters.unknown.get(),
+        ),
+        (
+            Counter,
+            "ninep_read_bytes",
+            "Bytes read over 9P.",
+            counters.bytes_read.get(),
+        ),
+        (
+            Counter,
+            "ninep_written_bytes",
+            "Bytes written over 9P.",
+            counters.bytes_written.get(),
+        ),
+        (
+            Counter,
+            "ninep_refused_waits",
+            "9P lock requests refused because too many wait.",
+            counters.refused_waits.get(),
+        ),
+        (
+            Counter,
+            "ninep_refused_fids",
+            "9P requests refused because a client has too much open.",
+            counters.refused_fids.get(),
+        ),
+        (
+            Counter,
+            "ninep_refused_attaches",
+            "9P attaches of a share that is not the guest's.",
+            counters.refused_attaches.get(),
+        ),
+        (
+            Counter,
+            "ninep_connections",
+            "9P connections.",
+            traffic.connections,
+        ),
+        (
+            Counter,
+            "ninep_refused_connections",
+            "9P connections that were too many.",
+            traffic.refused,
+        ),
+        (
+            Gauge,
+            "ninep_connected",
+            "9P connections now.",
+            traffic.live as u64,
+        ),
+        (
+            Gauge,
+            "ninep_mounted",
+            "9P connections that have a share attached.",
+            traffic.mounted as u64,
+        ),
+        (
+            Gauge,
+            "ninep_fids",
+            "Files and folders that 9P clients hold.",
+            traffic.fids,
+        ),
+    ] {
+        page.add((kind, name, help), &labels, value);
+    }
 }

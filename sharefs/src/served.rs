@@ -15,6 +15,8 @@ use crate::fuse::counters::Counters;
 use crate::fuse::many::Part;
 use crate::fuse::nodes::Numbering;
 use crate::fuse::session::{Serve, Session};
+use crate::ninep;
+use crate::ninep::session::Mount;
 use crate::tree::Tree;
 use crate::tree::case::{Case, CaseTree};
 use crate::tree::host::HostTree;
@@ -33,6 +35,8 @@ pub(crate) trait Served: Send + Sync {
         numbering: Numbering,
         agreed: u64,
     ) -> Result<Arc<dyn Part>, Errno>;
+    /// The same as a share of a 9P connection.
+    fn ninep(&self, counters: Arc<ninep::counters::Counters>) -> Box<dyn Mount>;
 }
 
 struct Of<T>(Arc<T>);
@@ -50,6 +54,10 @@ impl<T: Tree> Served for Of<T> {
     ) -> Result<Arc<dyn Part>, Errno> {
         let tree = Arc::clone(&self.0);
         Ok(Arc::new(Session::part(tree, options, numbering, agreed)?))
+    }
+
+    fn ninep(&self, counters: Arc<ninep::counters::Counters>) -> Box<dyn Mount> {
+        ninep::session::mount(Arc::clone(&self.0), counters)
     }
 }
 

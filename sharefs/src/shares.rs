@@ -15,11 +15,14 @@ use control::names::{GuestName, ShareName};
 use control::paths::{Paths, make_private_folder};
 use rustix::io::Errno;
 
+use ninep::{Doors, NinepNumbers};
+
 use crate::fuse::cache::Cache;
 use crate::fuse::counters::Counters;
 use crate::mounter::Mounter;
 use crate::mounts::{self, Mounts};
 use crate::serve::door::{Door, DoorEvent, MakeSession, Notice};
+use crate::serve::ninep::Offer;
 use crate::served::{self, Served};
 use crate::tree::Timestamp;
 use crate::tree::host::HostTree;
@@ -29,6 +32,8 @@ use crate::tree::owner::{GuestGid, GuestOwner, GuestUid, HostOwner, OwnerMap};
 mod one;
 
 use one::One;
+
+pub(crate) mod ninep;
 
 /// All of them.
 pub(crate) struct Shares {
@@ -42,12 +47,15 @@ pub(crate) struct Shares {
     /// Kept when a device goes and comes back, so that counters only grow.
     counters: BTreeMap<(GuestName, ShareName), Arc<Counters>>,
     mounts: Mounts,
+    ninep: Doors,
 }
 
 /// A share with its tree, or the reason why it has none.
 struct Running {
     share: Share,
     tree: Result<Arc<dyn Served>, String>,
+    /// The tree as 9P clients attach it; another one when the tree is.
+    offer: Option<Arc<Offer>>,
 }
 
 struct Device {
@@ -84,6 +92,7 @@ impl Shares {
             devices: BTreeMap::new(),
             ones: BTreeMap::new(),
             counters: BTreeMap::new(),
+            ninep: Doors::default(),
         }
     }
 
@@ -105,6 +114,7 @@ impl Shares {
                     Running {
                         share: share.clone(),
                         tree: old.tree,
+                        offer: old.offer,
                     }
                 }
                 old => {
@@ -122,6 +132,7 @@ impl Shares {
                     }
                     Running {
                         share: share.clone(),
+                        offer: tree.as_ref().ok().map(ninep::offer),
                         tree,
                     }
                 }
@@ -136,6 +147,8 @@ impl Shares {
         self.apply_devices(config, &untouched, &mut changes);
         self.apply_ones(config, &untouched, now, &mut changes);
         self.apply_mounts(config, &mut changes);
+        self.ninep
+            .apply(config, &self.shares, &self.paths, &mut changes);
         changes
     }
 
@@ -282,6 +295,7 @@ impl Shares {
             .chain(of_devices)
             .chain(of_ones)
             .chain(self.mounts.problems())
+            .chain(self.ninep.problems())
             .collect()
     }
 
@@ -294,6 +308,7 @@ impl Shares {
                 read_only,
                 cache,
                 mount,
+                ninep,
                 ..
             } = running.share.clone();
             let mount = mount.map(|mount| self.mounts.status(&name, mount));
@@ -307,6 +322,7 @@ impl Shares {
                 at,
                 read_only,
                 cache,
+                ninep,
                 problem: trouble(running),
                 devices,
                 mount,
@@ -369,8 +385,13 @@ impl Shares {
         shares.chain(ones).chain(self.mounts.numbers())
     }
 
+    pub(crate) fn ninep_numbers(&self) -> impl Iterator<Item = NinepNumbers<'_>> {
+        self.ninep.numbers()
+    }
+
     /// Closes all doors; every VMM that is connected loses its devices, and the host its mounts.
     pub(crate) fn close(&mut self) {
+        self.ninep.close();
         self.devices.clear();
         self.ones.clear();
         self.mounts.close();
@@ -395,6 +416,7 @@ pub(crate) fn same_tree(old: &Share, new: &Share) -> bool {
             at: _,
             guests: _,
             mount: _,
+            ninep: _,
             line: _,
         } = share.clone();
         let patterns = (exclude, read_only_paths);

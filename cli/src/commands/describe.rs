@@ -35,6 +35,9 @@ enum Thing {
         /// One for all, unless each guest that sees it has one a share.
         devices: Devices,
         status: Option<ShareStatus>,
+        /// What mounts it by 9P in a guest that may.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ninep: Option<String>,
     },
     Network {
         configuration: Box<control::config::Network>,
@@ -127,6 +130,10 @@ fn about_share(context: &Context, config: &Config, name: &ShareName) -> Option<T
     let alone = guests.peek().is_some() && guests.all(|guest| guest.devices == Devices::Each);
     let devices = if alone { Devices::Each } else { Devices::One };
     Some(Thing::Share {
+        ninep: config
+            .guests
+            .values()
+            .find_map(|guest| share::ninep_mount(config, guest, configured)),
         configuration: configured.clone(),
         devices,
         status: shares.into_iter().find(|share| share.name == *name),
@@ -259,6 +266,7 @@ fn as_text(thing: &Thing) -> String {
             configuration,
             devices,
             status,
+            ninep,
         } => {
             let (name, at) = (&configuration.name, &configuration.at);
             let guests = configuration
@@ -304,6 +312,7 @@ fn as_text(thing: &Thing) -> String {
             if let Some(status) = status.as_ref().filter(|status| status.mount.is_some()) {
                 fields.push(("on the host", share::on_the_host(status)));
             }
+            fields.extend(ninep.clone().map(|line| ("or by 9P", line)));
             for device in status.iter().flat_map(|status| &status.devices) {
                 let state = if device.connected {
                     "connected"

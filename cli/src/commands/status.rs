@@ -127,7 +127,9 @@ fn absent_devices(guests: &[GuestStatus], shares: &[ShareStatus]) -> Vec<String>
         links.any(|link| link.transport != "tap")
     };
     let mut absent = Vec::new();
-    for share in shares.iter().filter(|share| share.problem.is_none()) {
+    // A guest that mounts a share by 9P has no device of it either.
+    let by_device = |share: &&ShareStatus| share.problem.is_none() && !share.ninep;
+    for share in shares.iter().filter(by_device) {
         for device in &share.devices {
             if !device.connected && running(&device.guest) {
                 let what = if is_for_all(device) {

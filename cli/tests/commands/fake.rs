@@ -354,6 +354,7 @@ fn share(state: &State) -> ShareStatus {
         at: "/home/ann/src".into(),
         read_only: false,
         cache: CachePolicy::Auto,
+        ninep: false,
         problem: None,
         devices: vec![ShareDevice {
             guest: name("dev"),

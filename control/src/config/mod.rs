@@ -47,6 +47,8 @@ pub const SHARES_FOLDER: &str = "/run/sharectl";
 pub const DEFAULT_LEASE_TIME: Duration = Duration::from_secs(12 * 3600);
 /// The largest MTU a guest can be given: 64 KiB less room for the link header, as passt's.
 pub const LARGEST_MTU: u16 = 65520;
+/// Where 9P is at home (IANA: 9pfs); guests find their shares there, at the gateway.
+pub const NINEP_PORT: u16 = 564;
 /// What every Ethernet carries (IEEE 802.3).
 const ETHERNET_MTU: u16 = 1500;
 /// Thousands of guests fit; a device or a disk image named by mistake does not.
@@ -336,6 +338,8 @@ pub struct Share {
     pub cache: CachePolicy,
     /// Where the host has it mounted too.
     pub mount: Option<HostMount>,
+    /// Also served as 9P2000.L, on TCP port [`NINEP_PORT`] of the gateway.
+    pub ninep: bool,
     /// The line of `path` in the file, from 1, for messages.
     #[serde(skip)]
     pub line: usize,
@@ -528,6 +532,11 @@ impl Config {
                 .is_none_or(|g| g.contains(&guest.name))
         };
         self.guests.values().filter(seen)
+    }
+
+    /// Those of them that it may attach by 9P.
+    pub fn ninep_shares_of<'c>(&'c self, guest: &'c GuestName) -> impl Iterator<Item = &'c Share> {
+        self.shares_of(guest).filter(|share| share.ninep)
     }
 
     /// The guests on a network, in the order of their names.

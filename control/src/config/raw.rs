@@ -290,6 +290,9 @@ pub(super) struct RawShare {
     /// host, as the files' permissions say. Default: own.
     #[schemars(with = "Option<super::MountUsers>")]
     pub(super) mount_users: Option<At<String>>,
+    /// Also serve it as 9P2000.L, to every program of its guests. Default: false.
+    #[serde(default)]
+    pub(super) ninep: bool,
 }
 
 #[derive(JsonSchema)]

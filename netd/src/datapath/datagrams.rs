@@ -118,7 +118,7 @@ impl Datagrams {
         let destination = datagram.key.remote();
         let to = match nat::outbound(&context.settings, Protocol::Udp, destination) {
             Ok(Target::HostLoopback(to) | Target::Remote(to)) => to,
-            Ok(Target::Gateway(_) | Target::Offered(_)) => return,
+            Ok(Target::Gateway(_) | Target::Shares | Target::Offered(_)) => return,
             Err(refusal) => {
                 context.counters.udp_refused_policy += 1;
                 // Broadcast and multicast of a chatty guest are no news and get no answer (RFC 1122 §3.2.2).

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use control::config::NINEP_PORT;
 use control::port::Protocol;
 
 use crate::engine::settings::{NetworkSettings, Reach};
@@ -16,6 +17,8 @@ pub enum Target {
     HostLoopback(SocketAddr),
     /// Anywhere the host can reach.
     Remote(SocketAddr),
+    /// The 9P socket of the guest that asks, if it has one.
+    Shares,
     /// A service of the host that `host.internal` offers on this port.
     Offered(u16),
 }
@@ -97,6 +100,9 @@ pub fn outbound(
         };
     }
     if settings.is_gateway(address) {
+        if protocol == Protocol::Tcp && port == NINEP_PORT && !settings.shares.is_empty() {
+            return Ok(Target::Shares);
+        }
         let served = match protocol {
             Protocol::Tcp => settings.tcp_services.contains(&port),
             Protocol::Udp => matches!(port, 53 | 67),
@@ -363,6 +369,18 @@ mod tests {
         let offered = |protocol| outbound(&settings, protocol, destination);
         assert_eq!(offered(Protocol::Tcp), Ok(Target::Offered(80)));
         assert_eq!(offered(Protocol::Udp), Err(Refusal::HostLoopbackOff));
+    }
+
+    #[test]
+    fn shares_are_at_the_gateway_where_a_guest_has_any() {
+        let settings = settings(Reach::HostOnly);
+        let destination = "192.168.130.1:564".parse().unwrap();
+        let ask = |settings: &NetworkSettings, protocol| outbound(settings, protocol, destination);
+        assert_eq!(ask(&settings, Protocol::Tcp), Err(Refusal::NoService));
+        let shares = [("dev".parse().unwrap(), "/run/9p.sock".into())].into();
+        let settings = NetworkSettings { shares, ..settings };
+        assert_eq!(ask(&settings, Protocol::Tcp), Ok(Target::Shares));
+        assert_eq!(ask(&settings, Protocol::Udp), Err(Refusal::NoService));
     }
 
     #[test]

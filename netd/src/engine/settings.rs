@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use control::mac::MacAddress;
@@ -120,6 +121,8 @@ pub struct NetworkSettings {
     pub tcp_services: Vec<u16>,
     /// Services of the host, by their TCP port on `host_internal`.
     pub services: BTreeMap<u16, Endpoint>,
+    /// The 9P sockets of guests that have one, which the gateway leads them to.
+    pub shares: BTreeMap<GuestName, PathBuf>,
     /// Which flows guests may begin.
     pub egress: Policies,
     /// How fast guests may be; only those that are limited.
@@ -213,6 +216,7 @@ impl NetworkSettings {
             mtu: 65_520,
             tcp_services: vec![53],
             services: BTreeMap::new(),
+            shares: BTreeMap::new(),
             egress: Policies::default(),
             rates: BTreeMap::new(),
             limits: Limits::default(),

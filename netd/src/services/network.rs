@@ -27,6 +27,7 @@ use crate::engine::dhcp::DhcpCounters;
 use crate::engine::dhcp6::Dhcp6Counters;
 use crate::engine::lease::{LeaseCounts, LeaseState};
 use crate::engine::services::{LeaseEvent, LinkId};
+use crate::engine::settings::NetworkSettings;
 use crate::services::dns_tcp;
 use crate::services::egress::NamePolicy;
 use crate::services::forwarding::Forwarding;
@@ -34,7 +35,7 @@ use crate::services::gateway::{Gateway, GatewaySettings, settings_of};
 use crate::services::journal::{ClockPair, last_addresses};
 use crate::services::name_server::NameServer;
 use crate::services::resolver::{Resolver, Transport};
-use crate::services::settings::{bridged_settings, packet_settings, settings_with};
+use crate::services::settings::{bridged_settings, packet_settings, settings_with, share_sockets};
 
 /// News that may wait for this side; beyond it the packet thread counts and forgets.
 const NOTICE_QUEUE: usize = 1_024;
@@ -121,6 +122,7 @@ pub struct RunningNetwork {
     standing: Mutex<BTreeMap<&'static str, String>>,
     /// The host's interface that a bridged network uses now.
     lan: Mutex<Option<HostInterface>>,
+    paths: Paths,
     /// The packet socket that somebody handed over for it.
     uplink_socket: watch::Sender<Option<Arc<OwnedFd>>>,
 }
@@ -162,13 +164,16 @@ impl RunningNetwork {
         gateway.keep_answers(resolver.cache());
         let names = NameServer::new(gateway.zone(), resolver);
         let (notices, inbox) = mpsc::channel(NOTICE_QUEUE);
-        let handle = Datapath::spawn(packet_settings(config, network), Box::new(gateway), notices)
-            .map_err(|error| {
-                Failure::internal(format!(
-                    "cannot start the packet thread of {}: {error}",
-                    network.name
-                ))
-            })?;
+        let settings = NetworkSettings {
+            shares: share_sockets(config, network, paths),
+            ..packet_settings(config, network)
+        };
+        let handle = Datapath::spawn(settings, Box::new(gateway), notices).map_err(|error| {
+            Failure::internal(format!(
+                "cannot start the packet thread of {}: {error}",
+                network.name
+            ))
+        })?;
         let running = Self {
             name: network.name.clone(),
             handle,
@@ -180,6 +185,7 @@ impl RunningNetwork {
             problems: Mutex::new(problems),
             standing: Mutex::default(),
             lan: Mutex::default(),
+            paths: paths.clone(),
             uplink_socket: watch::Sender::new(None),
         };
         Ok((Arc::new(running), inbox))
@@ -299,11 +305,10 @@ impl RunningNetwork {
         let settings: GatewaySettings = settings_of(config, network, &known);
         self.with_services(move |gateway| gateway.reconfigure(settings))
             .await?;
-        self.command(Command::Reconfigure(Box::new(settings_with(
-            config,
-            network,
-            self.lan().as_ref(),
-        ))))?;
+        self.command(Command::Reconfigure(Box::new(NetworkSettings {
+            shares: share_sockets(config, network, &self.paths),
+            ..settings_with(config, network, self.lan().as_ref())
+        })))?;
         *lock(&self.config) = network.clone();
         Ok(())
     }

@@ -1,9 +1,13 @@
 //! What the packet thread is told of a network: the configuration's values as the engine has them.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use control::config::{Config, Network, NetworkKind};
 use control::host_interface::HostInterface;
+use control::names::GuestName;
+use control::paths::Paths;
 
 use crate::engine::settings::{Ipv6Settings, NetworkSettings, Reach};
 use crate::services::egress;
@@ -12,6 +16,19 @@ use crate::services::egress;
 #[must_use]
 pub fn packet_settings(config: &Config, network: &Network) -> NetworkSettings {
     settings_with(config, network, None)
+}
+
+/// The 9P sockets of a network's guests that may attach a share so.
+pub(super) fn share_sockets(
+    config: &Config,
+    network: &Network,
+    paths: &Paths,
+) -> BTreeMap<GuestName, PathBuf> {
+    config
+        .guests_on(&network.name)
+        .filter(|guest| config.ninep_shares_of(&guest.name).next().is_some())
+        .map(|guest| (guest.name.clone(), paths.guest_ninep_socket(&guest.name)))
+        .collect()
 }
 
 /// The same with the host's interface, which a bridged network takes its addresses from.

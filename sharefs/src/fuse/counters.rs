@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::wire::opcode_name;
+use crate::count::Count;
 
 /// Numbers below this have a counter of their own; the largest known is 52.
 const OPCODES: usize = 64;
@@ -26,24 +27,6 @@ pub(crate) struct Counters {
     pub(crate) bad_chains: Count,
     /// Waiting lock requests refused because too many wait.
     pub(crate) refused_waits: Count,
-}
-
-/// One number that only grows.
-#[derive(Debug, Default)]
-pub(crate) struct Count(AtomicU64);
-
-impl Count {
-    pub(crate) fn one(&self) {
-        self.add(1);
-    }
-
-    pub(crate) fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 impl Default for Counters {

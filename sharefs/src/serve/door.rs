@@ -33,6 +33,15 @@ pub(crate) struct DoorError {
     source: io::Error,
 }
 
+impl DoorError {
+    pub(super) fn new(path: &Path, source: io::Error) -> Self {
+        Self {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
 /// What happened at the door, for whoever writes the log.
 pub(crate) enum DoorEvent {
     Connected,
@@ -71,10 +80,7 @@ impl Door {
         make_session: MakeSession,
         notice: Notice,
     ) -> Result<Self, DoorError> {
-        let failed = |source| DoorError {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| DoorError::new(path, source);
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let listener =
             Listener::new(path, true).map_err(|error| failed(io::Error::other(error)))?;

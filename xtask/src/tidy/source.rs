@@ -13,6 +13,7 @@ const PURE: &[&str] = &[
     "netd/src/wire/",
     "netd/src/engine/",
     "sharefs/src/fuse/",
+    "sharefs/src/ninep/",
     "sharefs/src/tree/mod.rs",
     "sharefs/src/tree/layer.rs",
     "sharefs/src/tree/fold.rs",

@@ -11,6 +11,8 @@ use crate::context::Context;
 
 /// Threads of the library that serves virtqueues are called so.
 const SERVING: &str = "vring_worker";
+/// And those of 9P connections.
+const SERVING_NINEP: [&str; 2] = ["9p", "9p-slow"];
 /// SECCOMP_MODE_FILTER.
 const FILTERED: &str = "2";
 /// CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_MODULE: what would make a root daemon the machine's.
@@ -60,7 +62,8 @@ fn parse(status: &str) -> Thread {
 }
 
 fn judge(threads: &[Thread]) -> Check {
-    let serving = threads.iter().filter(|thread| thread.name == SERVING);
+    let serves = |name: &str| name == SERVING || SERVING_NINEP.contains(&name);
+    let serving = threads.iter().filter(|thread| serves(&thread.name));
     let (mut confined, mut all) = (0, 0);
     for thread in serving {
         all += 1;

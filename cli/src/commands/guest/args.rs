@@ -8,6 +8,7 @@ use control::config::{Devices, LinkChoice};
 use control::names::GuestName;
 
 use super::wiring::{self, Wishes};
+use crate::commands::share::ninep_mount;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::vmm::{Nic, Vmm, Wiring, others, qemu};
@@ -83,6 +84,13 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         devices: args.devices,
     };
     let wiring = wiring::of(context, &config, guest, &wishes);
+    for share in config.shares.values() {
+        if let Some(line) = ninep_mount(&config, guest, share) {
+            context
+                .out
+                .note(&format!("in the guest, without a device: {line}"));
+        }
+    }
     let words = match args.vmm {
         Vmm::Qemu => for_qemu(context, &wiring, args.memory)?,
         Vmm::CloudHypervisor | Vmm::Crosvm | Vmm::Vfkit | Vmm::Krunkit => {

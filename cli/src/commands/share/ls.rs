@@ -71,6 +71,7 @@ pub(crate) fn configured(config: &Config) -> Vec<ShareStatus> {
         at: share.at.clone(),
         read_only: share.read_only,
         cache: share.cache,
+        ninep: share.ninep,
         problem: Some(if share.path.is_dir() {
             "not served".to_owned()
         } else {

@@ -62,6 +62,7 @@ pub(super) fn shares(
             guests: seen_by,
             cache: share_cache(findings, &owner, raw),
             mount: mounts::read(findings, &owner, raw, surroundings),
+            ninep: raw.ninep,
             line: findings.line(raw.path.offset()),
             name: name.clone(),
         };

@@ -38,7 +38,7 @@ impl Flows {
                 return;
             }
         };
-        if !matches!(target, Target::Gateway(_))
+        if !matches!(target, Target::Gateway(_) | Target::Shares)
             && let Err(reason) = context.egress(place.link, FlowProtocol::Tcp, destination)
         {
             context.counters.tcp_refused_policy += 1;
@@ -55,6 +55,14 @@ impl Flows {
         }
         let dialled = match target {
             Target::Gateway(port) => self.service(context, place, key, port),
+            // By the cable it is plugged into, not by an address that it could choose.
+            Target::Shares => {
+                let guest = context.guest_on(place.link);
+                match guest.and_then(|guest| context.settings.shares.get(guest)) {
+                    Some(path) => host::dial_unix(path),
+                    None => Err(DialError::Refused),
+                }
+            }
             Target::HostLoopback(to) | Target::Remote(to) => host::dial(to),
             Target::Offered(port) => match context.settings.services.get(&port) {
                 Some(Endpoint::Address(to)) => host::dial(*to),

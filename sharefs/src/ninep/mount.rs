@@ -1,0 +1,332 @@
+//! One share as one connection has it attached: its fids, what is open, its locks.
+//!
+//! Used by one thread; what may take long (fsync) is handed back as a `Slow` to be done elsewhere.
+
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::convert::{self, NameRoom, Qids};
+use super::counters::Counters;
+use super::fids::{Fid, Fids, Place};
+use super::locks::Locks;
+use super::messages::{Reply, Request};
+use super::wire::Qid;
+use crate::tree::name::LONGEST_NAME;
+use crate::tree::owner::{GuestGid, GuestUid};
+use crate::tree::{Caller, Result, Tree};
+
+mod extended;
+mod files;
+mod listing;
+mod locking;
+mod names;
+
+pub(super) use locking::SUCCESS as LOCK_SUCCESS;
+
+/// A share as a connection has it, whatever its tree.
+pub(crate) trait Mount: Send {
+    /// A new fid at the share's own folder.
+    fn attach(&mut self, fid: u32, user: GuestUid) -> Result<Qid>;
+    fn knows(&self, fid: u32) -> bool;
+    fn serve(&mut self, request: &Request<'_>, turn: &mut Turn<'_>) -> Result<Answer>;
+    /// The client does not want the answer to this tag any more.
+    fn flush(&mut self, tag: u16);
+    /// Asks again for the locks that are waited for; adds the tags that have their answer now.
+    fn retry(&mut self, answered: &mut Vec<(u16, Result<()>)>);
+    /// Requests that wait for a lock, or whose answer `retry` is to fetch.
+    fn waiting(&self) -> usize;
+    fn fids(&self) -> usize;
+}
+
+/// One request on its way.
+pub(crate) struct Turn<'a> {
+    pub(super) tag: u16,
+    /// Room for the answer, the header included: no longer than the client takes.
+    pub(super) out: &'a mut [u8],
+    /// Kept between requests, so that none allocates.
+    pub(super) text: &'a mut Vec<u8>,
+}
+
+/// How a request was answered, error apart.
+pub(crate) enum Answer {
+    /// So many bytes stand in the room.
+    Built(usize),
+    /// A lock is waited for.
+    Waits,
+    /// See [`Slow`].
+    Slow(Slow),
+}
+
+/// What may take seconds, for a thread that may wait. Its answer is empty.
+pub(crate) struct Slow(Box<dyn FnOnce() -> Result<()> + Send>);
+
+impl Slow {
+    /// Does it.
+    pub(crate) fn run(self) -> Result<()> {
+        self.0()
+    }
+}
+
+impl Turn<'_> {
+    pub(super) fn tell(&mut self, reply: &Reply<'_>) -> Result<Answer> {
+        // No client of 4 KiB frames or more has too little room for what is built so.
+        let length = reply
+            .encode(self.tag, self.out)
+            .map_err(|_| Errno::MSGSIZE)?;
+        Ok(Answer::Built(length))
+    }
+}
+
+/// See the module's head.
+pub(super) struct Attached<T: Tree> {
+    tree: Arc<T>,
+    counters: Arc<Counters>,
+    qids: Option<Qids>,
+    fids: Fids<T>,
+    locks: Locks<T>,
+    /// Waits that ended because their fid was clunked.
+    ended: Vec<u16>,
+    /// Length of all values that are open (extended.rs).
+    value_bytes: usize,
+}
+
+impl<T: Tree> Attached<T> {
+    pub(super) fn new(tree: Arc<T>, counters: Arc<Counters>) -> Self {
+        Self {
+            tree,
+            counters,
+            qids: None,
+            fids: Fids::default(),
+            locks: Locks::default(),
+            ended: Vec::new(),
+            value_bytes: 0,
+        }
+    }
+
+    /// They are known from the first attach on, and no fid is before that.
+    fn qids(&self) -> Result<Qids> {
+        self.qids.ok_or(Errno::BADF)
+    }
+
+    /// On whose behalf something new is made through this fid.
+    fn caller(fid: &Fid<T>, group: u32) -> Caller {
+        Caller {
+            uid: fid.user,
+            gid: GuestGid(group),
+        }
+    }
+}
+
+impl<T: Tree> Mount for Attached<T> {
+    fn attach(&mut self, fid: u32, user: GuestUid) -> Result<Qid> {
+        self.fids
+            .check_new(fid)
+            .inspect_err(|error| self.refused(*error))?;
+        let root = self.tree.root()?;
+        let qids = *self
+            .qids
+            .get_or_insert_with(|| Qids::new(root.attributes.identity));
+        let qid = qids.of(&root.attributes);
+        let place = Arc::new(Place::root(root));
+        self.fids.add(fid, Fid::unused(place, user))?;
+        Ok(qid)
+    }
+
+    fn knows(&self, fid: u32) -> bool {
+        self.fids.find(fid).is_ok()
+    }
+
+    fn serve(&mut self, request: &Request<'_>, turn: &mut Turn<'_>) -> Result<Answer> {
+        match *request {
+            Request::Walk {
+                fid,
+                new_fid,
+                ref names,
+            } => self.walk(turn, fid, new_fid, names.as_slice()),
+            Request::Attributes { fid, wanted: _ } => {
+                let found = self.tree.attributes(&self.fids.find(fid)?.place.node)?;
+                turn.tell(&convert::attributes(self.qids()?.of(&found), &found))
+            }
+            Request::Read { fid, offset, count } => self.read(turn, fid, offset, count),
+            Request::Write { fid, offset, data } => self.write(turn, fid, offset, data.0),
+            Request::Clunk { fid } => self.clunk(turn, fid),
+            Request::Open { fid, flags } => self.open(turn, fid, flags),
+            Request::Create {
+                fid,
+                name,
+                flags,
+                mode,
+                group,
+            } => self.create(turn, fid, name.0, (flags, mode, group)),
+            Request::Entries { fid, offset, count } => self.entries(turn, fid, offset, count),
+            Request::Change {
+                fid,
+                valid,
+                mode,
+                user,
+                group,
+                size,
+                accessed,
+                accessed_nanoseconds,
+                modified,
+                modified_nanoseconds,
+            } => {
+                let fields = convert::ChangeFields {
+                    valid,
+                    mode,
+                    user,
+                    group,
+                    size,
+                    accessed: (accessed, accessed_nanoseconds),
+                    modified: (modified, modified_nanoseconds),
+                };
+                self.change(turn, fid, &fields)
+            }
+            Request::Statistics { fid } => self.statistics(turn, fid),
+            Request::Directory {
+                fid,
+                name,
+                mode,
+                group,
+            } => self.make(
+                turn,
+                fid,
+                (name.0, |qid| Reply::Directory { qid }),
+                |tree, folder, name| {
+                    tree.make_directory(
+                        Self::caller(folder, group),
+                        &folder.place.node,
+                        name,
+                        mode & 0o7777,
+                    )
+                },
+            ),
+            Request::SymbolicLink {
+                fid,
+                name,
+                target,
+                group,
+            } => {
+                let mut room = [0; LONGEST_TARGET];
+                let target = convert::c_text(target.0, &mut room, Errno::NAMETOOLONG)?;
+                self.make(
+                    turn,
+                    fid,
+                    (name.0, |qid| Reply::SymbolicLink { qid }),
+                    |tree, folder, name| {
+                        let caller = Self::caller(folder, group);
+                        tree.make_symbolic_link(caller, &folder.place.node, name, target)
+                    },
+                )
+            }
+            Request::Node {
+                fid,
+                name,
+                mode,
+                major,
+                minor,
+                group,
+            } => {
+                let new = convert::new_node(mode, (major, minor))?;
+                self.make(
+                    turn,
+                    fid,
+                    (name.0, |qid| Reply::Node { qid }),
+                    |tree, folder, name| {
+                        tree.make_node(Self::caller(folder, group), &folder.place.node, name, new)
+                    },
+                )
+            }
+            Request::ReadLink { fid } => self.read_link(turn, fid),
+            Request::Link { folder, fid, name } => self.link(turn, folder, fid, name.0),
+            Request::Rename { fid, folder, name } => self.rename(turn, fid, folder, name.0),
+            Request::RenameAt {
+                folder,
+                name,
+                new_folder,
+                new_name,
+            } => self.rename_at(turn, (folder, name.0), (new_folder, new_name.0)),
+            Request::RemoveAt {
+                folder,
+                name,
+                flags,
+            } => self.remove_at(turn, folder, name.0, flags),
+            Request::Remove { fid } => self.remove(turn, fid),
+            Request::Sync { fid, data_only } => self.sync(fid, data_only),
+            Request::ExtendedWalk { fid, new_fid, name } => {
+                self.extended_walk(turn, fid, new_fid, name.0)
+            }
+            Request::ExtendedCreate {
+                fid,
+                name,
+                size,
+                flags,
+            } => self.extended_create(turn, fid, name.0, (size, flags)),
+            Request::Lock {
+                fid,
+                kind,
+                flags,
+                start,
+                length,
+                process,
+                client,
+            } => {
+                let range = convert::lock_range(kind, start, length)?;
+                let owner = (process, client.0);
+                self.lock(turn, fid, range, (owner, flags))
+            }
+            Request::TestLock {
+                fid,
+                kind,
+                start,
+                length,
+                process,
+                client,
+            } => {
+                let range = convert::lock_range(kind, start, length)?;
+                self.test_lock(turn, fid, range, (process, client.0))
+            }
+            // The session's own: they are about no share, or about which.
+            Request::Version { .. }
+            | Request::Authenticate { .. }
+            | Request::Attach { .. }
+            | Request::Flush { .. } => Err(Errno::IO),
+        }
+    }
+
+    fn flush(&mut self, tag: u16) {
+        self.locks.forget(tag);
+        self.ended.retain(|ended| *ended != tag);
+    }
+
+    fn retry(&mut self, answered: &mut Vec<(u16, Result<()>)>) {
+        answered.extend(self.ended.drain(..).map(|tag| (tag, Err(Errno::INTR))));
+        self.locks
+            .retry(&self.tree, |tag, answer| answered.push((tag, answer)));
+    }
+
+    fn waiting(&self) -> usize {
+        self.locks.waiting() + self.ended.len()
+    }
+
+    fn fids(&self) -> usize {
+        self.fids.count()
+    }
+}
+
+impl<T: Tree> Attached<T> {
+    fn refused(&self, error: Errno) {
+        if error == Errno::NFILE {
+            self.counters.refused_fids.one();
+        }
+    }
+}
+
+/// PATH_MAX with its NUL: no symbolic link says more.
+const LONGEST_TARGET: usize = 4096;
+
+/// Room for one name.
+const fn name_room() -> NameRoom {
+    [0; LONGEST_NAME + 1]
+}

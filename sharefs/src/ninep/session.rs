@@ -1,0 +1,314 @@
+//! One connection, from Tversion to Tversion or its end: the version, which shares are attached, and every
+//! message's way to its share.
+//!
+//! Requests are served one after the other, in the order they came, by whoever calls `serve`; only a wait for a
+//! lock and what is handed out as `Slow` are answered later. What a connection knows goes with it: nothing of
+//! one client can be seen by another.
+
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::counters::Counters;
+use super::messages::{self, Reply, Request, kind_name};
+pub(crate) use super::mount::{Answer, Mount, Slow};
+use super::mount::{Attached, LOCK_SUCCESS, Turn};
+use super::wire::{DATA_AT, Frame, HEADER, NoRoom, Qid, Text};
+use crate::tree::owner::GuestUid;
+use crate::tree::{Result, Tree};
+
+/// The one version that is spoken.
+const VERSION: &[u8] = b"9P2000.L";
+/// The answer to a version that is not.
+const UNKNOWN_VERSION: &[u8] = b"unknown";
+/// Longest frame: 1 MiB of data, its header, and room for clients that reckon with more of it.
+pub(crate) const LONGEST_FRAME: u32 = 1024 * 1024 + 4096;
+/// Shortest longest frame: the least that Linux asks for, and every answer but data fits in twice.
+const LEAST_FRAME: u32 = 4096;
+/// Answers that carry no data that was asked for by length: the longest is a link's target.
+const LONGEST_OTHER: usize = HEADER + 2 + 4096;
+/// P9_NOFID.
+const NO_FID: u32 = u32::MAX;
+/// P9_NONUNAME.
+const NO_NUMBER: u32 = u32::MAX;
+/// A user that has no number here.
+const NOBODY: u32 = 65534;
+
+/// The shares that a client may attach.
+pub(crate) trait Offers: Send {
+    /// The share that `name` stands for, which may be empty where there is one only. ENOENT where it is not the
+    /// guest's.
+    fn resolve(&self, name: &str) -> Result<String>;
+    /// A share that `resolve` has named.
+    fn attach(&self, share: &str) -> Result<Box<dyn Mount>>;
+}
+
+/// A tree as a share of a connection.
+pub(crate) fn mount<T: Tree>(tree: Arc<T>, counters: Arc<Counters>) -> Box<dyn Mount> {
+    Box::new(Attached::new(tree, counters))
+}
+
+/// See the module's head.
+pub(crate) struct Session {
+    offers: Box<dyn Offers>,
+    counters: Arc<Counters>,
+    /// Agreed on with Tversion; before it nothing else is served.
+    longest: Option<u32>,
+    mounts: Vec<(String, Box<dyn Mount>)>,
+    text: Vec<u8>,
+    answered: Vec<(u16, Result<()>)>,
+}
+
+/// What became of a request.
+pub(crate) enum Outcome {
+    /// So many bytes of answer stand in the room.
+    Done(usize),
+    /// It waits for a lock: `retry` will answer it.
+    Waits,
+    /// To be run, and `finished` with its result.
+    Slow(Slow),
+}
+
+impl Session {
+    pub(crate) fn new(offers: Box<dyn Offers>, counters: Arc<Counters>) -> Self {
+        Self {
+            offers,
+            counters,
+            longest: None,
+            mounts: Vec::new(),
+            text: Vec::new(),
+            answered: Vec::new(),
+        }
+    }
+
+    /// The longest frame that may come now.
+    pub(crate) fn longest_frame(&self) -> u32 {
+        self.longest.unwrap_or(LEAST_FRAME)
+    }
+
+    /// Bytes of room that the answer to this frame needs at most.
+    pub(crate) fn room_for(&self, frame: &Frame<'_>) -> usize {
+        let longest = usize::try_from(self.longest_frame()).unwrap_or(usize::MAX);
+        match (frame.kind, frame.body) {
+            // fid[4] offset[8] count[4]
+            (
+                messages::READ | messages::ENTRIES,
+                [_, _, _, _, _, _, _, _, _, _, _, _, count @ ..],
+            ) => {
+                let count = count
+                    .first_chunk()
+                    .map_or(0, |count| u32::from_le_bytes(*count));
+                let count = usize::try_from(count).unwrap_or(usize::MAX);
+                count
+                    .saturating_add(DATA_AT)
+                    .clamp(LONGEST_OTHER, longest.max(LONGEST_OTHER))
+            }
+            _ => LONGEST_OTHER,
+        }
+    }
+
+    /// Serves one request; `room` has at least `room_for` bytes.
+    pub(crate) fn serve(&mut self, frame: &Frame<'_>, room: &mut [u8]) -> Outcome {
+        self.counters.request(frame.kind);
+        let longest = usize::try_from(self.longest_frame()).unwrap_or(usize::MAX);
+        let most = room.len().min(longest.max(LONGEST_OTHER));
+        let room = room.get_mut(..most).unwrap_or_default();
+        match self.answer(frame, room) {
+            Ok(Answer::Built(length)) => Outcome::Done(length),
+            Ok(Answer::Waits) => Outcome::Waits,
+            Ok(Answer::Slow(slow)) => Outcome::Slow(slow),
+            Err(error) => Outcome::Done(self.refuse(frame.tag, error, room)),
+        }
+    }
+
+    /// The answer to a request that was `Slow`.
+    pub(crate) fn finished(
+        counters: &Counters,
+        tag: u16,
+        result: Result<()>,
+        room: &mut [u8],
+    ) -> usize {
+        let reply = match result {
+            Ok(()) => Reply::Sync {},
+            Err(error) => {
+                counters.errors.one();
+                error_reply(error)
+            }
+        };
+        reply.encode(tag, room).unwrap_or_default()
+    }
+
+    /// Requests that wait for a lock.
+    pub(crate) fn waiting(&self) -> usize {
+        self.mounts.iter().map(|(_, mount)| mount.waiting()).sum()
+    }
+
+    /// Asks again for the locks that are waited for; each answer that is due now goes to `send` as a frame.
+    pub(crate) fn retry(&mut self, mut send: impl FnMut(&[u8])) {
+        let mut answered = std::mem::take(&mut self.answered);
+        for (_, mount) in &mut self.mounts {
+            mount.retry(&mut answered);
+        }
+        for (tag, result) in answered.drain(..) {
+            let mut room = [0; 16];
+            let length = match result {
+                Ok(()) => Reply::Lock {
+                    status: LOCK_SUCCESS,
+                }
+                .encode(tag, &mut room)
+                .unwrap_or_default(),
+                Err(error) => self.refuse(tag, error, &mut room),
+            };
+            send(room.get(..length).unwrap_or_default());
+        }
+        self.answered = answered;
+    }
+
+    /// Shares that are attached, and fids.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let fids = self.mounts.iter().map(|(_, mount)| mount.fids()).sum();
+        (self.mounts.len(), fids)
+    }
+
+    fn refuse(&self, tag: u16, error: Errno, room: &mut [u8]) -> usize {
+        self.counters.errors.one();
+        error_reply(error).encode(tag, room).unwrap_or_default()
+    }
+
+    fn answer(&mut self, frame: &Frame<'_>, room: &mut [u8]) -> Result<Answer> {
+        let request = match Request::decode(frame) {
+            Some(Ok(request)) => request,
+            Some(Err(malformed)) => {
+                self.counters.malformed.one();
+                return Err(malformed.into());
+            }
+            None => {
+                debug_assert!(kind_name(frame.kind).is_none());
+                self.counters.unknown.one();
+                return Err(Errno::OPNOTSUPP);
+            }
+        };
+        let tag = frame.tag;
+        let built = |length: std::result::Result<usize, NoRoom>| {
+            length.map(Answer::Built).map_err(|_| Errno::MSGSIZE)
+        };
+        if let Request::Version { longest, version } = request {
+            return built(self.version(longest, version.0)?.encode(tag, room));
+        }
+        if self.longest.is_none() {
+            self.counters.malformed.one();
+            return Err(Errno::PROTO);
+        }
+        if let Request::Authenticate { .. } = request {
+            // What diod's clients take for "not needed"; any error will do by attach(5).
+            return Err(Errno::NOENT);
+        }
+        if let Request::Flush { tag: old } = request {
+            for (_, mount) in &mut self.mounts {
+                mount.flush(old);
+            }
+            return built(Reply::Flush {}.encode(tag, room));
+        }
+        if let Request::Attach {
+            fid,
+            authentication,
+            user,
+            share,
+            number,
+        } = request
+        {
+            if authentication != NO_FID {
+                return Err(Errno::BADF);
+            }
+            let qid = self.attach(fid, user_number(number, user.0), share)?;
+            return built(Reply::Attach { qid }.encode(tag, room));
+        }
+        // All others are about a share, and begin with a fid of it.
+        let (first, _) = frame.body.split_first_chunk().ok_or(Errno::INVAL)?;
+        let mut text = std::mem::take(&mut self.text);
+        let mut turn = Turn {
+            tag,
+            out: room,
+            text: &mut text,
+        };
+        let answer = match self.mount_of(u32::from_le_bytes(*first), &request) {
+            Ok(mount) => mount.serve(&request, &mut turn),
+            Err(error) => Err(error),
+        };
+        self.text = text;
+        answer
+    }
+
+    fn mount_of(&mut self, fid: u32, request: &Request<'_>) -> Result<&mut Box<dyn Mount>> {
+        if self.mounts.len() > 1
+            && let Request::Walk { new_fid: new, .. } | Request::ExtendedWalk { new_fid: new, .. } =
+                *request
+            && new != fid
+            && self.mounts.iter().any(|(_, mount)| mount.knows(new))
+        {
+            return Err(Errno::INVAL);
+        }
+        let known = |(_, mount): &&mut (String, Box<dyn Mount>)| mount.knows(fid);
+        let found = self.mounts.iter_mut().find(known);
+        found.map(|(_, mount)| mount).ok_or(Errno::BADF)
+    }
+
+    /// version(5): whatever was before is over.
+    fn version(&mut self, longest: u32, version: &[u8]) -> Result<Reply<'static>> {
+        self.mounts.clear();
+        self.longest = None;
+        if longest < LEAST_FRAME {
+            self.counters.malformed.one();
+            return Err(Errno::MSGSIZE);
+        }
+        let longest = longest.min(LONGEST_FRAME);
+        let version = if version == VERSION {
+            self.longest = Some(longest);
+            VERSION
+        } else {
+            UNKNOWN_VERSION
+        };
+        Ok(Reply::Version {
+            longest,
+            version: Text(version),
+        })
+    }
+
+    /// A share is named as it is, or as a path of one part; a guest that has one share only need not name it.
+    fn attach(&mut self, fid: u32, user: GuestUid, name: Text<'_>) -> Result<Qid> {
+        if self.mounts.iter().any(|(_, mount)| mount.knows(fid)) {
+            return Err(Errno::INVAL);
+        }
+        let name = std::str::from_utf8(name.0).map_err(|_| Errno::NOENT)?;
+        let name = name.strip_prefix('/').unwrap_or(name);
+        let share = self
+            .offers
+            .resolve(name)
+            .inspect_err(|_| self.counters.refused_attaches.one())?;
+        if let Some((_, mount)) = self.mounts.iter_mut().find(|(name, _)| *name == share) {
+            return mount.attach(fid, user);
+        }
+        let mut mount = self.offers.attach(&share)?;
+        let qid = mount.attach(fid, user)?;
+        self.mounts.push((share, mount));
+        Ok(qid)
+    }
+}
+
+/// Whom a client says it acts for: the number counts, else a name that means a number everywhere.
+fn user_number(number: u32, name: &[u8]) -> GuestUid {
+    GuestUid(match (number, name) {
+        (NO_NUMBER, b"root") => 0,
+        (NO_NUMBER, name) => std::str::from_utf8(name)
+            .ok()
+            .and_then(|name| name.parse().ok())
+            .unwrap_or(NOBODY),
+        (number, _) => number,
+    })
+}
+
+fn error_reply(error: Errno) -> Reply<'static> {
+    Reply::Error {
+        code: u32::try_from(error.raw_os_error()).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,293 @@
+//! 9P's door: one unix socket a guest, where a connection is a session. A local program connects to it, or
+//! netd on behalf of the guest.
+//!
+//! A connection has a thread (ninep/connection.rs), and a second one once it asks for what may take seconds.
+//! What a client sends ends its own connection at most. Shares come and go while the door is open: only
+//! connections that have a share attached which is gone, or is another now, are cut.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::Shutdown;
+
+use super::door::DoorError;
+use crate::ninep::counters::Counters;
+use crate::ninep::session::{Mount, Offers, Session};
+use crate::tree::Result;
+
+mod buffers;
+mod connection;
+mod lane;
+#[cfg(test)]
+mod tests;
+
+/// Connections of one guest at once; a mount needs one.
+const MOST_CONNECTIONS: usize = 64;
+
+/// A share as it may be attached. Another one of the same name is another share.
+pub(crate) struct Offer {
+    make: Box<dyn Fn(Arc<Counters>) -> Box<dyn Mount> + Send + Sync>,
+}
+
+/// Shares by name.
+pub(crate) type OfferList = BTreeMap<String, Arc<Offer>>;
+
+impl Offer {
+    pub(crate) fn new(
+        make: impl Fn(Arc<Counters>) -> Box<dyn Mount> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            make: Box::new(make),
+        })
+    }
+}
+
+/// Closed when dropped; its connections are cut.
+pub(crate) struct NinepDoor {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    path: PathBuf,
+    counters: Arc<Counters>,
+    offers: Mutex<OfferList>,
+    stopping: AtomicBool,
+    wake: OwnedFd,
+    connections: AtomicU64,
+    refused: AtomicU64,
+    live: Mutex<BTreeMap<u64, Arc<Live>>>,
+}
+
+/// A connection, as others see it.
+struct Live {
+    stream: UnixStream,
+    attached: Mutex<Vec<Arc<Offer>>>,
+    fids: AtomicU64,
+}
+
+/// What is connected now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    /// Connections so far.
+    pub(crate) connections: u64,
+    /// Connections that were too many.
+    pub(crate) refused: u64,
+    /// Connections now.
+    pub(crate) live: usize,
+    /// Of them, those that have a share attached.
+    pub(crate) mounted: usize,
+    pub(crate) fids: u64,
+}
+
+impl NinepDoor {
+    /// Listens at `path`, replacing a socket that was left there.
+    pub(crate) fn open(
+        path: &Path,
+        offers: OfferList,
+        counters: Arc<Counters>,
+    ) -> std::result::Result<Self, DoorError> {
+        let failed = |source| DoorError::new(path, source);
+        let listener = listen(path).map_err(failed)?;
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let shared = Arc::new(Shared {
+            path: path.to_owned(),
+            counters,
+            offers: Mutex::new(offers),
+            stopping: AtomicBool::new(false),
+            wake: wake.map_err(|error| failed(error.into()))?,
+            connections: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            live: Mutex::default(),
+        });
+        let inner = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("9p-door".to_owned())
+            .spawn(move || inner.run(&listener))
+            .map_err(failed)?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// From now on these are the shares.
+    pub(crate) fn offer(&self, offers: OfferList) {
+        *locked(&self.shared.offers) = offers;
+        let offers = locked(&self.shared.offers);
+        let is_offered =
+            |share: &Arc<Offer>| offers.values().any(|offer| Arc::ptr_eq(offer, share));
+        for live in locked(&self.shared.live).values() {
+            if !locked(&live.attached).iter().all(is_offered) {
+                cut(&live.stream);
+            }
+        }
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        let live = locked(&self.shared.live);
+        let is_mounted = |live: &&Arc<Live>| !locked(&live.attached).is_empty();
+        Traffic {
+            connections: self.shared.connections.load(Ordering::Relaxed),
+            refused: self.shared.refused.load(Ordering::Relaxed),
+            live: live.len(),
+            mounted: live.values().filter(is_mounted).count(),
+            fids: live
+                .values()
+                .map(|live| live.fids.load(Ordering::Relaxed))
+                .sum(),
+        }
+    }
+}
+
+impl Drop for NinepDoor {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        // Full or not, the descriptor is readable then, which is all that is asked.
+        rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes()).ok();
+        if let Some(thread) = self.thread.take() {
+            let ended: std::thread::Result<()> = thread.join();
+            debug_assert!(ended.is_ok());
+        }
+        std::fs::remove_file(&self.shared.path).ok();
+        // Their threads are not waited for: one may be deep in a file system that does not answer.
+        for live in locked(&self.shared.live).values() {
+            cut(&live.stream);
+        }
+    }
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn cut(stream: &UnixStream) {
+    // One that has ended already cannot be, and need not.
+    rustix::net::shutdown(stream, Shutdown::Both).ok();
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn run(self: &Arc<Self>, listener: &UnixListener) {
+        loop {
+            let mut wanted = [
+                PollFd::new(listener, PollFlags::IN),
+                PollFd::new(&self.wake, PollFlags::IN),
+            ];
+            match rustix::event::poll(&mut wanted, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => {
+                    tracing::error!(path = %self.path.display(), %error, "9p door cannot wait");
+                    return;
+                }
+            }
+            if self.stopping.load(Ordering::Acquire) {
+                return;
+            }
+            match listener.accept() {
+                Ok((stream, _)) => self.welcome(stream),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    // No descriptors: nobody is let in for a second, and the machine is not kept busy.
+                    tracing::warn!(path = %self.path.display(), %error, "9p connection");
+                    let second = rustix::event::Timespec {
+                        tv_sec: 1,
+                        tv_nsec: 0,
+                    };
+                    let mut wake = [PollFd::new(&self.wake, PollFlags::IN)];
+                    rustix::event::poll(&mut wake, Some(&second)).ok();
+                }
+            }
+        }
+    }
+
+    fn welcome(self: &Arc<Self>, stream: UnixStream) {
+        let number = self.connections.fetch_add(1, Ordering::Relaxed);
+        let prepared = stream
+            .set_nonblocking(false)
+            .and_then(|()| stream.try_clone());
+        let mut live = locked(&self.live);
+        let Some(other) = prepared.ok().filter(|_| live.len() < MOST_CONNECTIONS) else {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let entry = Arc::new(Live {
+            stream: other,
+            attached: Mutex::default(),
+            fids: AtomicU64::new(0),
+        });
+        live.insert(number, Arc::clone(&entry));
+        drop(live);
+        let shared = Arc::clone(self);
+        let visit = move || {
+            let visitor = Visitor {
+                shared: Arc::clone(&shared),
+                live: Arc::clone(&entry),
+            };
+            let session = Session::new(Box::new(visitor), Arc::clone(&shared.counters));
+            connection::run(stream, session, &shared.counters, &entry.fids);
+            locked(&shared.live).remove(&number);
+        };
+        let spawned = std::thread::Builder::new()
+            .name("9p".to_owned())
+            .spawn(visit);
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread for a 9p connection");
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            locked(&self.live).remove(&number);
+        }
+    }
+}
+
+/// What one connection may attach.
+struct Visitor {
+    shared: Arc<Shared>,
+    live: Arc<Live>,
+}
+
+impl Offers for Visitor {
+    fn resolve(&self, name: &str) -> Result<String> {
+        let offers = locked(&self.shared.offers);
+        let only = if offers.len() == 1 {
+            offers.keys().next()
+        } else {
+            None
+        };
+        let found = match name {
+            "" => only,
+            name => offers.get_key_value(name).map(|(name, _)| name),
+        };
+        found.cloned().ok_or(Errno::NOENT)
+    }
+
+    fn attach(&self, share: &str) -> Result<Box<dyn Mount>> {
+        let offers = locked(&self.shared.offers);
+        let offer = offers.get(share).ok_or(Errno::NOENT)?;
+        // Under the same lock that `offer` takes first: a share that goes now finds this connection.
+        locked(&self.live.attached).push(Arc::clone(offer));
+        Ok((offer.make)(Arc::clone(&self.shared.counters)))
+    }
+}

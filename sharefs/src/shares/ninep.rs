@@ -1,0 +1,114 @@
+//! The 9P doors of a configuration: one a guest that has a share with `ninep = true`, with all of these behind.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use control::api::Changes;
+use control::config::Config;
+use control::names::{GuestName, ShareName};
+use control::paths::{Paths, make_private_folder};
+
+use super::Running;
+use crate::ninep::counters::Counters;
+use crate::serve::ninep::{NinepDoor, Offer, OfferList, Traffic};
+use crate::served::Served;
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Doors {
+    doors: BTreeMap<GuestName, Result<NinepDoor, String>>,
+    /// Kept when a door goes and comes back, so that counters only grow.
+    counters: BTreeMap<GuestName, Arc<Counters>>,
+}
+
+/// One guest's numbers, for /metrics.
+pub(crate) struct NinepNumbers<'a> {
+    pub(crate) guest: &'a GuestName,
+    pub(crate) counters: &'a Counters,
+    pub(crate) traffic: Traffic,
+}
+
+/// A share as clients of any guest attach it.
+pub(super) fn offer(tree: &Arc<dyn Served>) -> Arc<Offer> {
+    let tree = Arc::clone(tree);
+    Offer::new(move |counters| tree.ninep(counters))
+}
+
+impl Doors {
+    /// Makes what runs what the configuration wants.
+    pub(super) fn apply(
+        &mut self,
+        config: &Config,
+        shares: &BTreeMap<ShareName, Running>,
+        paths: &Paths,
+        changes: &mut Changes,
+    ) {
+        let mut old = std::mem::take(&mut self.doors);
+        for guest in config.guests.keys() {
+            if config.ninep_shares_of(guest).next().is_none() {
+                continue;
+            }
+            let offers: OfferList = config
+                .ninep_shares_of(guest)
+                .filter_map(|share| {
+                    let offer = Arc::clone(shares.get(&share.name)?.offer.as_ref()?);
+                    Some((share.name.to_string(), offer))
+                })
+                .collect();
+            let door = match old.remove(guest) {
+                Some(Ok(door)) => {
+                    door.offer(offers);
+                    Ok(door)
+                }
+                Some(Err(_)) | None => {
+                    let counters = self.counters.entry(guest.clone()).or_default();
+                    open(guest, offers, Arc::clone(counters), paths)
+                }
+            };
+            if let Err(problem) = &door {
+                changes
+                    .problems
+                    .push(format!("9P for guest {guest}: {problem}"));
+            }
+            self.doors.insert(guest.clone(), door);
+        }
+    }
+
+    pub(super) fn problems(&self) -> impl Iterator<Item = String> {
+        self.doors.iter().filter_map(|(guest, door)| {
+            let problem = door.as_ref().err()?;
+            Some(format!("9P for guest {guest}: {problem}"))
+        })
+    }
+
+    pub(super) fn numbers(&self) -> impl Iterator<Item = NinepNumbers<'_>> {
+        self.counters.iter().map(|(guest, counters)| {
+            let door = self.doors.get(guest).and_then(|door| door.as_ref().ok());
+            NinepNumbers {
+                guest,
+                counters,
+                traffic: door.map(NinepDoor::traffic).unwrap_or_default(),
+            }
+        })
+    }
+
+    pub(super) fn close(&mut self) {
+        self.doors.clear();
+    }
+}
+
+fn open(
+    guest: &GuestName,
+    offers: OfferList,
+    counters: Arc<Counters>,
+    paths: &Paths,
+) -> Result<NinepDoor, String> {
+    let folder = paths.guest(guest);
+    make_private_folder(&paths.runtime.join("guest"))
+        .and_then(|()| make_private_folder(&folder))
+        .map_err(|error| format!("cannot use {}: {error}", folder.display()))?;
+    let door = NinepDoor::open(&paths.guest_ninep_socket(guest), offers, counters)
+        .map_err(|error| error.to_string())?;
+    tracing::info!(%guest, socket = %door.path().display(), "9P door open");
+    Ok(door)
+}
