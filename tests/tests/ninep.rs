@@ -112,6 +112,17 @@ fn files_cross_both_ways_over_the_virtual_network() {
         mount(&guest, "d", "/mnt/d", "")?;
         mount(&guest, "/frozen", "/mnt/frozen", "")?;
 
+        let described = world.sharectl(&["describe", "d"])?.stdout;
+        ensure!(described.contains(&line("d", "/mnt/d", "")), "{described}");
+        let arguments = world.sharectl(&["guest", "args", "dev"])?;
+        ensure!(
+            arguments
+                .stderr
+                .contains(&line("frozen", "/mnt/frozen", ""))
+                && !arguments.stdout.contains("9p"),
+            "{arguments:?}"
+        );
+
         ensure!(guest.ok("cat /mnt/d/from-host")? == "host");
         guest.ok("echo guest > /mnt/d/from-guest")?;
         ensure!(fs::read_to_string(d.join("from-guest"))? == "guest\n");
