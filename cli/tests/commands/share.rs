@@ -72,7 +72,7 @@ fn what_a_share_hides_keeps_and_calls_equal_stands_in_the_file() {
         exit 0
         out: share src added: $T/src at /src in all guests, read and write
         err: note: sharefs is not running; it takes effect at: sharectl up
-        err: note: a VM sees it from its next start; in the guest: mkdir -p /src && mount -t virtiofs src /src
+        err: note: a VM that runs with shares has it now, others from their next start; in the guest: mkdir -p /src && mount --bind /run/sharectl/src /src
     "#]]);
     let config = place.config();
     expect![[r#"
@@ -97,7 +97,7 @@ fn what_a_share_hides_keeps_and_calls_equal_stands_in_the_file() {
         out: hidden         node_modules,.git/objects/**
         out: unchangeable   config
         out: state          not served
-        out: in the guest   mount -t virtiofs src /src
+        out: in the guest   mount --bind /run/sharectl/src /src
         err: warning: sharefs is not running; this is what the configuration says
     "#]]);
     place
