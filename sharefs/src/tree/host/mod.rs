@@ -167,13 +167,13 @@ impl HostTree {
 
 /// All that is ever asked of a node, in one call.
 fn status(place: &impl AsFd) -> Result<Statx> {
+    status_of(place, c"", AtFlags::EMPTY_PATH)
+}
+
+/// The same of what a name in a folder stands for.
+fn status_of(place: &impl AsFd, name: &CStr, flags: AtFlags) -> Result<Statx> {
     let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
-    rustix::fs::statx(
-        place,
-        c"",
-        AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT,
-        wanted,
-    )
+    rustix::fs::statx(place, name, flags | AtFlags::NO_AUTOMOUNT, wanted)
 }
 
 /// Whether nothing below may be reached: procfs holds the daemon's own memory as a file, and with it
@@ -245,6 +245,17 @@ impl Tree for HostTree {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let step = || rustix::fs::openat(&parent.place, name.as_c_str(), flags, Mode::empty());
         self.found(self.descriptors.hold(step)?, Some(parent))
+    }
+
+    fn look(&self, parent: &HostNode, name: Name<'_>) -> Result<Attributes> {
+        if parent.closed {
+            return Err(Errno::ACCESS);
+        }
+        Ok(self.shown(&status_of(
+            &parent.place,
+            name.as_c_str(),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?))
     }
 
     fn attributes(&self, node: &HostNode) -> Result<Attributes> {
@@ -489,7 +500,7 @@ impl Tree for HostTree {
     }
 
     fn extended(&self, node: &HostNode, name: &CStr, into: &mut [u8]) -> Result<usize> {
-        extended::get(node, name, into)
+        extended::get(self.own_descriptors.as_fd(), node, name, into)
     }
 
     fn set_extended(
