@@ -16,7 +16,7 @@ struct Arguments {
 }
 
 /// The same number on every architecture.
-const GETXATTRAT: libc::c_long = 464;
+pub(crate) const GETXATTRAT: libc::c_long = 464;
 
 /// The attribute of what `path` leads to from `folder`; with an empty `into` its length. ENOSYS before
 /// Linux 6.13.

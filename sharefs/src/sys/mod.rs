@@ -13,7 +13,7 @@ use vm_memory::VolatileSlice;
 
 mod extended;
 
-pub(crate) use extended::extended_at;
+pub(crate) use extended::{GETXATTRAT, extended_at};
 
 /// Bytes that a guest gave us to read; it may change them while we look.
 #[repr(transparent)]
