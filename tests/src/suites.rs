@@ -1,6 +1,6 @@
 //! File system test suites of others, run in a real guest on a virtiofs share: fsx and pjdfstest.
 //!
-//! The programs come from crates.io and are installed into target/suites; the guest runs them with the
+//! The programs are installed by cargo into target/suites; the guest runs them with the
 //! host's own libraries, since the host's root folder is a read-only share of its own there. Owners pass
 //! unchanged, for pjdfstest acts as several users; so the daemons run as root here. What a
 //! score means is said in docs/suites.md; `score` reads it, nothing here judges it.
@@ -17,7 +17,7 @@ use crate::limit::wait_for;
 use crate::user::User;
 use crate::{command, place};
 
-/// A program of crates.io.
+/// A program that cargo can install.
 #[derive(Debug, Clone, Copy)]
 pub struct Program {
     /// Its crate and its name.
