@@ -21,6 +21,7 @@ pub mod place;
 pub mod programs;
 pub mod prometheus;
 pub mod skip;
+pub mod suites;
 pub mod user;
 
 pub use anyhow::{Context, Result, bail, ensure};

@@ -1,13 +1,15 @@
 //! `cargo xtask`: the demo, every check and the benches, each runnable by hand.
 //!
 //! demo shows the main job on a throwaway guest; test is all that CI runs; tidy is its cheap part;
-//! fuzz looks for inputs that break a parser; bench compares with other programs. What guests and daemons are driven with is the `tests` crate.
+//! fuzz looks for inputs that break a parser; bench compares with other programs;
+//! suites runs the tests that others wrote for file systems. What guests and daemons are driven with is the `tests` crate.
 
 mod bench;
 mod check;
 mod demo;
 mod fuzz;
 mod interrupt;
+mod suites;
 mod tidy;
 mod ui;
 
@@ -35,6 +37,8 @@ enum Task {
     Fuzz(fuzz::Arguments),
     /// Measure, beside other programs
     Bench(bench::Arguments),
+    /// Run file system test suites in a guest: fsx and pjdfstest, on our shares and on virtiofsd's
+    Suites(suites::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Suites(arguments) => suites::run(&arguments),
     };
     tests::place::clear_staging();
     outcome.unwrap_or_else(|error| {

@@ -11,6 +11,8 @@ use std::sync::LazyLock;
 use rustix::io::Errno;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
+use crate::sys::GETXATTRAT;
+
 /// Why a thread is not confined.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("system calls cannot be filtered: {0}")]
@@ -64,6 +66,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_open_by_handle_at,
     // Extended attributes, by descriptor or /proc/self/fd.
     libc::SYS_getxattr,
+    GETXATTRAT,
     libc::SYS_lgetxattr,
     libc::SYS_fgetxattr,
     libc::SYS_setxattr,

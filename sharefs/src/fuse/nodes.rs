@@ -161,6 +161,25 @@ impl<N> Nodes<N> {
         }
     }
 
+    /// The guest is told once more of a node that it knows already; its number, if it does know it.
+    ///
+    /// What has this identity is that node: as long as it is held, its inode is nobody else's.
+    pub(crate) fn told_again(&self, identity: Identity) -> Option<u64> {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let table = &mut *table;
+        let index = *table.by_identity.get(&identity)?;
+        let slot = table.slots.get_mut(index)?;
+        slot.lookups = slot.lookups.saturating_add(1);
+        let generation = slot.generation;
+        Some(self.number(index, generation))
+    }
+
+    /// Whether the guest knows it.
+    pub(crate) fn knows(&self, identity: Identity) -> bool {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.by_identity.contains_key(&identity)
+    }
+
     /// The guest forgets `times` of the times it was told. False: it forgot more than it knew.
     pub(crate) fn forget(&self, number: u64, times: u64) -> bool {
         if number == self.numbering.root {
@@ -237,7 +256,10 @@ mod tests {
             (first.number, again.unneeded),
             (again.number, Some("a by another name"))
         );
-        assert!(nodes.forget(first.number, 1));
+        assert_eq!(nodes.told_again(identity(2)), Some(first.number));
+        assert_eq!(nodes.told_again(identity(3)), None);
+        assert!(nodes.knows(identity(2)) && !nodes.knows(identity(3)));
+        assert!(nodes.forget(first.number, 2));
         assert_eq!(nodes.find(first.number).as_deref(), Some(&"a"));
         assert!(nodes.forget(first.number, 1));
         assert_eq!(nodes.find(first.number), None);

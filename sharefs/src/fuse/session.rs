@@ -3,7 +3,7 @@
 //! A session is used by as many threads as the transport has queues. A guest that reboots begins anew
 //! with INIT; all that the one before knew, held open and locked is dropped then.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::io::Errno;
@@ -72,6 +72,8 @@ struct State<T: Tree> {
     files: Handles<Arc<T::File>>,
     directories: Handles<T::Directory>,
     locks: Locks<T>,
+    /// The last LOOKUP found something that the guest did not know; see `names.rs`.
+    finds_new: AtomicBool,
 }
 
 impl<T: Tree> Session<T> {
@@ -132,6 +134,7 @@ impl<T: Tree> Session<T> {
             files: Handles::default(),
             directories: Handles::default(),
             locks: Locks::default(),
+            finds_new: AtomicBool::new(true),
         })));
         self.agreed.store(agreed | MOUNTED, Ordering::Relaxed);
         Ok(())

@@ -1,12 +1,14 @@
 //! How a session is reached: by guests over virtiofs or 9P, by the host's own programs through a mount.
 //!
 //! `door` is a socket that a VMM connects to, again and again; `virtiofs` the device behind one
-//! connection; `chain` the descriptor chains of its queues. `ninep` is a socket for 9P clients. `mount` serves /dev/fuse.
+//! connection; `chain` the descriptor chains of its queues. `patience` when its threads sleep.
+//! `ninep` is a socket for 9P clients. `mount` serves /dev/fuse.
 
 mod chain;
 pub(crate) mod door;
 pub(crate) mod mount;
 pub(crate) mod ninep;
+mod patience;
 #[cfg(test)]
 mod tests;
 mod virtiofs;

@@ -2,15 +2,16 @@
 //!
 //! One thread serves the queue for urgent requests (FORGET) and the first request queue, one thread each
 //! further request queue; each request is done by the thread that takes it from its queue. While it
-//! works, the guest need not notify us; before it sleeps it asks once more. Answers are told to the
-//! guest for a batch at once, large data at once by itself.
+//! works or looks for the next request, the guest need not notify us; before it sleeps it asks once more.
+//! How long it looks is decided in `patience`. Answers are told to the guest for a batch at once, large
+//! data at once by itself.
 //! Read first: virtio 1.2, 5.11 (file system device) and 2.7; vhost-user in QEMU's docs.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guestmem::Guarded;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
@@ -31,6 +32,7 @@ use vmm_sys_util::event::{
 };
 
 use super::chain::{BadChain, Lists};
+use super::patience::Patience;
 use crate::confine::calls;
 use crate::fuse::session::{Outcome, Scratch, Serve};
 use crate::sys;
@@ -42,6 +44,10 @@ pub(super) const QUEUES: usize = 1 + REQUEST_QUEUES;
 const LONGEST_QUEUE: usize = 1024;
 /// Answers that the guest is told of at once.
 const BATCH: usize = 16;
+/// Requests of one queue that are served before the thread's other queue gets its turn.
+const TURN: usize = 256;
+/// Glances at an empty queue between two at the clock: half a microsecond.
+const GLANCES: usize = 16;
 /// An answer or request from this many bytes is told of at once: the next may take as long.
 const LARGE: usize = 64 * 1024;
 /// Memory regions of one guest; QEMU gives two to ten.
@@ -76,6 +82,7 @@ struct Worker {
     next_retry: Duration,
     /// Its thread can do no more than serving needs.
     confined: bool,
+    patience: Patience,
 }
 
 /// A request whose answer comes later.
@@ -91,6 +98,7 @@ struct Wait {
 impl Device {
     pub(super) fn new(session: Arc<dyn Serve>, memory: Memory) -> io::Result<Self> {
         let mut workers = Vec::new();
+        let processors = sys::processors();
         for _ in 0..REQUEST_QUEUES {
             let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
             workers.push(Mutex::new(Worker {
@@ -100,6 +108,7 @@ impl Device {
                 timer: rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?,
                 next_retry: FIRST_RETRY,
                 confined: false,
+                patience: Patience::new(processors),
             }));
         }
         Ok(Self {
@@ -133,9 +142,13 @@ impl Device {
         std::mem::take(&mut unpoisoned(&self.exits))
     }
 
-    fn serve_queue(&self, worker: &mut Worker, queue: usize, vring: &VringMutex) {
-        let memory = self.memory.memory();
-        let mut vring = vring.get_mut();
+    /// Serves the queue that was notified, and the thread's other queue in between, until the guest is
+    /// asked to notify again.
+    fn serve_queue(&self, worker: &mut Worker, queue: usize, vrings: &[VringMutex]) {
+        let Some(own) = vrings.get(queue) else {
+            return;
+        };
+        let mut vring = own.get_mut();
         // QEMU's are so already; a thread that another VMM made wait would keep the door from closing.
         vring
             .get_kick()
@@ -145,33 +158,101 @@ impl Device {
             .get_call()
             .as_ref()
             .inspect(|call| sys::make_nonblocking(*call));
+        worker.patience.asked(now(), false);
+        let mut others_are_sane = true;
+        let mut seems_full = false;
         loop {
+            // Anew each time: the VMM may have given the guest more memory meanwhile.
+            let memory = self.memory.memory();
             if vring.disable_notification().is_err() {
-                return;
+                break;
             }
-            self.drain(worker, queue, &mut vring, &memory);
-            // True: something came between the last look and the wish to be told.
-            if self.is_stopped() || !matches!(vring.enable_notification(), Ok(true)) {
+            let taken = self.drain(worker, queue, &mut vring, &memory);
+            if seems_full && taken == 0 {
+                // An index with nothing to take behind it is a lie of the guest's.
+                break;
+            }
+            if others_are_sane {
+                others_are_sane = self.serve_others(worker, queue, vrings);
+            }
+            if !worker.waits.is_empty() {
+                self.retry_waits(worker, queue, &mut vring, &memory);
+            }
+            if taken == TURN {
+                seems_full = false;
+                continue;
+            }
+            // Locks that are waited for are looked after by the timer, which finds nobody who looks here.
+            seems_full = worker.waits.is_empty()
+                && self.look(&mut worker.patience, &vring, &memory)
+                // True: something came between the last look and the wish to be told.
+                || matches!(vring.enable_notification(), Ok(true));
+            if !seems_full || self.is_stopped() {
                 break;
             }
         }
-        self.retry_waits(worker, queue, &mut vring, &memory);
         drop(vring);
         worker.arm();
     }
 
-    /// Takes and serves all that is in the queue.
+    /// Serves what the thread's other queues hold: a guest that asks without a pause in one must not
+    /// keep them waiting. Their notifications find nothing to do then. False: one only seems to hold something.
+    fn serve_others(&self, worker: &mut Worker, queue: usize, vrings: &[VringMutex]) -> bool {
+        let memory = self.memory.memory();
+        vrings.iter().enumerate().all(|(other, vring)| {
+            if other == queue {
+                return true;
+            }
+            let mut vring = vring.get_mut();
+            let there = vring.get_queue();
+            let seems_full = vring.is_enabled()
+                && there.ready()
+                && there
+                    .avail_idx(&*memory, Ordering::Acquire)
+                    .is_ok_and(|index| index.0 != there.next_avail());
+            !seems_full || self.drain(worker, other, &mut vring, &memory) > 0
+        })
+    }
+
+    /// Looks for a request in the empty queue for as long as patience has it. True: there seems to be one.
+    fn look(&self, patience: &mut Patience, vring: &VringState, memory: &GuestMemoryMmap) -> bool {
+        let Some(until) = patience.emptied(now()) else {
+            return false;
+        };
+        let queue = vring.get_queue();
+        let mut moment = now();
+        while moment < until && !self.is_stopped() {
+            for _ in 0..GLANCES {
+                match queue.avail_idx(memory, Ordering::Acquire) {
+                    Ok(index) if index.0 == queue.next_avail() => std::hint::spin_loop(),
+                    Ok(_) => {
+                        patience.asked(now(), true);
+                        return true;
+                    }
+                    Err(_) => return false,
+                }
+            }
+            moment = now();
+        }
+        patience.in_vain(moment);
+        false
+    }
+
+    /// Takes and serves what is in the queue, a turn's worth at most; how many requests it was.
     fn drain(
         &self,
         worker: &mut Worker,
         queue: usize,
         vring: &mut VringState,
         memory: &GuestMemoryMmap,
-    ) {
+    ) -> usize {
         let mut untold = 0;
-        while !self.is_stopped()
+        let mut taken = 0;
+        while taken < TURN
+            && !self.is_stopped()
             && let Some(chain) = vring.get_queue_mut().pop_descriptor_chain(memory)
         {
+            taken += 1;
             let head = chain.head_index();
             let mut lists = worker.lists.empty();
             let outcome = match lists.fill(memory, chain) {
@@ -217,6 +298,7 @@ impl Device {
         if untold > 0 {
             tell(vring);
         }
+        taken
     }
 
     /// Asks again for the locks that requests of this queue wait for.
@@ -293,6 +375,14 @@ fn tell(vring: &mut VringState) {
         // A VMM that gave us a bad descriptor to tell it by does not hear.
         vring.signal_used_queue().ok();
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "these are the threads' loops; what they decide by it is in patience"
+)]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -408,8 +498,8 @@ impl VhostUserBackend for Device {
                 }
             }
             worker.arm();
-        } else if let Some(vring) = vrings.get(usize::from(event)) {
-            self.serve_queue(&mut worker, usize::from(event), vring);
+        } else {
+            self.serve_queue(&mut worker, usize::from(event), vrings);
         }
         Ok(())
     }

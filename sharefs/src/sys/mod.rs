@@ -12,8 +12,10 @@ use rustix::io::Errno;
 use vm_memory::VolatileSlice;
 
 mod device;
+mod extended;
 
 pub(crate) use device::{clone_connection, ignore_termination};
+pub(crate) use extended::{GETXATTRAT, extended_at};
 
 /// Bytes that a guest gave us to read; it may change them while we look.
 #[repr(transparent)]
@@ -350,6 +352,13 @@ pub(crate) fn make_nonblocking(of: &impl AsRawFd) {
         // What cannot be so (a regular file) never waits.
         rustix::fs::fcntl_setfl(lent, flags | rustix::fs::OFlags::NONBLOCK).ok();
     }
+}
+
+/// Processors of this machine that are online, whether we may use them or not: a guest may use others.
+pub(crate) fn processors() -> usize {
+    // SAFETY: it takes a number and gives one.
+    let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(count).unwrap_or(1)
 }
 
 /// Takes back a descriptor whose owner let go of it with `into_raw_fd` and will not close it.

@@ -243,6 +243,10 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn identity(&self, node: &Self::Node) -> Identity;
     /// One step down. Never follows a symbolic link.
     fn child(&self, parent: &Self::Node, name: Name<'_>) -> Result<Found<Self::Node>>;
+    /// What `child` would find, without holding it.
+    fn look(&self, parent: &Self::Node, name: Name<'_>) -> Result<Attributes> {
+        self.child(parent, name).map(|found| found.attributes)
+    }
     fn attributes(&self, node: &Self::Node) -> Result<Attributes>;
     /// Applies all of `changes` or as many as went well before the error.
     fn change(

@@ -34,6 +34,9 @@ impl<T: Tree> Tree for ReadOnly<T> {
     fn child(&self, parent: &T::Node, name: Name<'_>) -> Result<Found<T::Node>> {
         self.0.child(parent, name)
     }
+    fn look(&self, parent: &T::Node, name: Name<'_>) -> Result<Attributes> {
+        self.0.look(parent, name)
+    }
     fn attributes(&self, node: &T::Node) -> Result<Attributes> {
         self.0.attributes(node)
     }

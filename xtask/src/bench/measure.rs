@@ -213,6 +213,8 @@ impl Sheet {
 mod tests {
     use super::*;
 
+    use crate::bench::rows::Line as _;
+
     #[test]
     fn every_row_belongs_to_exactly_one_session() {
         for row in Row::ALL {

@@ -1,12 +1,13 @@
-//! `cargo xtask bench net`: our network daemon and its peers, side by side in one run.
+//! `cargo xtask bench`: our daemons and their peers, side by side in one run; the network here, files in `fs`.
 //!
-//! The guest is a network namespace with a tap: a real kernel TCP stack at full speed. A backend
+//! For the network the guest is a network namespace with a tap: a real kernel TCP stack at full speed. A backend
 //! joins that guest to a second namespace, from which a veth leads to a third one with the servers
 //! (see `bed`). What is measured is a list of rows (`rows`); each run measures every backend, and the
 //! table shows medians. It draws no conclusions: docs/performance.md does.
 
 mod backend;
 mod bed;
+mod fs;
 mod measure;
 mod ours;
 mod parse;
@@ -59,6 +60,8 @@ pub(crate) struct Arguments {
 enum What {
     /// The network: throughput, latency, connection rate, memory, beside pasta and slirp4netns
     Net(Net),
+    /// Shared folders: latency, rates and processor time of virtiofs, beside virtiofsd
+    Fs(fs::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -91,6 +94,7 @@ struct Net {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Net(net) => bench_net(net),
+        What::Fs(arguments) => fs::run(arguments),
     }
 }
 

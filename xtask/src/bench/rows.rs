@@ -1,6 +1,7 @@
 //! The rows of the table: what is measured, in which unit, and which way is better.
 //!
-//! How each is measured stands in `measure`.
+//! Here are those of the network, and what they have in common with those of files; how each is measured
+//! stands in `measure`.
 
 /// Which values win.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,6 +10,18 @@ pub(super) enum Better {
     Lower,
     /// A text to be read.
     Words,
+}
+
+/// A row of some table. The order of its values is that of the table.
+pub(super) trait Line: Copy + Ord + 'static {
+    /// All rows, in the order of the table.
+    fn all() -> impl Iterator<Item = Self>;
+    /// Title, with the unit.
+    fn title(self) -> &'static str;
+    /// Which values win.
+    fn better(self) -> Better;
+    /// Digits after the point.
+    fn decimals(self) -> usize;
 }
 
 macro_rules! rows {
@@ -20,19 +33,22 @@ macro_rules! rows {
         impl Row {
             /// All rows, in the order of the table.
             pub(super) const ALL: &[Self] = &[$(Self::$row,)*];
+        }
 
-            /// Title, with the unit.
-            pub(super) fn title(self) -> &'static str {
+        impl Line for Row {
+            fn all() -> impl Iterator<Item = Self> {
+                Self::ALL.iter().copied()
+            }
+
+            fn title(self) -> &'static str {
                 match self { $(Self::$row => $title,)* }
             }
 
-            /// Which values win.
-            pub(super) fn better(self) -> Better {
+            fn better(self) -> Better {
                 match self { $(Self::$row => Better::$better,)* }
             }
 
-            /// Digits after the point.
-            pub(super) fn decimals(self) -> usize {
+            fn decimals(self) -> usize {
                 match self { $(Self::$row => $decimals,)* }
             }
         }

@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use super::parse::median;
-use super::rows::{Better, Row};
+use super::rows::{Better, Line, Row};
 
 /// The limit, not a competitor: it wins no row.
 const LIMIT: &str = "veth";
 
 /// One measured value.
 #[derive(Debug, Clone)]
-pub(super) struct Sample {
-    pub(super) row: Row,
+pub(super) struct Sample<R = Row> {
+    pub(super) row: R,
     pub(super) value: Value,
 }
 
@@ -26,7 +26,7 @@ pub(super) enum Value {
     Failed(String),
 }
 
-impl fmt::Display for Sample {
+impl<R: Line> fmt::Display for Sample<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let title = self.row.title();
         match &self.value {
@@ -39,14 +39,14 @@ impl fmt::Display for Sample {
 
 /// What all runs measured.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct Table<R = Row> {
     backends: Vec<&'static str>,
     runs: usize,
-    samples: BTreeMap<(Row, &'static str), Vec<Value>>,
+    samples: BTreeMap<(R, &'static str), Vec<Value>>,
     notes: Vec<String>,
 }
 
-impl Table {
+impl<R: Line> Table<R> {
     pub(super) fn new(backends: impl Iterator<Item = &'static str>, runs: usize) -> Self {
         Self {
             backends: backends.collect(),
@@ -56,7 +56,7 @@ impl Table {
         }
     }
 
-    pub(super) fn add(&mut self, backend: &'static str, sample: Sample) {
+    pub(super) fn add(&mut self, backend: &'static str, sample: Sample<R>) {
         self.samples
             .entry((sample.row, backend))
             .or_default()
@@ -146,14 +146,11 @@ impl Table {
         std::iter::once(String::new()).chain(backends).collect()
     }
 
-    fn rows(&self) -> impl Iterator<Item = Row> {
-        Row::ALL
-            .iter()
-            .copied()
-            .filter(|row| self.samples.keys().any(|(measured, _)| measured == row))
+    fn rows(&self) -> impl Iterator<Item = R> {
+        R::all().filter(|row| self.samples.keys().any(|(measured, _)| measured == row))
     }
 
-    fn line(&self, row: Row, mark: bool) -> Vec<String> {
+    fn line(&self, row: R, mark: bool) -> Vec<String> {
         let best = if mark { self.best(row) } else { None };
         let mut line = vec![row.title().to_owned()];
         for backend in &self.backends {
@@ -164,7 +161,7 @@ impl Table {
         line
     }
 
-    fn cell(&self, row: Row, backend: &str) -> String {
+    fn cell(&self, row: R, backend: &str) -> String {
         let Some(values) = self.values(row, backend) else {
             return "–".to_owned();
         };
@@ -182,13 +179,13 @@ impl Table {
         cell
     }
 
-    fn values(&self, row: Row, backend: &str) -> Option<&[Value]> {
+    fn values(&self, row: R, backend: &str) -> Option<&[Value]> {
         let mut found = self.samples.iter();
         let (_, values) = found.find(|((r, b), _)| *r == row && *b == backend)?;
         Some(values)
     }
 
-    fn median(&self, row: Row, backend: &str) -> Option<f64> {
+    fn median(&self, row: R, backend: &str) -> Option<f64> {
         let numbers: Vec<f64> = self
             .values(row, backend)?
             .iter()
@@ -201,7 +198,7 @@ impl Table {
     }
 
     /// The cell of the winner, as shown; equal cells all win.
-    fn best(&self, row: Row) -> Option<String> {
+    fn best(&self, row: R) -> Option<String> {
         let competitors = self.backends.iter().filter(|name| **name != LIMIT);
         let measured =
             competitors.filter_map(|name| Some((self.median(row, name)?, self.cell(row, name))));

@@ -5,14 +5,12 @@
 //! reason then. The same when half of all descriptors are in use: those that are left are for nodes that
 //! somebody asks for.
 
-use std::ffi::CStr;
-
 use rustix::io::Errno;
 
 use super::{Answer, LONGEST_REPLY, Session, State, Turn, node};
 use crate::fuse::reply;
 use crate::fuse::wire::{self, Output};
-use crate::tree::{Entry, Name, Result, Tree};
+use crate::tree::{Entry, Identity, Name, Result, Tree};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +41,7 @@ impl<T: Tree> Session<T> {
                 return false;
             }
             if wanted.plus {
-                self.entry_of(state, &mut output, &parent, entry.name);
+                self.entry_of(state, &mut output, &parent, entry);
             }
             reply::dirent(&mut output, entry);
             true
@@ -54,17 +52,28 @@ impl<T: Tree> Session<T> {
         Ok(Answer::Built)
     }
 
-    fn entry_of(&self, state: &State<T>, output: &mut Output<'_>, parent: &T::Node, name: &CStr) {
-        let found = match Name::new(name) {
+    fn entry_of(
+        &self,
+        state: &State<T>,
+        output: &mut Output<'_>,
+        parent: &T::Node,
+        entry: &Entry<'_>,
+    ) {
+        let found = match Name::new(entry.name) {
             Ok(_) if self.tree.is_short_of_nodes() => Err(Errno::MFILE),
-            Ok(name) => self.tree.child(parent, name),
+            Ok(name) => {
+                // A guess: what is mounted there, if anything, is another file.
+                let likely = Identity {
+                    inode: entry.inode,
+                    ..self.tree.identity(parent)
+                };
+                let look_first = state.nodes.knows(likely);
+                self.child_into(state, output, parent, name, look_first)
+            }
             Err(error) => Err(error),
         };
-        match found {
-            Ok(found) => self.entry_into(state, output, parent, found),
-            Err(_) => {
-                output.zeros(wire::ENTRY_OUT);
-            }
+        if found.is_err() {
+            output.zeros(wire::ENTRY_OUT);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Names and attributes: LOOKUP, FORGET, GETATTR, SETATTR, LINK, and the answer all makers share.
 
+use std::sync::atomic::Ordering;
+
 use rustix::io::Errno;
 
 use super::{Answer, Session, State, Turn, file, node};
@@ -7,6 +9,13 @@ use crate::fuse::nodes::Told;
 use crate::fuse::reply;
 use crate::fuse::wire::{self, Output, ability};
 use crate::tree::{Attributes, Changes, Found, Kind, Name, Result, Tree};
+
+/// Whether the guest knew a node that it is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Met {
+    New,
+    Before,
+}
 
 impl<T: Tree> Session<T> {
     pub(super) fn lookup(
@@ -16,14 +25,43 @@ impl<T: Tree> Session<T> {
         name: Name<'_>,
     ) -> Result<Answer> {
         let parent = node(state, turn.header.node)?;
-        match self.tree.child(&parent, name) {
-            Ok(found) => Ok(self.entry(state, turn, &parent, found)),
+        let output = &mut Output::new(turn.reply);
+        let look_first = !state.finds_new.load(Ordering::Relaxed);
+        match self.child_into(state, output, &parent, name, look_first) {
+            Ok(found) => {
+                state.finds_new.store(found == Met::New, Ordering::Relaxed);
+                Ok(Answer::Built)
+            }
             Err(Errno::NOENT) if self.cache.remembers_missing() => {
                 reply::no_entry(&mut Output::new(turn.reply), self.cache.validity());
                 Ok(Answer::Built)
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Tells the guest of what a name stands for.
+    ///
+    /// To look costs the host one call and is all for a node that the guest knows; a new one must be
+    /// opened, which costs three, and then the look was for nothing. Kernels ask for names in runs, new
+    /// ones when a tree is walked, known ones when it is used; the caller says what is more likely.
+    pub(super) fn child_into(
+        &self,
+        state: &State<T>,
+        output: &mut Output<'_>,
+        parent: &T::Node,
+        name: Name<'_>,
+        look_first: bool,
+    ) -> Result<Met> {
+        if look_first {
+            let attributes = self.tree.look(parent, name)?;
+            if let Some(number) = state.nodes.told_again(attributes.identity) {
+                self.told(output, number, &attributes, parent);
+                return Ok(Met::Before);
+            }
+        }
+        let found = self.tree.child(parent, name)?;
+        Ok(self.entry_into(state, output, parent, found))
     }
 
     /// Tells the guest of a node it gets to know, or knows better.
@@ -44,12 +82,28 @@ impl<T: Tree> Session<T> {
         output: &mut Output<'_>,
         parent: &T::Node,
         found: Found<T::Node>,
-    ) {
+    ) -> Met {
         let Found { node, attributes } = found;
         let Told { number, unneeded } = state.nodes.told(node, attributes.identity);
+        let met = if unneeded.is_some() {
+            Met::Before
+        } else {
+            Met::New
+        };
         drop(unneeded);
-        let flags = self.attribute_flags(&attributes, self.tree.identity(parent).mount);
-        reply::entry(output, number, &attributes, self.cache.validity(), flags);
+        self.told(output, number, &attributes, parent);
+        met
+    }
+
+    fn told(
+        &self,
+        output: &mut Output<'_>,
+        number: u64,
+        attributes: &Attributes,
+        parent: &T::Node,
+    ) {
+        let flags = self.attribute_flags(attributes, self.tree.identity(parent).mount);
+        reply::entry(output, number, attributes, self.cache.validity(), flags);
     }
 
     /// A directory that is mounted on its parent becomes a mount in the guest too, so that the two

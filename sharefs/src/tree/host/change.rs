@@ -33,8 +33,15 @@ impl HostTree {
                 last_access: timespec(changes.accessed),
                 last_modification: timespec(changes.modified),
             };
-            let number = DecInt::from_fd(&node.place);
-            rustix::fs::utimensat(&self.own_descriptors, number, &times, AtFlags::empty())?;
+            match rustix::fs::utimensat(&node.place, c"", &times, AtFlags::EMPTY_PATH) {
+                // Linux before 5.8 knows no empty path here.
+                Err(Errno::INVAL) => {
+                    let number = DecInt::from_fd(&node.place);
+                    let flags = AtFlags::empty();
+                    rustix::fs::utimensat(&self.own_descriptors, number, &times, flags)?;
+                }
+                done => done?,
+            }
         }
         Ok(())
     }

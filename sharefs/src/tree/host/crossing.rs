@@ -45,11 +45,16 @@ impl Drop for OwnMount {
     }
 }
 
+/// Whether this process serves a mount, so that each step has to be looked at.
+pub(super) fn serves_mounts() -> bool {
+    COUNT.load(Ordering::Acquire) > 0
+}
+
 /// One component below a folder, pinned. ELOOP where a mount of ours is.
 pub(super) fn step(folder: &impl AsFd, name: &CStr) -> Result<OwnedFd> {
     const PINNED: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
     let plain = || rustix::fs::openat(folder, name, PINNED, Mode::empty());
-    if COUNT.load(Ordering::Acquire) == 0 {
+    if !serves_mounts() {
         return plain();
     }
     let here = rustix::fs::openat2(folder, name, PINNED, Mode::empty(), ResolveFlags::NO_XDEV);
@@ -68,7 +73,7 @@ pub(super) fn step(folder: &impl AsFd, name: &CStr) -> Result<OwnedFd> {
 
 /// Whether a place lies on a mount of ours. Asks no file system.
 pub(super) fn is_own(place: &impl AsFd) -> Result<bool> {
-    if COUNT.load(Ordering::Acquire) == 0 {
+    if !serves_mounts() {
         return Ok(false);
     }
     let flags = AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;

@@ -1,18 +1,33 @@
 //! Extended attributes. O_PATH descriptors have no f*xattr calls; the magic link of the descriptor names
-//! the file itself, a symbolic link too, so nothing is opened and nothing is followed.
+//! the file itself, a symbolic link too, so nothing is opened and nothing is followed. Reading, which
+//! kernels do before each write of some kinds, takes the short way to it.
 
 use std::ffi::CStr;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
+use rustix::path::DecInt;
 
 use super::HostNode;
 use super::credentials::Rights;
+use crate::sys;
 use crate::tree::{ExtendedHow, Result};
 
-pub(super) fn get(node: &HostNode, name: &CStr, into: &mut [u8]) -> Result<usize> {
+/// `descriptors`: the folder /proc/self/fd.
+pub(super) fn get(
+    descriptors: BorrowedFd<'_>,
+    node: &HostNode,
+    name: &CStr,
+    into: &mut [u8],
+) -> Result<usize> {
+    let number = DecInt::from_fd(&node.place);
+    match sys::extended_at(descriptors, number.as_c_str(), name, into) {
+        // Linux before 6.13; or a filter around us that does not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => {}
+        read => return read,
+    }
     let path = MagicLink::of(node);
     match into {
         [] => rustix::fs::getxattr_query(path.as_c_str(), name),

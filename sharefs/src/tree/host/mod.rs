@@ -171,13 +171,13 @@ impl HostTree {
 
 /// All that is ever asked of a node, in one call.
 fn status(place: &impl AsFd) -> Result<Statx> {
+    status_of(place, c"", AtFlags::EMPTY_PATH)
+}
+
+/// The same of what a name in a folder stands for.
+fn status_of(place: &impl AsFd, name: &CStr, flags: AtFlags) -> Result<Statx> {
     let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
-    rustix::fs::statx(
-        place,
-        c"",
-        AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT,
-        wanted,
-    )
+    rustix::fs::statx(place, name, flags | AtFlags::NO_AUTOMOUNT, wanted)
 }
 
 /// Whether nothing below may be reached: procfs holds the daemon's own memory as a file, and with it
@@ -252,6 +252,21 @@ impl Tree for HostTree {
         }
         let step = || crossing::step(&parent.place, name.as_c_str());
         self.found(self.descriptors.hold(step)?, Some(parent))
+    }
+
+    fn look(&self, parent: &HostNode, name: Name<'_>) -> Result<Attributes> {
+        if parent.closed {
+            return Err(Errno::ACCESS);
+        }
+        // Asking by name asks what is mounted there, which may be ourselves.
+        if crossing::serves_mounts() {
+            return self.child(parent, name).map(|found| found.attributes);
+        }
+        Ok(self.shown(&status_of(
+            &parent.place,
+            name.as_c_str(),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?))
     }
 
     fn attributes(&self, node: &HostNode) -> Result<Attributes> {
@@ -496,7 +511,7 @@ impl Tree for HostTree {
     }
 
     fn extended(&self, node: &HostNode, name: &CStr, into: &mut [u8]) -> Result<usize> {
-        extended::get(node, name, into)
+        extended::get(self.own_descriptors.as_fd(), node, name, into)
     }
 
     fn set_extended(

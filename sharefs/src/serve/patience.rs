@@ -1,0 +1,210 @@
+//! How long a queue's thread looks at its empty queue before it sleeps.
+//!
+//! Waking a sleeping thread costs the guest an exit, the host an event and a switch: more than most
+//! requests. A guest that asks one thing after the other has the next answered at once if the thread is
+//! still looking. What that may cost:
+//! - at rest nothing: who has not been asked again within `WINDOW` sleeps until woken;
+//! - a guest whose requests come further apart than `WINDOW` is not looked for at all;
+//! - looking may take half of the time (`SHARE`), looking in vain an eighth of it, beyond what the
+//!   sleep that it saves would have cost (`SLEEP`), with `MOST` saved up at most;
+//! - a look that another program interrupted ends looking for `REST`: processors are short, and a
+//!   sleeper that is woken gets one sooner than somebody who looks.
+//!
+//! Pure: the moments are arguments.
+
+use std::time::{Duration, Instant};
+
+/// The longest look. Between an answer and the next request a guest's kernel takes 5 to 30 µs.
+const WINDOW: Duration = Duration::from_micros(50);
+/// Processor time of a sleep: epoll, the event, the switch away and back.
+const SLEEP: Duration = Duration::from_micros(5);
+/// One of so many parts of the time may be spent looking.
+const SHARE: u32 = 2;
+/// What a look in vain is charged, times its length.
+const IN_VAIN: u32 = 4;
+/// What can be saved up: a burst after a rest is looked for at once.
+const MOST: Duration = Duration::from_millis(2);
+/// Pauses longer than that are counted as that, so that a rest does not hide a burst for long.
+const LONGEST_PAUSE: Duration = WINDOW.saturating_mul(8);
+/// How long nobody looks after an interrupted look.
+const REST: Duration = Duration::from_millis(100);
+
+/// Of one thread and queue.
+#[derive(Debug)]
+pub(super) struct Patience {
+    /// Where there is but one processor, looking keeps the guest from asking.
+    possible: bool,
+    /// From an empty queue to the next request, averaged.
+    pause: Duration,
+    /// When the queue was found empty.
+    empty_since: Option<Instant>,
+    /// Looking that is paid for, as of `counted`.
+    saved: Duration,
+    counted: Option<Instant>,
+    resting_until: Option<Instant>,
+}
+
+impl Patience {
+    pub(super) fn new(processors: usize) -> Self {
+        Self {
+            possible: processors > 1,
+            pause: LONGEST_PAUSE,
+            empty_since: None,
+            saved: Duration::ZERO,
+            counted: None,
+            resting_until: None,
+        }
+    }
+
+    /// The queue is empty. Until when to look; None: sleep.
+    pub(super) fn emptied(&mut self, now: Instant) -> Option<Instant> {
+        self.empty_since = Some(now);
+        let passed = now.saturating_duration_since(self.counted.unwrap_or(now));
+        self.saved = (self.saved + passed / SHARE).min(MOST);
+        self.counted = Some(now);
+        let resting = self.resting_until.is_some_and(|until| now < until);
+        let likely = self.pause <= WINDOW;
+        (self.possible && likely && !resting && self.saved >= WINDOW).then(|| now + WINDOW)
+    }
+
+    /// A request came: to a thread that looked, or woke it. Nothing to learn for one that did neither.
+    pub(super) fn asked(&mut self, now: Instant, looking: bool) {
+        let Some(since) = self.empty_since.take() else {
+            return;
+        };
+        let pause = now.saturating_duration_since(since);
+        self.pause = (self.pause * 3 + pause.min(LONGEST_PAUSE)) / 4;
+        if looking {
+            self.pay(pause.saturating_sub(SLEEP), pause, now);
+        }
+    }
+
+    /// Nothing came; the thread will sleep.
+    pub(super) fn in_vain(&mut self, now: Instant) {
+        if let Some(since) = self.empty_since {
+            let looked = now.saturating_duration_since(since);
+            self.pay(looked * IN_VAIN, looked, now);
+        }
+    }
+
+    fn pay(&mut self, price: Duration, looked: Duration, now: Instant) {
+        self.saved = self.saved.saturating_sub(price);
+        if looked > WINDOW * 2 {
+            self.resting_until = Some(now + REST);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plays requests `pause` apart for a second, each answered in 2 µs; how often a request was
+    /// awaited looking, how often asleep, and the time looked in all.
+    fn play(processors: usize, pauses: &[u64]) -> (u32, u32, Duration) {
+        let mut patience = Patience::new(processors);
+        #[expect(clippy::disallowed_methods, reason = "any moment will do")]
+        let begin = Instant::now();
+        let mut now = begin;
+        let (mut awake, mut asleep, mut looked) = (0, 0, Duration::ZERO);
+        for pause in pauses.iter().cycle() {
+            if now.duration_since(begin) > Duration::from_secs(1) {
+                break;
+            }
+            let next = now + Duration::from_micros(*pause);
+            match patience.emptied(now) {
+                Some(until) if next <= until => {
+                    patience.asked(next, true);
+                    looked += next - now;
+                    awake += 1;
+                }
+                other => {
+                    if let Some(until) = other {
+                        patience.in_vain(until);
+                        looked += until - now;
+                    }
+                    patience.asked(next, false);
+                    asleep += 1;
+                }
+            }
+            now = next + Duration::from_micros(2);
+        }
+        (awake, asleep, looked)
+    }
+
+    #[test]
+    fn a_guest_that_asks_at_once_is_awaited_looking() {
+        for pause in [1, 3, 5] {
+            let (awake, asleep, _) = play(2, &[pause]);
+            assert!(asleep < 150, "{pause}: {asleep}");
+            assert!(awake > 100_000, "{pause}: {awake}");
+        }
+    }
+
+    #[test]
+    fn who_asks_seldom_costs_nothing() {
+        for pause in [60, 100, 1000, 100_000] {
+            let (awake, _, looked) = play(2, &[pause]);
+            assert_eq!((awake, looked), (0, Duration::ZERO), "{pause}");
+        }
+    }
+
+    #[test]
+    fn looking_stays_within_its_share_whatever_a_guest_does() {
+        for pauses in [
+            &[20][..],
+            &[45],
+            &[10, 10, 60],
+            &[1, 1, 1, 1, 1, 400],
+            &[30, 10, 90],
+        ] {
+            let (awake, _, looked) = play(2, pauses);
+            let free = SLEEP * awake;
+            assert!(
+                looked.saturating_sub(free) <= Duration::from_millis(505),
+                "{pauses:?}: {looked:?} of a second, {awake} times"
+            );
+        }
+        let (awake, asleep, looked) = play(2, &[1, 1, 1, 1, 1, 1, 1, 1, 1, 200]);
+        assert!(awake > asleep);
+        let in_vain = looked.saturating_sub(SLEEP * awake);
+        assert!(in_vain <= Duration::from_millis(130), "{in_vain:?}");
+    }
+
+    #[test]
+    fn one_processor_is_left_to_the_guest() {
+        assert_eq!(play(1, &[1]).0, 0);
+    }
+
+    #[test]
+    fn an_interrupted_look_ends_looking_for_a_while() {
+        let mut patience = Patience::new(2);
+        #[expect(clippy::disallowed_methods, reason = "any moment will do")]
+        let mut now = Instant::now();
+        let step = Duration::from_micros(2);
+        for _ in 0..10_000 {
+            let looking = patience.emptied(now).is_some();
+            now += step;
+            patience.asked(now, looking);
+        }
+        assert!(patience.emptied(now).is_some());
+        now += WINDOW * 3;
+        patience.in_vain(now);
+        patience.asked(now, false);
+        let begin = now;
+        let mut looks = 0;
+        while now < begin + REST - step {
+            let looking = patience.emptied(now).is_some();
+            looks += u32::from(looking);
+            now += step;
+            patience.asked(now, looking);
+        }
+        assert_eq!(looks, 0);
+        for _ in 0..10 {
+            now += step;
+            patience.emptied(now);
+            patience.asked(now + step, false);
+        }
+        assert!(patience.emptied(now).is_some());
+    }
+}
