@@ -63,7 +63,11 @@ const LONG: Duration = Duration::from_secs(120);
 
 /// The shares' daemon runs as an ordinary user, as everything in a world.
 fn world() -> Result<World> {
-    let mut world = World::new(CONFIG)?;
+    world_of(CONFIG)
+}
+
+fn world_of(config: &str) -> Result<World> {
+    let mut world = World::new(config)?;
     for share in ["places", "owners", "win", "fold", "all"] {
         world.share_folder(share)?;
     }
@@ -196,10 +200,12 @@ fn excluded_places_do_not_exist_and_frozen_ones_do_not_change() {
 #[test]
 fn the_guests_root_unpacks_owners_and_devices_without_any_right_on_the_host() {
     whole_system(|| {
-        let world = world()?;
+        // A device a share: one of them is mounted anew below.
+        let each = CONFIG.replace("[guest.dev]", "[guest.dev]\ndevices = \"each\"");
+        let world = world_of(&each)?;
         let owners = world.share_folder("owners")?;
         let shares = [("owners", "/mnt/owners"), ("host", "/host")];
-        let guest = world.machine("dev", &shares)?.boot()?;
+        let guest = world.machine_of_devices("dev", &shares)?.boot()?;
         guest.ok("mount -t tmpfs tmp /host/tmp && mount -t proc proc /host/proc && mount --bind /mnt/owners /host/mnt")?;
 
         // A tree with all that a system's root folder has, made in the guest's memory by its root.

@@ -6,7 +6,7 @@
 
 use rustix::io::Errno;
 
-/// size[4] kind[1] tag[2].
+/// `size[4] kind[1] tag[2]`.
 pub(crate) const HEADER: usize = 7;
 /// Names in one Twalk, MAXWELEM of walk(5).
 pub(crate) const MOST_NAMES: usize = 16;
@@ -214,7 +214,7 @@ impl<'a> Field<'a> for Option<u32> {
     }
 }
 
-/// string[s]: any bytes, not even checked for NUL.
+/// `string[s]`: any bytes, not even checked for NUL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Text<'a>(pub(crate) &'a [u8]);
 
@@ -233,7 +233,7 @@ impl<'a> Field<'a> for Text<'a> {
     }
 }
 
-/// count[4] data[count].
+/// `count[4] data[count]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Data<'a>(pub(crate) &'a [u8]);
 
@@ -252,7 +252,7 @@ impl<'a> Field<'a> for Data<'a> {
     }
 }
 
-/// qid[13]: what tells two files apart.
+/// `qid[13]`: what tells two files apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Qid {
     /// QTDIR and the like, see `QidKind` of convert.rs.

@@ -10,7 +10,7 @@ use crate::ninep::messages::ENTRIES;
 use crate::ninep::wire::{DATA_AT, Field, Output, Text, head_of_data};
 use crate::tree::{Entry, Result, Tree};
 
-/// qid[13] offset[8] type[1], and the length of the name.
+/// `qid[13] offset[8] type[1]`, and the length of the name.
 const ENTRY: usize = 13 + 8 + 1 + 2;
 
 impl<T: Tree> Attached<T> {
