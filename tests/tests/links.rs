@@ -323,7 +323,7 @@ fn links_are_compared_at_both_sizes_of_packets() {
     });
 }
 
-const BULK: usize = 32 << 20;
+const BULK: usize = 8 << 20;
 
 const COMPARED: &str = r#"
 [network.vmnet8]

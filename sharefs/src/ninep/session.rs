@@ -39,6 +39,8 @@ pub(crate) trait Offers: Send {
     /// The share that `name` stands for, which may be empty where there is one only. ENOENT where it is not the
     /// guest's.
     fn resolve(&self, name: &str) -> Result<String>;
+    /// Nothing is attached any more: the client begins anew.
+    fn begin(&self) {}
     /// A share that `resolve` has named.
     fn attach(&self, share: &str) -> Result<Box<dyn Mount>>;
 }
@@ -111,7 +113,8 @@ impl Session {
     pub(crate) fn serve(&mut self, frame: &Frame<'_>, room: &mut [u8]) -> Outcome {
         self.counters.request(frame.kind);
         let longest = usize::try_from(self.longest_frame()).unwrap_or(usize::MAX);
-        let most = room.len().min(longest.max(LONGEST_OTHER));
+        // Never beyond what was agreed: an answer that does not fit is EMSGSIZE, what is read is cut short.
+        let most = room.len().min(longest);
         let room = room.get_mut(..most).unwrap_or_default();
         match self.answer(frame, room) {
             Ok(Answer::Built(length)) => Outcome::Done(length),
@@ -256,6 +259,7 @@ impl Session {
     /// version(5): whatever was before is over.
     fn version(&mut self, longest: u32, version: &[u8]) -> Result<Reply<'static>> {
         self.mounts.clear();
+        self.offers.begin();
         self.longest = None;
         if longest < LEAST_FRAME {
             self.counters.malformed.one();

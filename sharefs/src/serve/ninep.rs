@@ -126,15 +126,17 @@ impl NinepDoor {
 
     /// From now on these are the shares.
     pub(crate) fn offer(&self, offers: OfferList) {
-        *locked(&self.shared.offers) = offers;
-        let offers = locked(&self.shared.offers);
-        let is_offered =
-            |share: &Arc<Offer>| offers.values().any(|offer| Arc::ptr_eq(offer, share));
+        let mut held = locked(&self.shared.offers);
+        let old = std::mem::replace(&mut *held, offers);
+        let is_offered = |share: &Arc<Offer>| held.values().any(|offer| Arc::ptr_eq(offer, share));
         for live in locked(&self.shared.live).values() {
             if !locked(&live.attached).iter().all(is_offered) {
                 cut(&live.stream);
             }
         }
+        drop(held);
+        // Closing a share's descriptors may take its file system's time.
+        drop(old);
     }
 
     pub(crate) fn traffic(&self) -> Traffic {
@@ -283,11 +285,19 @@ impl Offers for Visitor {
         found.cloned().ok_or(Errno::NOENT)
     }
 
+    fn begin(&self) {
+        locked(&self.live.attached).clear();
+    }
+
     fn attach(&self, share: &str) -> Result<Box<dyn Mount>> {
         let offers = locked(&self.shared.offers);
         let offer = offers.get(share).ok_or(Errno::NOENT)?;
         // Under the same lock that `offer` takes first: a share that goes now finds this connection.
-        locked(&self.live.attached).push(Arc::clone(offer));
+        let mut attached = locked(&self.live.attached);
+        if !attached.iter().any(|known| Arc::ptr_eq(known, offer)) {
+            attached.push(Arc::clone(offer));
+        }
+        drop(attached);
         Ok((offer.make)(Arc::clone(&self.shared.counters)))
     }
 }

@@ -51,18 +51,28 @@ impl<T: Tree> Attached<T> {
             return turn.tell(&status(SUCCESS));
         }
         let tree = &self.tree;
-        let owner = self.locks.owner(key, fid, || tree.locks(node))?;
-        match self.tree.lock(&owner, range) {
-            Ok(()) => turn.tell(&status(SUCCESS)),
+        let is_new = self.locks.known_owner(&key).is_none();
+        let owner = self.locks.owner(key.clone(), fid, || tree.locks(node))?;
+        let answer = match self.tree.lock(&owner, range) {
+            Ok(()) => return turn.tell(&status(SUCCESS)),
             Err(Errno::AGAIN) if flags & BLOCK == 0 => turn.tell(&status(BLOCKED)),
             Err(Errno::AGAIN) => {
-                self.locks
-                    .wait(turn.tag, fid, owner, range)
-                    .inspect_err(|_| self.counters.refused_waits.one())?;
-                Ok(Answer::Waits)
+                let waits = self.locks.wait(turn.tag, fid, owner, range);
+                match waits {
+                    Ok(()) => return Ok(Answer::Waits),
+                    Err(error) => {
+                        self.counters.refused_waits.one();
+                        Err(error)
+                    }
+                }
             }
             Err(error) => Err(error),
+        };
+        // Who has no lock needs no file description on the host.
+        if is_new {
+            self.locks.end_owner(&key);
         }
+        answer
     }
 
     pub(super) fn test_lock(
