@@ -40,6 +40,12 @@ pub fn private() -> Result<()> {
         return Err(Skip::because("this kernel has no /dev/fuse"));
     }
     mount_bind(&device, "/dev/fuse").context("mount a /dev/fuse for all users")?;
+    let options = Path::new("/etc/fuse.conf");
+    if options.exists() {
+        let empty = place::staging()?.join("fuse.conf");
+        fs::write(&empty, "").with_context(|| format!("write {}", empty.display()))?;
+        mount_bind(&empty, options).context("mount an empty /etc/fuse.conf")?;
+    }
     let users = place::staging()?.join("passwd");
     let User { uid, gid, .. } = User::unprivileged();
     let mut text = fs::read_to_string("/etc/passwd").context("read /etc/passwd")?;

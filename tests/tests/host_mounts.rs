@@ -127,28 +127,31 @@ fn programs(user: User) -> Result<()> {
 /// One lock for the mount and the folder; a program that waits for one can be interrupted and killed.
 fn locks(world: &World) -> Result<()> {
     let perl = r#"
-        use strict; use warnings; use Fcntl qw(:DEFAULT :flock :seek); use Time::HiRes qw(time alarm sleep);
+        use strict; use warnings; use Fcntl qw(:DEFAULT :flock :seek);
         open my $in, '+<', 'm/a' or die; open my $beside, '+<', 'shared/d/a' or die;
         my $whole = sub { pack 's s l! l! i', shift, SEEK_SET, 0, 0, 0 };
         my ($write, $none) = ($whole->(F_WRLCK), $whole->(F_UNLCK));
+        # A child says by a byte that it has come so far.
+        pipe my $hear, my $say or die; my $wait = sub { sysread $hear, my $byte, 1 or die 'it is gone' };
         fcntl $beside, F_SETLK, $write or die "beside: $!";
         my $child = fork // die;
         if (!$child) {
             !fcntl $in, F_SETLK, $write or die 'two have it';
             my $came = time; local $SIG{ALRM} = sub { die "rang\n" };
-            alarm 0.3; eval { fcntl $in, F_SETLKW, $write; die "not interrupted: $!\n" };
-            $@ eq "rang\n" or die $@; my $took = time - $came; $took < 5 or die "took $took";
-            $came = time; fcntl $in, F_SETLKW, $write or die "wait: $!"; exit 0;
+            alarm 1; eval { fcntl $in, F_SETLKW, $write; die "not interrupted: $!\n" };
+            $@ eq "rang\n" or die $@; my $took = time - $came; $took < 10 or die "took $took";
+            syswrite $say, '1'; fcntl $in, F_SETLKW, $write or die "wait: $!"; exit 0;
         }
-        sleep 1.5; fcntl $beside, F_SETLK, $none or die; waitpid $child, 0; $? == 0 or die "child: $?";
+        $wait->(); fcntl $beside, F_SETLK, $none or die; waitpid $child, 0; $? == 0 or die "child: $?";
 
         my $other = fork // die;
-        if (!$other) { open my $f, '+<', 'm/a' or die; flock $f, LOCK_EX or die; sleep 100; exit 0; }
-        sleep 0.3;
+        if (!$other) { open my $f, '+<', 'm/a' or die; flock $f, LOCK_EX or die; syswrite $say, '2'; sleep 100; exit 0; }
+        $wait->();
         my $waiter = fork // die;
-        if (!$waiter) { open my $f, '+<', 'm/a' or die; flock $f, LOCK_EX; exit 3; }
-        sleep 0.3; my $before = time; kill 9, $waiter; waitpid $waiter, 0;
-        $? == 9 && time - $before < 5 or die "a waiter cannot be killed: $?";
+        if (!$waiter) { open my $f, '+<', 'm/a' or die; syswrite $say, '3'; flock $f, LOCK_EX; exit 3; }
+        $wait->(); select undef, undef, undef, 0.3;
+        my $before = time; kill 9, $waiter; waitpid $waiter, 0;
+        $? == 9 && time - $before < 10 or die "a waiter cannot be killed: $?";
         kill 9, $other; waitpid $other, 0; flock $in, LOCK_EX or die; print "done\n";
     "#;
     let mut line = world.command("perl");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rustix::process::{Signal, kill_process_group};
 use tests::programs::{self, Cargo};
-use tests::{command, packages, place, skip};
+use tests::{command, packages, place, skip, suites};
 
 use super::count::Count;
 use crate::{tidy, ui};
@@ -85,9 +85,9 @@ impl Step {
         Duration::from_secs(60)
             * match self {
                 Self::Fmt | Self::Tidy | Self::Demo => 5,
-                Self::Install | Self::Clippy | Self::Docs => 15,
+                Self::Clippy | Self::Docs => 15,
                 Self::Unit => 20,
-                Self::System => 30,
+                Self::Install | Self::System => 30,
             }
     }
 
@@ -106,6 +106,12 @@ impl Step {
                 ]
                 .concat();
                 packages::ensure(&needs)?;
+                // Built before a guest waits for them; only root runs them.
+                if tests::user::is_root() {
+                    for suite in [suites::FSX, suites::PJDFSTEST] {
+                        suite.installed()?;
+                    }
+                }
                 Ok(Count::ONE)
             }
             Self::Fmt => self.check(cargo(&["fmt", "--all", "--check"])),

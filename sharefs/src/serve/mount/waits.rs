@@ -2,15 +2,18 @@
 //!
 //! A lock that is let go through the mount is seen at once, one that another process lets go within
 //! `LAST_RETRY`. Here, unlike over virtiofs, the kernel says when a program no longer wants to wait
-//! (INTERRUPT: a signal came). It may say so while another thread has read the request and
-//! has not yet put it here, so what is interrupted too early is remembered: numbers of requests are never
-//! used again.
+//! (INTERRUPT: a signal came). It may say so while another thread has read the request and the session does not
+//! know it yet, so it is kept here too: with the request if that waits already, else remembered until it comes;
+//! numbers of requests are never used again.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::fuse::session::Serve;
+use crate::fuse::wire;
 
 /// How soon a lock is asked for again, at first and at last.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
@@ -40,6 +43,8 @@ struct Wait {
     unique: u64,
     /// Whose descriptor the answer goes to: the one that the request came from.
     queue: usize,
+    /// Whoever asked no longer wants to wait.
+    interrupted: bool,
 }
 
 impl Default for Waits {
@@ -68,16 +73,22 @@ impl Waits {
         if state.early.contains(&unique) {
             return true;
         }
-        state.waiting.push(Wait { unique, queue });
+        state.waiting.push(Wait {
+            unique,
+            queue,
+            interrupted: false,
+        });
         drop(state);
         self.changed.notify_one();
         false
     }
 
-    /// The session knows it already; a request that waits here is answered at once.
+    /// Nobody wants to wait for this one any more; a request that waits here is answered at once.
     pub(super) fn interrupted(&self, unique: u64) {
         let mut state = self.state();
-        if state.waiting.iter().any(|wait| wait.unique == unique) {
+        let mut waiting = state.waiting.iter_mut();
+        if let Some(wait) = waiting.find(|wait| wait.unique == unique) {
+            wait.interrupted = true;
             state.nudged = true;
             drop(state);
             self.changed.notify_one();
@@ -112,11 +123,17 @@ impl Waits {
         while self.next(&mut asked, pause) {
             let mut answered = false;
             for wait in &asked {
-                let Some(answer) = session.retry(wait.unique) else {
-                    continue;
+                let answer = match session.retry(wait.unique) {
+                    Some(answer) => answer,
+                    None if wait.interrupted => {
+                        session.abandon(wait.unique);
+                        wire::out_header(wait.unique, Some(Errno::INTR), 0)
+                    }
+                    None => continue,
                 };
                 // Taken out first: a number that is answered must not be found here.
-                self.state().waiting.retain(|other| other != wait);
+                let is_other = |other: &Wait| other.unique != wait.unique;
+                self.state().waiting.retain(is_other);
                 answered = true;
                 if let Some(device) = devices.get(wait.queue) {
                     // ENOENT: who asked was killed.
@@ -168,7 +185,8 @@ mod tests {
             asked,
             [Wait {
                 unique: 10,
-                queue: 1
+                queue: 1,
+                interrupted: true,
             }]
         );
         for unique in 100..100 + REMEMBERED as u64 {

@@ -22,7 +22,7 @@
 //! compared as the host has them; a host's file system that takes other cases for the same name needs
 //! `case = "insensitive"` here, too.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::Errno;
 
@@ -165,6 +165,10 @@ impl<T: Tree> Layer for Places<T> {
     }
 }
 
+/// Held from asking what is renamed to the end of renaming it: all guests and doors of a folder have layers of
+/// their own around it.
+static RENAMES: Mutex<()> = Mutex::new(());
+
 impl<T: Tree> Tree for Places<T> {
     type Node = PlacedNode<T::Node>;
     type File = PlacedFile<T::File>;
@@ -303,8 +307,9 @@ impl<T: Tree> Tree for Places<T> {
         (to, new): (&Self::Node, Name<'_>),
         how: RenameHow,
     ) -> Result<()> {
-        // What stands at both names is asked first and renamed then. Whoever changes it in between gains
-        // nothing: a folder cannot come to a name whose place is not its own but by being made there.
+        // What stands at both names is asked first and renamed then. A folder could come to a file's name in
+        // between only by another rename, of whichever guest; one that is made there is empty.
+        let _one_at_a_time = RENAMES.lock().unwrap_or_else(PoisonError::into_inner);
         let there = match self.below.child(&to.below, new) {
             Ok(there) => Some(there.attributes.kind),
             Err(Errno::NOENT) => None,
