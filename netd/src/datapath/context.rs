@@ -31,7 +31,7 @@ use crate::engine::services::{GatewayServices, LeaseEvent, LinkId};
 use crate::engine::settings::NetworkSettings;
 use crate::engine::switch::Switch;
 use crate::engine::tcp::seq::Seq;
-use crate::io::link::Link;
+use crate::io::link::{Link, RoomWatch};
 use crate::io::pool::Pool;
 use crate::io::vhost::Watch;
 use crate::wire::pcapng::Direction;
@@ -503,19 +503,24 @@ impl Context {
             link.flush();
             if link.gone {
                 gone.push(id);
-            } else if link.full != link.room_watched {
-                link.room_watched = link.full;
-                let room = if link.full {
-                    epoll::EventFlags::OUT
-                } else {
-                    epoll::EventFlags::empty()
+            } else if link.room_watch() != link.room_watched {
+                link.room_watched = link.room_watch();
+                let own = match link.room_watched {
+                    RoomWatch::Own => epoll::EventFlags::OUT,
+                    RoomWatch::No | RoomWatch::Apart => epoll::EventFlags::empty(),
                 };
-                let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | room;
+                let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | own;
                 let data = epoll::EventData::new_u64(Source::Link(id).token());
                 // Without a descriptor of its own the guest's kick tells.
-                if let Some(descriptor) = link.descriptor()
-                    && epoll::modify(&self.epoll, descriptor, data, flags).is_err()
-                {
+                let watched = link
+                    .descriptor()
+                    .map_or(Ok(()), |own| epoll::modify(&self.epoll, own, data, flags))
+                    .and_then(|()| {
+                        link.room().map_or(Ok(()), |apart| {
+                            epoll::add(&self.epoll, apart, data, epoll::EventFlags::OUT)
+                        })
+                    });
+                if watched.is_err() {
                     gone.push(id);
                 }
             }

@@ -22,6 +22,17 @@ use crate::engine::tcp::segment::{LONGEST_HEADER, Outgoing, pseudo_sum};
 /// The longest frame: a full IPv6 packet, an Ethernet header and a VLAN tag.
 pub const FRAME_MAX: usize = IPV6 + 65_535 + ETHERNET + 4;
 
+/// What tells when a full link has room again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoomWatch {
+    /// It is not full.
+    No,
+    /// [`Link::descriptor`], or the guest's kick.
+    Own,
+    /// [`Link::room`].
+    Apart,
+}
+
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
@@ -196,7 +207,7 @@ pub struct Link {
     /// A frame found no room; nothing is sent until the descriptor is writable again.
     pub full: bool,
     /// Epoll tells when there is room again.
-    pub room_watched: bool,
+    pub room_watched: RoomWatch,
     /// TCP flows that wait for room, by slot.
     pub waiters: Vec<u32>,
     /// TCP flows of this guest that wait for the host's connect.
@@ -235,7 +246,7 @@ impl Link {
             macs_told: 0,
             counters: LinkCounters::default(),
             full: false,
-            room_watched: false,
+            room_watched: RoomWatch::No,
             waiters: Vec::new(),
             dials: 0,
             dirty: false,
@@ -265,6 +276,23 @@ impl Link {
         }
     }
 
+    /// What is to be watched for room now.
+    pub fn room_watch(&self) -> RoomWatch {
+        match (self.full, self.room()) {
+            (false, _) => RoomWatch::No,
+            (true, None) => RoomWatch::Own,
+            (true, Some(_)) => RoomWatch::Apart,
+        }
+    }
+
+    /// For epoll, where something else than [`Link::descriptor`] tells of room: new each time the link is full.
+    pub fn room(&self) -> Option<BorrowedFd<'_>> {
+        match &self.port {
+            Port::Dgram(dgram) => dgram.room(),
+            Port::Tap(_) | Port::Stream(_) | Port::Uplink(_) | Port::Vhost(_) => None,
+        }
+    }
+
     /// Takes what is not in [`Link::descriptor`] out of epoll.
     pub fn unwatch(&mut self, watch: Watch<'_>) {
         match &mut self.port {
@@ -290,6 +318,9 @@ impl Link {
         self.full = false;
         if let Port::Dgram(dgram) = &mut self.port {
             dgram.resume();
+            if self.room_watched == RoomWatch::Apart {
+                self.room_watched = RoomWatch::No;
+            }
         }
         self.flush();
         !self.full
