@@ -70,9 +70,17 @@ impl Context {
         daemon: Daemon,
         path: &str,
     ) -> Result<T, CliError> {
+        self.wait(self.asking(daemon, path))?
+    }
+
+    /// As [`Context::ask`], for who has more to wait for.
+    pub(crate) async fn asking<T: DeserializeOwned>(
+        &self,
+        daemon: Daemon,
+        path: &str,
+    ) -> Result<T, CliError> {
         let client = self.client(daemon);
-        let answer = self.wait(async { tokio::time::timeout(PATIENCE, client.get(path)).await })?;
-        match answer {
+        match tokio::time::timeout(PATIENCE, client.get(path)).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(CliError::not_running(
                 format!("{daemon} does not answer within {} s", PATIENCE.as_secs()),

@@ -109,8 +109,7 @@ pub(crate) fn report(error: &CliError) {
 
 fn to_stderr(label: &str, colour: &str, text: &str) {
     let mut err = io::stderr().lock();
-    let plain =
-        std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || !err.is_terminal();
+    let plain = is_plain() || !err.is_terminal();
     // Text may repeat bytes of a file or a daemon: they must not steer the terminal.
     let text = printable(text);
     let written = if plain {
@@ -120,6 +119,11 @@ fn to_stderr(label: &str, colour: &str, text: &str) {
     };
     // There is no other place to complain to.
     written.ok();
+}
+
+/// Whether the user wants no colours (no-color.org).
+pub(crate) fn is_plain() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// The text with control characters, but for line ends and tabs, made visible.

@@ -65,6 +65,9 @@ pub const READERS: &[Need] = &[
     need("capinfos", "wireshark-common"),
 ];
 
+/// A terminal that can be looked at.
+pub const TERMINALS: &[Need] = &[need("tmux", "tmux")];
+
 /// What the tests of DNS need beside the clients; the base package of dnsmasq starts no service.
 pub const NAMES: &[Need] = &[need("dnsperf", "dnsperf")];
 

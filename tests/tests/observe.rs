@@ -114,6 +114,94 @@ fn flows_show_who_talks_to_whom_and_how_much() {
     });
 }
 
+/// A program on a terminal of its own, as tmux has them.
+struct Terminal<'w> {
+    world: &'w World,
+}
+
+impl<'w> Terminal<'w> {
+    fn open(world: &'w World, line: &str) -> Result<Self> {
+        let terminal = Self { world };
+        let line = format!("{line}; echo ended with $?; cat");
+        terminal.tmux(&["new-session", "-d", "-x", "110", "-y", "30", &line])?;
+        Ok(terminal)
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> Result<String> {
+        let mut line = self.world.command("tmux");
+        line.env("LC_ALL", "C.UTF-8")
+            .env("TERM", "xterm-256color")
+            .args(["-u", "-f", "/dev/null", "-S"])
+            .arg(self.world.path("tmux"))
+            .args(arguments);
+        let output = command::output(&mut line, Duration::from_secs(20))?;
+        output.success().context("tmux")
+    }
+
+    fn press(&self, key: &str) -> Result<()> {
+        self.tmux(&["send-keys", key]).map(drop)
+    }
+
+    /// Waits until the screen has all of `texts`.
+    fn shows(&self, texts: &[&str]) -> Result<String> {
+        let mut screen = String::new();
+        let shown = wait_for("the screen", SOON, || {
+            screen = self.tmux(&["capture-pane", "-p"])?;
+            Ok(texts
+                .iter()
+                .all(|text| screen.contains(text))
+                .then(|| screen.clone()))
+        });
+        shown.with_context(|| format!("{texts:?} in\n{screen}"))
+    }
+}
+
+impl Drop for Terminal<'_> {
+    fn drop(&mut self) {
+        self.tmux(&["kill-server"]).ok();
+    }
+}
+
+#[test]
+fn watch_draws_what_flows_on_a_real_terminal() {
+    whole_system(|| {
+        packages::ensure(packages::TERMINALS)?;
+        let Scene {
+            outside,
+            world,
+            dev,
+        } = scene()?;
+        let echo = outside.echo()?;
+        let sharectl = programs::folder()?.join("sharectl");
+        let line = format!("{} status --watch --interval 0.5s", sharectl.display());
+        let terminal = Terminal::open(&world, &line)?;
+        let first = terminal.shows(&["● netd", "○ hostsync not running", "Guests on vmnet8"])?;
+        ensure!(first.contains("unplugged"), "guest other: {first}");
+
+        let mut stream = dev.within(move || Ok(std::net::TcpStream::connect(echo)?))?;
+        for _ in 0..8 {
+            std::io::Write::write_all(&mut stream, &[7; 250_000])?;
+            std::io::Read::read_exact(&mut stream, &mut vec![0; 250_000])?;
+        }
+        let busy = wait_for("a rate that is seen", SOON, || {
+            let screen = terminal.tmux(&["capture-pane", "-p"])?;
+            let quiet = screen.contains("to guests 0 B/s, peak 0 B/s");
+            Ok((!quiet && screen.contains("to guests")).then_some(screen))
+        })?;
+        ensure!(busy.contains('█'), "{busy}");
+
+        terminal.press("2")?;
+        terminal.shows(&[&echo.to_string(), "tcp    out  dev", "2.0 MB"])?;
+        terminal.press("3")?;
+        terminal.shows(&["192.0.2.1:7000:7000"])?;
+        terminal.press("4")?;
+        terminal.shows(&["Events, the newest first", "link-up"])?;
+        terminal.press("q")?;
+        terminal.shows(&["ended with 0"])?;
+        Ok(())
+    });
+}
+
 /// What a program says of a capture.
 fn read(line: &str) -> Result<String> {
     let output = command::output(

@@ -174,7 +174,7 @@ fn show(context: &Context, args: &Args, daemon: Daemon, event: &Event) -> Outcom
 }
 
 /// Time, daemon, number, kind, and the rest as key=value.
-fn as_text(daemon: Daemon, event: &Event) -> Outcome<String> {
+pub(super) fn as_text(daemon: Daemon, event: &Event) -> Outcome<String> {
     let mut kind = String::new();
     let mut rest = String::new();
     let value = serde_json::to_value(&event.body)?;

@@ -1,7 +1,10 @@
 //! `sharectl status`: what runs, and what is wrong.
 
+mod watch;
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use control::api::{DaemonStatus, GuestStatus, PortStatus, ShareDevice, ShareStatus};
 use control::config::{Config, Hosts};
@@ -20,9 +23,34 @@ use crate::output::{comma_list, table};
 ///
 /// Works with every daemon down too: then it shows what is configured, and the
 /// exit code is 3.
+///
+/// With --watch it is drawn on the whole terminal again and again, with what flows through networks
+/// and shares: 1 to 4 choose a page, the arrows move, p pauses, q ends. With --format json it is a
+/// line of JSON each time instead.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  sharectl status\n  sharectl status --format json")]
-pub(crate) struct Args {}
+#[command(
+    after_help = "Example:\n  sharectl status\n  sharectl status --watch\n  sharectl status --format json"
+)]
+pub(crate) struct Args {
+    /// Go on looking until q
+    #[arg(short, long)]
+    watch: bool,
+    /// How often --watch looks: 0.2s to 60s
+    #[arg(long, value_name = "TIME", default_value = "1s", requires = "watch", value_parser = interval)]
+    interval: Duration,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.strip_suffix('s').unwrap_or(text).trim();
+    let seconds: f64 = seconds
+        .parse()
+        .map_err(|_| "write seconds, such as 2s or 0.5s".to_owned())?;
+    if (0.2..=60.0).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err("from 0.2s to 60s".to_owned())
+    }
+}
 
 #[derive(Serialize)]
 struct Report {
@@ -57,51 +85,11 @@ struct DaemonInner {
     started: String,
 }
 
-pub(crate) fn run(context: &Context, _: Args) -> Outcome<ExitCode> {
-    let mut problems = Vec::new();
-    let loaded = Config::load(&context.paths.config);
-    let good = loaded.is_ok();
-    let config = loaded.unwrap_or_else(|errors| {
-        problems.push(errors.to_string());
-        nothing_configured()
-    });
-    if let Some(missing) = config.missing_folders(&context.paths.config) {
-        problems.push(missing.to_string());
+pub(crate) fn run(context: &Context, args: Args) -> Outcome<ExitCode> {
+    if args.watch {
+        return watch::run(context, args.interval).map(|()| ExitCode::SUCCESS);
     }
-    let daemons: Vec<DaemonReport> = Daemon::ALL
-        .iter()
-        .map(|daemon| look_at(context, *daemon, &mut problems))
-        .collect();
-    let netd_up = daemons.first().is_some_and(|netd| netd.status.is_some());
-    let sharefs_up = daemons
-        .get(1)
-        .is_some_and(|sharefs| sharefs.status.is_some());
-    let guests = live(context, netd_up, Daemon::Netd, "/v1/guests", &mut problems)
-        .unwrap_or_else(|| guest::configured(&config));
-    let ports = live(context, netd_up, Daemon::Netd, "/v1/ports", &mut problems)
-        .unwrap_or_else(|| port::configured(&config));
-    let shares = live(
-        context,
-        sharefs_up,
-        Daemon::Sharefs,
-        "/v1/shares",
-        &mut problems,
-    )
-    .unwrap_or_else(|| share::configured(&config));
-    problems.extend(absent_devices(&guests, &shares));
-    problems.dedup();
-    let report = Report {
-        config: ConfigReport {
-            file: context.paths.config.clone(),
-            exists: context.paths.config.exists(),
-            good,
-        },
-        daemons,
-        guests,
-        ports,
-        shares,
-        problems,
-    };
+    let report = context.wait(Report::gather(context))?;
     if context.out.is_json() {
         context.out.json(&report)?;
     } else {
@@ -113,6 +101,69 @@ pub(crate) fn run(context: &Context, _: Args) -> Outcome<ExitCode> {
         (true, false) => ExitCode::from(Exit::NotRunning as u8),
         (true, true) => ExitCode::SUCCESS,
     })
+}
+
+impl Report {
+    /// Asks all daemons at once.
+    async fn gather(context: &Context) -> Self {
+        let mut problems = Vec::new();
+        let loaded = Config::load(&context.paths.config);
+        let good = loaded.is_ok();
+        let config = loaded.unwrap_or_else(|errors| {
+            problems.push(errors.to_string());
+            nothing_configured()
+        });
+        if let Some(missing) = config.missing_folders(&context.paths.config) {
+            problems.push(missing.to_string());
+        }
+        let (netd, sharefs, hostsync) = tokio::join!(
+            look_at(context, Daemon::Netd),
+            look_at(context, Daemon::Sharefs),
+            look_at(context, Daemon::Hostsync),
+        );
+        let mut daemons = Vec::new();
+        for (daemon, wrong) in [netd, sharefs, hostsync] {
+            daemons.push(daemon);
+            problems.extend(wrong);
+        }
+        let up = |daemon: Daemon| {
+            let mut running = daemons.iter().filter(|report| report.status.is_some());
+            running.any(|report| report.daemon == daemon.name())
+        };
+        let (netd_up, sharefs_up) = (up(Daemon::Netd), up(Daemon::Sharefs));
+        let (guests, ports, shares) = tokio::join!(
+            live(context, netd_up, Daemon::Netd, "/v1/guests"),
+            live(context, netd_up, Daemon::Netd, "/v1/ports"),
+            live(context, sharefs_up, Daemon::Sharefs, "/v1/shares"),
+        );
+        let mut or_problem = |wrong: Option<String>| problems.extend(wrong);
+        let guests = guests.unwrap_or_else(|wrong| {
+            or_problem(wrong);
+            guest::configured(&config)
+        });
+        let ports = ports.unwrap_or_else(|wrong| {
+            or_problem(wrong);
+            port::configured(&config)
+        });
+        let shares = shares.unwrap_or_else(|wrong| {
+            or_problem(wrong);
+            share::configured(&config)
+        });
+        problems.extend(absent_devices(&guests, &shares));
+        problems.dedup();
+        Self {
+            config: ConfigReport {
+                file: context.paths.config.clone(),
+                exists: context.paths.config.exists(),
+                good,
+            },
+            daemons,
+            guests,
+            ports,
+            shares,
+            problems,
+        }
+    }
 }
 
 /// VMs that are plugged into a network but not into their shares. A VM that ran while sharefs was
@@ -170,24 +221,24 @@ fn nothing_configured() -> Config {
     }
 }
 
-fn live<T: DeserializeOwned>(
+/// What a daemon that runs answers; else what is wrong, if that is not known already.
+async fn live<T: DeserializeOwned>(
     context: &Context,
     up: bool,
     daemon: Daemon,
     path: &str,
-    problems: &mut Vec<String>,
-) -> Option<T> {
+) -> Result<T, Option<String>> {
     if !up {
-        return None;
+        return Err(None);
     }
-    context
-        .ask(daemon, path)
-        .map_err(|error| problems.push(format!("{daemon}: {error}")))
-        .ok()
+    let answer = context.asking(daemon, path).await;
+    answer.map_err(|error| Some(format!("{daemon}: {error}")))
 }
 
-fn look_at(context: &Context, daemon: Daemon, problems: &mut Vec<String>) -> DaemonReport {
-    let answer: Result<DaemonStatus, CliError> = context.status(daemon);
+/// How a daemon is, and what is wrong with it.
+async fn look_at(context: &Context, daemon: Daemon) -> (DaemonReport, Vec<String>) {
+    let answer: Result<DaemonStatus, CliError> = context.asking(daemon, "/v1/status").await;
+    let mut problems = Vec::new();
     let (state, status) = match answer {
         Ok(status) => {
             problems.extend(
@@ -225,11 +276,12 @@ fn look_at(context: &Context, daemon: Daemon, problems: &mut Vec<String>) -> Dae
             }
         }
     };
-    DaemonReport {
+    let report = DaemonReport {
         daemon: daemon.name(),
         state,
         status,
-    }
+    };
+    (report, problems)
 }
 
 fn as_text(report: &Report) -> String {

@@ -82,6 +82,39 @@ fn status_shows_what_runs_and_what_is_wrong() {
 }
 
 #[test]
+fn watch_draws_on_terminals_only_and_writes_lines_for_programs() {
+    let place = Place::with(CONFIG);
+    place.run("status --watch").is(expect![[r#"
+        exit 2
+        err: error: --watch draws on a terminal, and this is none
+        err: hint: a line of JSON each time: sharectl status --watch --format json
+    "#]]);
+    place
+        .run("status --watch --interval 0")
+        .exits(2)
+        .says("from 0.2s to 60s");
+    let netd = Fake::start(&place, Daemon::Netd, Script::default());
+    let mut child = place
+        .sharectl()
+        .args(["status", "--watch", "--interval", "0.2", "--format", "json"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut lines = std::io::BufRead::lines(output).map(|line| {
+        let report: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+        report["daemons"][0]["state"].clone()
+    });
+    assert_eq!(lines.next().unwrap(), "running");
+    drop(netd);
+    // The look that is under way may have seen it still.
+    assert!(lines.by_ref().take(3).any(|state| state == "not running"));
+    drop(lines);
+    // The reader is gone: so is the program, and that is no failure.
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn status_with_a_bad_file_still_answers() {
     let place = Place::with("[guest.dev]\nmac = 5\n");
     place

@@ -100,6 +100,7 @@ impl Step {
                     packages::CLIENTS,
                     packages::CONFIGURATION,
                     packages::READERS,
+                    packages::TERMINALS,
                     packages::NAMES,
                     packages::FILTERS,
                     packages::MOUNTS,
