@@ -285,7 +285,7 @@ fn read_lease_time(findings: &mut Findings<'_>, owner: &str, raw: &At<String>) -
 }
 
 /// A number and one of s, m, h, d.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let seconds = match unit {
         "s" => 1,
