@@ -80,31 +80,43 @@ impl Watcher {
         let mut wanted = path;
         // Folders may come and go meanwhile; whoever makes them without rest is not followed.
         for _ in 0..MOST_FOLDERS {
-            let name = wanted.file_name().ok_or(io::ErrorKind::InvalidInput)?;
             let folder = wanted.parent().ok_or(io::ErrorKind::InvalidInput)?;
-            let flags = WatchFlags::CREATE
-                | WatchFlags::MODIFY
-                | WatchFlags::CLOSE_WRITE
-                | WatchFlags::MOVED_TO
-                | WatchFlags::MOVED_FROM
-                | WatchFlags::DELETE
-                | WatchFlags::DELETE_SELF
-                | WatchFlags::MOVE_SELF
-                | WatchFlags::ONLYDIR;
-            match inotify::add_watch(&self.inotify, folder, flags) {
-                Ok(watch) => {
-                    self.names.entry(watch).or_default().insert(name.to_owned());
-                    // It may have been made a moment ago, after the look below it.
-                    if wanted == path || !wanted.exists() {
-                        return Ok(());
+            match self.add(wanted, WatchFlags::MODIFY) {
+                Ok(()) if wanted == path => {
+                    // A folder that is gone is not told of while somebody has a file of it open, as
+                    // servers do with their leases; its own folder tells.
+                    if folder.parent().is_some() {
+                        self.add(folder, WatchFlags::empty())?;
                     }
-                    wanted = path;
+                    return Ok(());
                 }
+                Ok(()) if !wanted.exists() => return Ok(()),
+                // It was made a moment ago.
+                Ok(()) => wanted = path,
                 Err(error) if error == rustix::io::Errno::NOENT => wanted = folder,
                 Err(error) => return Err(error.into()),
             }
         }
         Err(io::ErrorKind::NotFound.into())
+    }
+
+    /// Watches the folder of `path` for what happens to that name.
+    fn add(&mut self, path: &Path, more: WatchFlags) -> Result<(), rustix::io::Errno> {
+        let invalid = rustix::io::Errno::INVAL;
+        let name = path.file_name().ok_or(invalid)?;
+        let flags = WatchFlags::CREATE
+            | WatchFlags::CLOSE_WRITE
+            | WatchFlags::MOVED_TO
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::DELETE
+            | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVE_SELF
+            | WatchFlags::MASK_ADD
+            | WatchFlags::ONLYDIR
+            | more;
+        let watch = inotify::add_watch(&self.inotify, path.parent().ok_or(invalid)?, flags)?;
+        self.names.entry(watch).or_default().insert(name.to_owned());
+        Ok(())
     }
 
     /// Forgets what has happened until now.

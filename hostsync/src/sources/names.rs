@@ -50,7 +50,7 @@ mod tests {
             ("_x_", Some("x.test")),
             ("ann's", None),
             ("a\nb", None),
-            ("127.0.0.1 bank.example", None),
+            ("127.0.0.1 bank.example", Some("127.test")),
             ("", None),
             ("*", None),
             (".test", None),

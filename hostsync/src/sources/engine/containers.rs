@@ -270,9 +270,9 @@ mod tests {
         assert_eq!(
             facts,
             [
+                format!("shop-web-1.local.test {who}"),
                 format!("shop.local.test {who}"),
                 format!("*.shop.local.test {who}"),
-                format!("shop-web-1.local.test {who}"),
                 format!("web.local.test {who}"),
                 format!("web.shop.local.test {who}"),
                 format!("www.shop.local.test {who}"),

@@ -151,7 +151,12 @@ fn block(words: &mut Words<'_>) -> Ended {
                 }
                 statement.clear();
             }
-            Some(Word::Plain(b"lease")) if statement.is_empty() => return Ended::ByTheNext,
+            // In a program of its own only what looks like a block is one.
+            Some(Word::Plain(b"lease"))
+                if statement.is_empty() && (depth == 0 || words.clone().is_address()) =>
+            {
+                return Ended::ByTheNext;
+            }
             // No statement that matters is longer.
             Some(word) if statement.len() < 8 => statement.push(word),
             Some(_) => {}
@@ -230,6 +235,7 @@ impl<'b> Word<'b> {
 }
 
 /// The words of a file; `#` begins a comment.
+#[derive(Clone)]
 struct Words<'b> {
     rest: &'b [u8],
 }
@@ -262,6 +268,14 @@ impl<'b> Words<'b> {
                 return Some(Word::Plain(word));
             }
         }
+    }
+
+    /// Whether an address comes next.
+    fn is_address(mut self) -> bool {
+        let Some(Word::Plain(text)) = self.next() else {
+            return false;
+        };
+        std::str::from_utf8(text).is_ok_and(|text| text.parse::<IpAddr>().is_ok())
     }
 
     fn skip_line(&mut self) {

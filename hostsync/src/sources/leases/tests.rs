@@ -107,6 +107,7 @@ fn a_bad_block_is_skipped_and_counted_and_the_others_stand() {
         "lease 10.0.0.1 { hardware ethernet 0:0c:29:08:6c; }",
         "lease 10.0.0.1 { client-hostname \"\\377\"; }",
         "lease 10.0.0.1 { client-hostname \"x\";",
+        "lease 10.0.0.1 { on expiry { if x {",
         "lease 10.0.0.1 { hardware ethernet 52:54:00:00:00:01; client-hostname \"a b'c\"; }",
     ] {
         check(kind, &format!("{bad}\n{VMWARE}"), &[good], 1);
@@ -184,8 +185,8 @@ fn bootpd_blocks_have_their_keys_in_any_order() {
          {\n\tlease=0x5ebbe4c4\n\thw_address=1,a:b:c:d:e:f\n\tip_address=192.168.64.4\n\tname=two\n}\n\
          {\n\tname=duid\n\tip_address=192.168.64.5\n\thw_address=ff,f1:f5:dd:7f:0:2\n\tlease=0x5ebbe4c4\n}\n",
         &[
-            "two.test 192.168.64.4 vm: 0a:0b:0c:0d:0e:0f +1840",
-            "mac-vm.test 192.168.64.3 vm: 0d:ea:d0:66:77:88 +1840",
+            "two.test 192.168.64.4 vm: 0a:0b:0c:0d:0e:0f +800",
+            "mac-vm.test 192.168.64.3 vm: 0d:ea:d0:66:77:88 +800",
         ],
         0,
     );
