@@ -34,7 +34,11 @@ pub async fn wanted(
     for source in config.hosts.sources.values().filter(|s| s.enabled) {
         facts.extend(read(options, config, source, now).await);
     }
-    addresses(&table::decide(&facts, &config::rules(config, reserved()), now))
+    addresses(&table::decide(
+        &facts,
+        &config::rules(config, reserved()),
+        now,
+    ))
 }
 
 /// What one source says now; one that cannot be read says nothing, and is told of.

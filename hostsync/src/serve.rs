@@ -116,16 +116,12 @@ pub fn api(service: Service) -> Api<Service> {
         .get(
             "/v1/dns",
             "Where DNS is answered, for which domains",
-            async |service: Service, _| {
-                Ok::<ResolverStatus, _>(service.view.lock().resolver())
-            },
+            async |service: Service, _| Ok::<ResolverStatus, _>(service.view.lock().resolver()),
         )
         .post(
             "/v1/names",
             "Add a name for a time and write the files",
-            async |service: Service, _, new: NewName| {
-                service.ask(Ask::Name(Wish::Add(new))).await
-            },
+            async |service: Service, _, new: NewName| service.ask(Ask::Name(Wish::Add(new))).await,
         )
         .delete(
             "/v1/names",

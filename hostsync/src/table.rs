@@ -212,7 +212,15 @@ pub struct Lost {
 impl Lost {
     /// What tells it from the others, and does not change with time.
     #[must_use]
-    pub fn key(&self) -> (&HostName, bool, &Source, IpAddr, std::mem::Discriminant<Why>) {
+    pub fn key(
+        &self,
+    ) -> (
+        &HostName,
+        bool,
+        &Source,
+        IpAddr,
+        std::mem::Discriminant<Why>,
+    ) {
         let fact = &self.fact;
         let why = std::mem::discriminant(&self.why);
         (&fact.name, fact.below, &fact.from, fact.address, why)

@@ -114,9 +114,8 @@ impl Shown {
                 if wildcard && self.resolver.listening.is_empty() {
                     left_out.push("hosts files know no wildcards, and dns is off".to_owned());
                 }
-                let hint = (wildcard && !left_out.is_empty()).then(|| {
-                    "dns = \"on\" in [hosts], then: sharectl host dns enable".to_owned()
-                });
+                let hint = (wildcard && !left_out.is_empty())
+                    .then(|| "dns = \"on\" in [hosts], then: sharectl host dns enable".to_owned());
                 HostLine {
                     name: name.clone(),
                     address: claim.address,
@@ -143,9 +142,7 @@ impl Shown {
             until: lost.fact.until.map(timestamp),
             hint: lost.why.hint(&lost.fact),
         }));
-        lines.sort_by(|one, other| {
-            (&one.name, one.wildcard).cmp(&(&other.name, other.wildcard))
-        });
+        lines.sort_by(|one, other| (&one.name, one.wildcard).cmp(&(&other.name, other.wildcard)));
         lines
     }
 
@@ -203,10 +200,26 @@ impl Shown {
             let labels = [("source", source.name.as_str())];
             let connected = u64::from(source.away_since.is_none());
             for (family, value) in [
-                ((Gauge, "source_connected", "Whether a source can be read."), connected),
-                ((Gauge, "source_names", "Names that a source claims."), count(source.names)),
-                ((Gauge, "source_skipped", "Entries of its last reading that could not be used."), source.skipped),
-                ((Counter, "source_readings", "How often a source was read."), source.readings),
+                (
+                    (Gauge, "source_connected", "Whether a source can be read."),
+                    connected,
+                ),
+                (
+                    (Gauge, "source_names", "Names that a source claims."),
+                    count(source.names),
+                ),
+                (
+                    (
+                        Gauge,
+                        "source_skipped",
+                        "Entries of its last reading that could not be used.",
+                    ),
+                    source.skipped,
+                ),
+                (
+                    (Counter, "source_readings", "How often a source was read."),
+                    source.readings,
+                ),
             ] {
                 page.add(family, &labels, value);
             }
@@ -217,7 +230,11 @@ impl Shown {
             ("refused", resolver.refused),
             ("malformed", resolver.malformed),
         ] {
-            let family = (Counter, "dns_questions", "Messages to the resolver, by outcome.");
+            let family = (
+                Counter,
+                "dns_questions",
+                "Messages to the resolver, by outcome.",
+            );
             page.add(family, &[("outcome", outcome)], value);
         }
         page.finish()

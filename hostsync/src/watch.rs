@@ -184,9 +184,11 @@ fn concerns(mut events: &[u8], names: &BTreeMap<i32, BTreeSet<OsString>>) -> boo
         events = next;
         let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
         let watched = || {
-            names
-                .get(&watch)
-                .is_some_and(|names| names.iter().any(|known| fits(known, OsStr::from_bytes(name))))
+            names.get(&watch).is_some_and(|names| {
+                names
+                    .iter()
+                    .any(|known| fits(known, OsStr::from_bytes(name)))
+            })
         };
         if ReadFlags::from_bits_retain(mask).intersects(blind) || watched() {
             return true;
@@ -212,7 +214,11 @@ mod tests {
             ("hosts", "hosts", true),
             ("hosts", "hosts2", false),
         ] {
-            assert_eq!(fits(OsStr::new(pattern), OsStr::new(name)), expected, "{pattern} {name}");
+            assert_eq!(
+                fits(OsStr::new(pattern), OsStr::new(name)),
+                expected,
+                "{pattern} {name}"
+            );
         }
     }
 

@@ -1,5 +1,6 @@
 //! Where names of the host come from beside netd and the file itself, and who answers for them by DNS.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Config;
 use crate::names::{HostName, SourceName};
 
 /// Where the resolver listens unless the file says otherwise: an address of the host's own that no
@@ -131,6 +133,37 @@ impl HostsDns {
     /// What "on" means.
     pub const USUAL: Self = Self {
         listen: SocketAddr::new(IpAddr::V4(DNS_ADDRESS), DNS_PORT),
-        well_known: Some(SocketAddr::new(IpAddr::V4(DNS_ADDRESS), DNS_WELL_KNOWN_PORT)),
+        well_known: Some(SocketAddr::new(
+            IpAddr::V4(DNS_ADDRESS),
+            DNS_WELL_KNOWN_PORT,
+        )),
     };
+}
+
+impl Config {
+    /// The domains that names on the host are made below: of networks and sources, and each of the
+    /// user's names that is in none of these. None is inside another.
+    #[must_use]
+    pub fn host_domains<'n>(
+        &'n self,
+        more: impl Iterator<Item = &'n HostName>,
+    ) -> BTreeSet<HostName> {
+        let networks = self.networks.values().map(|network| &network.domain);
+        let sources = self.hosts.sources.values().filter(|s| s.enabled);
+        let suffixes = sources.filter_map(|source| source.suffix.as_ref());
+        let written = self.hosts.entries.keys().chain(self.hosts.wildcards.keys());
+        let all: BTreeSet<&HostName> = networks
+            .chain(suffixes)
+            .chain(written)
+            .chain(more)
+            .collect();
+        let inside = |name: &HostName| {
+            name.as_str()
+                .match_indices('.')
+                .filter_map(|(at, _)| HostName::parse(name.as_str().get(at + 1..)?).ok())
+                .any(|parent| all.contains(&parent))
+        };
+        let outer = all.iter().filter(|name| !inside(name));
+        outer.map(|name| (*name).clone()).collect()
+    }
 }

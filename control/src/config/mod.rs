@@ -6,6 +6,7 @@
 //! now does not stop everything else.
 
 mod dns;
+mod duration;
 mod hosts;
 mod problem;
 mod raw;
@@ -33,9 +34,10 @@ use crate::port::{Endpoint, PortSpec};
 use crate::rate::RateLimit;
 
 pub use dns::{DnsSettings, RecordData, RecordName};
+pub use duration::duration;
 pub use hosts::{
-    ContainerAddress, DNS_ADDRESS, DNS_PORT, DNS_WELL_KNOWN_PORT, HostsDns, HostsSource, NETD_PRIORITY, SOURCE_KEEP,
-    SOURCE_PRIORITY, SourceKind,
+    ContainerAddress, DNS_ADDRESS, DNS_PORT, DNS_WELL_KNOWN_PORT, HostsDns, HostsSource,
+    NETD_PRIORITY, SOURCE_KEEP, SOURCE_PRIORITY, SourceKind,
 };
 pub use problem::{ConfigErrors, Problem};
 pub use share::{CaseRule, NameRule, OwnerStore};

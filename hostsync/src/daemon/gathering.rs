@@ -99,10 +99,9 @@ impl Gathering {
             SourceKind::Docker | SourceKind::Podman => {
                 tokio::spawn(Engine::of(source)?.follow(news))
             }
-            SourceKind::Dhcpd
-            | SourceKind::Dnsmasq
-            | SourceKind::Libvirt
-            | SourceKind::Bootpd => tokio::spawn(LeaseFile::of(source)?.follow(self.clock, news)),
+            SourceKind::Dhcpd | SourceKind::Dnsmasq | SourceKind::Libvirt | SourceKind::Bootpd => {
+                tokio::spawn(LeaseFile::of(source)?.follow(self.clock, news))
+            }
         };
         Some(task.abort_handle())
     }

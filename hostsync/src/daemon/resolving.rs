@@ -109,7 +109,10 @@ async fn bind(view: &View, address: SocketAddr, wanted: Wanted) -> Option<Socket
         match Sockets::bind(address).await {
             Ok(sockets) => {
                 let mut shown = view.lock();
-                shown.resolver.problems.retain(|problem| told.as_ref() != Some(problem));
+                shown
+                    .resolver
+                    .problems
+                    .retain(|problem| told.as_ref() != Some(problem));
                 return Some(sockets);
             }
             Err(error) if wanted == Wanted::IfAllowed => {

@@ -202,7 +202,11 @@ fn plain(name: &Name) -> String {
         }
         text.extend(label.iter().map(|byte| {
             let fits = byte.is_ascii_graphic() && *byte != b'.';
-            if fits { char::from(byte.to_ascii_lowercase()) } else { '\u{1}' }
+            if fits {
+                char::from(byte.to_ascii_lowercase())
+            } else {
+                '\u{1}'
+            }
         }));
     }
     text

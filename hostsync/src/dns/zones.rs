@@ -39,14 +39,9 @@ impl Zones {
     /// user's that is in none of them is a domain of its own: nothing beside it is hidden.
     #[must_use]
     pub fn new(table: &Table, config: &Config) -> Self {
-        let networks = config.networks.values().map(|network| &network.domain);
-        let sources = config.hosts.sources.values().filter(|s| s.enabled);
-        let suffixes = sources.filter_map(|source| source.suffix.as_ref());
-        let domains: BTreeSet<&HostName> = networks.chain(suffixes).collect();
         let names = table.wanted.keys().chain(table.below.keys());
-        let apexes: BTreeSet<&HostName> = domains.into_iter().chain(names).collect();
         let mut zones = Self {
-            apexes: outermost(&apexes),
+            apexes: config.host_domains(names),
             ..Self::default()
         };
         for (name, claim) in &table.wanted {
@@ -127,20 +122,4 @@ impl Zones {
     pub fn domains(&self) -> Vec<HostName> {
         self.apexes.iter().cloned().collect()
     }
-}
-
-/// Those that are not within another.
-fn outermost(names: &BTreeSet<&HostName>) -> BTreeSet<HostName> {
-    let inside = |name: &HostName| {
-        let mut rest = name.as_str();
-        while let Some((_, parent)) = rest.split_once('.') {
-            if HostName::parse(parent).is_ok_and(|parent| names.contains(&parent)) {
-                return true;
-            }
-            rest = parent;
-        }
-        false
-    };
-    let outer = names.iter().filter(|name| !inside(name));
-    outer.map(|name| (*name).clone()).collect()
 }

@@ -80,7 +80,9 @@ impl Added {
                 FailureKind::Conflict,
                 format!("{star}{name} is {address} already"),
             )
-            .with_hint(format!("take it away first: sharectl host rm '{star}{name}'")));
+            .with_hint(format!(
+                "take it away first: sharectl host rm '{star}{name}'"
+            )));
         }
         let time = Duration::from_secs(seconds);
         let until = now
@@ -200,7 +202,9 @@ mod tests {
             FailureKind::NotFound
         );
         for number in 0..MOST_NAMES {
-            added.add(new(&format!("n{number}.test"), 9), around, at(200)).unwrap();
+            added
+                .add(new(&format!("n{number}.test"), 9), around, at(200))
+                .unwrap();
         }
         let full = added.add(new("one.test", 9), around, at(200)).unwrap_err();
         assert_eq!(full.kind, FailureKind::Conflict);

@@ -60,10 +60,13 @@ impl Book {
         };
         self.entries.retain(|name, _| enabled(name));
         for source in config.hosts.sources.values().filter(|s| s.enabled) {
-            let entry = self.entries.entry(source.name.clone()).or_insert_with(|| Entry {
-                away: Some(now),
-                ..Entry::default()
-            });
+            let entry = self
+                .entries
+                .entry(source.name.clone())
+                .or_insert_with(|| Entry {
+                    away: Some(now),
+                    ..Entry::default()
+                });
             if entry.away.is_some() && entry.reason.is_empty() {
                 entry.reason = "it was not heard yet".to_owned();
             }
@@ -185,7 +188,12 @@ impl Entry {
 fn aged(mut facts: Vec<Fact>, before: &[Fact], now: SystemTime) -> Vec<Fact> {
     let known: BTreeMap<_, _> = before
         .iter()
-        .map(|fact| ((&fact.name, fact.below, &fact.from, fact.address), fact.since))
+        .map(|fact| {
+            (
+                (&fact.name, fact.below, &fact.from, fact.address),
+                fact.since,
+            )
+        })
         .collect();
     for fact in &mut facts {
         // A guest of ours has its names by right, however long it runs.
@@ -295,7 +303,8 @@ mod tests {
         }
     }
 
-    const LAN: &str = "[hosts.source]\nlan = { type = \"dnsmasq\", path = \"/l\", keep = \"10m\" }\n";
+    const LAN: &str =
+        "[hosts.source]\nlan = { type = \"dnsmasq\", path = \"/l\", keep = \"10m\" }\n";
 
     #[test]
     fn names_of_a_source_that_is_away_end_when_it_has_been_for_too_long() {
@@ -311,7 +320,10 @@ mod tests {
         assert_eq!(ends(&book), [None, Some(at(200))]);
 
         assert_eq!(book.lose(&lan(), "gone".to_owned(), at(100)), Change::Reach);
-        assert_eq!(book.lose(&lan(), "gone".to_owned(), at(105)), Change::Nothing);
+        assert_eq!(
+            book.lose(&lan(), "gone".to_owned(), at(105)),
+            Change::Nothing
+        );
         // Ten minutes after it went, not after the last try.
         assert_eq!(ends(&book), [Some(at(700)), Some(at(200))]);
         let status = &book.status(&config)[0];
@@ -326,7 +338,11 @@ mod tests {
         assert_eq!(ends(&again), ends(&book));
         assert_eq!(again.hear(&lan(), reading(&facts), at(310)), Change::Reach);
         assert_eq!(ends(&again), [None, Some(at(200))]);
-        assert_eq!(again.facts(&config)[0].since, Some(at(10)), "as old as it is");
+        assert_eq!(
+            again.facts(&config)[0].since,
+            Some(at(10)),
+            "as old as it is"
+        );
     }
 
     #[test]
@@ -346,7 +362,11 @@ mod tests {
         book.hear(&lan(), reading(&[]), at(70));
         told.since = Some(at(9_999));
         book.hear(&lan(), reading(&[told]), at(80));
-        assert_eq!(since(&book), Some(at(80)), "no source is ahead of the clock");
+        assert_eq!(
+            since(&book),
+            Some(at(80)),
+            "no source is ahead of the clock"
+        );
     }
 
     #[test]

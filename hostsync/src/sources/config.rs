@@ -30,10 +30,7 @@ pub fn static_facts(config: &Config) -> Vec<Fact> {
 #[must_use]
 pub fn wildcards(facts: &[Fact], config: &Config) -> Vec<Fact> {
     let owns = |fact: &&Fact| match &fact.from {
-        Source::Guest { guest, .. } => config
-            .guests
-            .get(guest)
-            .is_some_and(|guest| guest.wildcard),
+        Source::Guest { guest, .. } => config.guests.get(guest).is_some_and(|guest| guest.wildcard),
         Source::Static | Source::Added | Source::Lease { .. } | Source::Container { .. } => false,
     };
     let below = |fact: &Fact| Fact {
@@ -47,7 +44,9 @@ pub fn wildcards(facts: &[Fact], config: &Config) -> Vec<Fact> {
 #[must_use]
 pub fn rules(config: &Config, reserved: Reserved) -> Rules {
     let sources = &config.hosts.sources;
-    let netd = sources.values().find(|source| source.kind == SourceKind::Netd);
+    let netd = sources
+        .values()
+        .find(|source| source.kind == SourceKind::Netd);
     Rules {
         reserved,
         guests: netd.map_or(NETD_PRIORITY, |source| source.priority),
@@ -116,7 +115,10 @@ mod tests {
         );
         assert_eq!(
             shown(wildcards(&guest_facts(&config), &config)),
-            shown(guest_facts(&config)).iter().map(|line| format!("*.{line}")).collect::<Vec<_>>()
+            shown(guest_facts(&config))
+                .iter()
+                .map(|line| format!("*.{line}"))
+                .collect::<Vec<_>>()
         );
         let own = config.guests.values().next().unwrap().host_address;
         assert_eq!(

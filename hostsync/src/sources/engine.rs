@@ -168,8 +168,7 @@ impl Engine {
 }
 
 /// `{"type":["container","network"]}`, as a query has it.
-const EVENTS: &str =
-    "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%7D";
+const EVENTS: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%7D";
 
 /// As much of an event as is needed to know whom it is about.
 #[derive(Debug, Default, Deserialize)]

@@ -221,10 +221,11 @@ mod tests {
                     Said::Reading(reading) => Some(reading.facts),
                     Said::Away(_) => None,
                 };
-                let names: Option<Vec<String>> = names.map(|facts| {
-                    facts.iter().map(|fact| fact.name.to_string()).collect()
-                });
-                if names.as_ref().map(|names| names.iter().map(String::as_str).collect::<Vec<_>>())
+                let names: Option<Vec<String>> =
+                    names.map(|facts| facts.iter().map(|fact| fact.name.to_string()).collect());
+                if names
+                    .as_ref()
+                    .map(|names| names.iter().map(String::as_str).collect::<Vec<_>>())
                     == expected.map(<[&str]>::to_vec)
                 {
                     return;

@@ -68,8 +68,14 @@ fn until(mut fact: Fact, seconds: u64) -> Fact {
 
 fn check(facts: &[Fact], wanted: &[(&str, &str)], lost: &[&str]) {
     let table = decide(facts, &rules(), at(100));
-    let below = table.below.iter().map(|(name, claim)| (format!("*.{name}"), claim));
-    let plain = table.wanted.iter().map(|(name, claim)| (name.to_string(), claim));
+    let below = table
+        .below
+        .iter()
+        .map(|(name, claim)| (format!("*.{name}"), claim));
+    let plain = table
+        .wanted
+        .iter()
+        .map(|(name, claim)| (name.to_string(), claim));
     let names: Vec<(String, String)> = plain
         .chain(below)
         .map(|(name, claim)| (name, claim.address.to_string()))
@@ -160,7 +166,10 @@ fn a_source_gets_nothing_outside_its_suffix_nor_the_suffix_itself() {
             fact("x.local.test", "172.17.0.2", "docker/x"),
             fact("bank.example", "127.0.0.1", "vm/m"),
         ],
-        &[("x.local.test", "172.17.0.2"), ("*.x.local.test", "172.17.0.2")],
+        &[
+            ("x.local.test", "172.17.0.2"),
+            ("*.x.local.test", "172.17.0.2"),
+        ],
         &[
             "bank.example 127.0.0.1: the name is not below test",
             &format!("bank.example 172.17.0.2: {out}"),

@@ -101,7 +101,10 @@ impl Why {
                 Because::User => format!("sharectl host rm '{name}'"),
                 Because::Priority { winner, .. } => match place_of(&fact.from) {
                     Some(place) => {
-                        format!("priority = {} or more for {place}", winner.saturating_add(1))
+                        format!(
+                            "priority = {} or more for {place}",
+                            winner.saturating_add(1)
+                        )
                     }
                     None => format!("sharectl host rm '{name}'"),
                 },

@@ -68,10 +68,7 @@ fn read_dns(findings: &mut Findings<'_>, raw: &At<String>) -> Option<HostsDns> {
             .or_else(|_| text.parse::<SocketAddr>()),
     };
     let Ok(listen) = address else {
-        let message = format!(
-            "hosts: dns \"{}\" is not known",
-            raw.value().escape_debug()
-        );
+        let message = format!("hosts: dns \"{}\" is not known", raw.value().escape_debug());
         let hint = "write \"off\", \"on\", or an address such as \"127.0.0.153:1053\"";
         findings.add(Some(raw.offset()), message, hint);
         return None;

@@ -8,9 +8,8 @@ use super::super::problem::Findings;
 use super::super::raw::{At, RawSource, Table};
 use super::super::{
     ContainerAddress, DEFAULT_DOMAIN, HostsSource, NETD_PRIORITY, SOURCE_KEEP, SOURCE_PRIORITY,
-    SourceKind, Surroundings,
+    SourceKind, Surroundings, duration,
 };
-use super::networks::duration;
 use super::paths::read_folder;
 use super::{is_reserved, read, read_word};
 use crate::names::{HostName, SourceName};
@@ -121,9 +120,9 @@ fn source(
         None => {}
     }
     if let Some(path) = &source.path
-        && path.parent().is_some_and(|folder| {
-            folder.to_string_lossy().contains('*')
-        })
+        && path
+            .parent()
+            .is_some_and(|folder| folder.to_string_lossy().contains('*'))
     {
         let message = format!(
             "{owner}: path \"{}\" may have a * in its last part only",

@@ -157,15 +157,22 @@ fn what_is_no_ordinary_question_is_told_so() {
     assert_eq!(answered(&later).edns.unwrap().rcode_high(), 1, "BADVERS");
 
     let zones = zones();
-    let silence = |bytes: &[u8]| answer(bytes, &zones, Transport::Udp) == (None, Outcome::Malformed);
+    let silence =
+        |bytes: &[u8]| answer(bytes, &zones, Transport::Udp) == (None, Outcome::Malformed);
     let mut response = good.clone();
     response.metadata.message_type = MessageType::Response;
-    assert!(silence(&response.to_vec().unwrap()), "no two servers in a circle");
+    assert!(
+        silence(&response.to_vec().unwrap()),
+        "no two servers in a circle"
+    );
     assert!(silence(b"") && silence(&[7; 11]) && silence(&[0xff; 40]));
     let half = &good.to_vec().unwrap()[..15];
     let (reply, outcome) = answer(half, &zones, Transport::Udp);
     let reply = Message::from_vec(&reply.unwrap()).unwrap();
-    assert_eq!((reply.metadata.response_code, outcome), (ResponseCode::FormErr, Outcome::Malformed));
+    assert_eq!(
+        (reply.metadata.response_code, outcome),
+        (ResponseCode::FormErr, Outcome::Malformed)
+    );
 }
 
 #[test]
@@ -183,7 +190,9 @@ fn a_long_answer_is_cut_over_udp_and_whole_over_tcp() {
     let config = Config::parse("", std::path::Path::new("c"), &Surroundings::of_process()).unwrap();
     let table = decide(&facts, &Rules::default(), SystemTime::UNIX_EPOCH);
     let zones = Zones::new(&table, &config);
-    let bytes = ask("9.0.0.127.in-addr.arpa.", RecordType::PTR).to_vec().unwrap();
+    let bytes = ask("9.0.0.127.in-addr.arpa.", RecordType::PTR)
+        .to_vec()
+        .unwrap();
     let by = |transport| Message::from_vec(&answer(&bytes, &zones, transport).0.unwrap()).unwrap();
     let (udp, tcp) = (by(Transport::Udp), by(Transport::Tcp));
     assert!(udp.metadata.truncation && udp.answers.is_empty());

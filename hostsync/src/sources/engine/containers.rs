@@ -287,7 +287,9 @@ mod tests {
             let mut json = nginx();
             change(&mut json);
             let (facts, _) = shown(&json, choice);
-            let address = facts.first().map(|fact| fact.split(' ').nth(1).unwrap().to_owned());
+            let address = facts
+                .first()
+                .map(|fact| fact.split(' ').nth(1).unwrap().to_owned());
             assert_eq!(address.as_deref(), expected, "{json}");
         };
         use ContainerAddress::{Auto, Container, Fixed, Published};
@@ -301,7 +303,8 @@ mod tests {
         };
         let bound = |json: &mut serde_json::Value| {
             elsewhere(json);
-            json["NetworkSettings"]["Ports"]["80/tcp"] = serde_json::json!([{ "HostIp": "127.0.0.2" }]);
+            json["NetworkSettings"]["Ports"]["80/tcp"] =
+                serde_json::json!([{ "HostIp": "127.0.0.2" }]);
         };
         let podman = |json: &mut serde_json::Value| {
             elsewhere(json);
@@ -309,7 +312,8 @@ mod tests {
         };
         let host = |json: &mut serde_json::Value| {
             json["HostConfig"]["NetworkMode"] = "host".into();
-            json["NetworkSettings"]["Networks"] = serde_json::json!({ "host": { "IPAddress": "", "Aliases": null } });
+            json["NetworkSettings"]["Networks"] =
+                serde_json::json!({ "host": { "IPAddress": "", "Aliases": null } });
         };
         check(&same, Auto, Some("172.17.0.5"));
         check(&elsewhere, Auto, Some("127.0.0.1"));

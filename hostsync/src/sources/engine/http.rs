@@ -71,7 +71,10 @@ async fn in_time<T>(
         .await
         .unwrap_or_else(|_| {
             let limit = ANSWER_LIMIT.as_secs();
-            Err(format!("{} gives no answer within {limit} s", socket.display()))
+            Err(format!(
+                "{} gives no answer within {limit} s",
+                socket.display()
+            ))
         })
 }
 
@@ -102,7 +105,9 @@ async fn send(socket: &Path, path: &str) -> Result<Response<Incoming>, String> {
         return Ok(response);
     }
     let status = response.status();
-    let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await;
+    let body = Limited::new(response.into_body(), LARGEST_ANSWER)
+        .collect()
+        .await;
     let said = body.ok().and_then(|body| {
         let refusal: Refusal = serde_json::from_slice(&body.to_bytes()).ok()?;
         Some(refusal.message.chars().take(300).collect::<String>())

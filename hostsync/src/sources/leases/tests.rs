@@ -43,13 +43,23 @@ lease 192.168.70.128 {
 #[test]
 fn dhcpd_blocks_are_read_and_the_last_about_an_address_wins() {
     let kind = SourceKind::Dhcpd;
-    check(kind, VMWARE, &["box.test 192.168.70.128 vm: 00:0c:29:08:6c:dd +1737"], 0);
+    check(
+        kind,
+        VMWARE,
+        &["box.test 192.168.70.128 vm: 00:0c:29:08:6c:dd +1737"],
+        0,
+    );
     // 12:00:37 UTC is 1589371237.
     let fact = &reading(kind, VMWARE.as_bytes()).facts[0];
     assert_eq!(fact.since, Some(at(1_589_371_237)));
 
     let renewed = format!("{VMWARE}{}", VMWARE.replace("12:30:37", "13:30:37"));
-    check(kind, &renewed, &["box.test 192.168.70.128 vm: 00:0c:29:08:6c:dd +5337"], 0);
+    check(
+        kind,
+        &renewed,
+        &["box.test 192.168.70.128 vm: 00:0c:29:08:6c:dd +5337"],
+        0,
+    );
 
     let another = VMWARE
         .replace("08:6c:dd", "08:6c:ee")
@@ -61,7 +71,9 @@ fn dhcpd_blocks_are_read_and_the_last_about_an_address_wins() {
         0,
     );
     // Keyed by the Ethernet address: a machine that moved has its new address only.
-    let moved = VMWARE.replace("70.128", "70.129").replace("12:30:37", "12:40:37");
+    let moved = VMWARE
+        .replace("70.128", "70.129")
+        .replace("12:30:37", "12:40:37");
     check(
         kind,
         &format!("{moved}{VMWARE}"),
@@ -91,7 +103,12 @@ fn dhcpd_statements_of_newer_servers_are_understood_or_passed_over() {
     }
     let over = VMWARE.replace("12:30:37", "12:01:00");
     check(kind, &over, &[], 0);
-    check(kind, &VMWARE.replace("\tclient-hostname \"box\";\n", ""), &[], 0);
+    check(
+        kind,
+        &VMWARE.replace("\tclient-hostname \"box\";\n", ""),
+        &[],
+        0,
+    );
 }
 
 #[test]
@@ -114,9 +131,18 @@ fn a_bad_block_is_skipped_and_counted_and_the_others_stand() {
         check(kind, &format!("{VMWARE}{bad}\n"), &[good], 1);
     }
     // Torn while it is appended: at any byte the whole blocks count.
-    let two = format!("{VMWARE}{}", VMWARE.replace("dd;", "ee;").replace("128", "129").replace("box", "two"));
+    let two = format!(
+        "{VMWARE}{}",
+        VMWARE
+            .replace("dd;", "ee;")
+            .replace("128", "129")
+            .replace("box", "two")
+    );
     for length in VMWARE.len()..two.len() {
-        assert!(!reading(kind, &two.as_bytes()[..length]).facts.is_empty(), "{length}");
+        assert!(
+            !reading(kind, &two.as_bytes()[..length]).facts.is_empty(),
+            "{length}"
+        );
     }
 }
 
@@ -160,7 +186,10 @@ fn libvirt_objects_are_read_and_the_newest_of_a_machine_counts() {
         )
         .replace("\"hostname\": \"de}v\", ", "")
     };
-    let (old, new) = (lease("192.168.122.5", NOW + 60), lease("192.168.122.6", NOW + 90));
+    let (old, new) = (
+        lease("192.168.122.5", NOW + 60),
+        lease("192.168.122.6", NOW + 90),
+    );
     check(
         kind,
         &format!("[\n{new},\n{old}\n]"),
@@ -170,7 +199,10 @@ fn libvirt_objects_are_read_and_the_newest_of_a_machine_counts() {
     // Half of the file, one object of another kind, one without a name.
     check(
         kind,
-        &format!("[{{\"ip-address\": 7}}, {{\"ip-address\": \"10.0.0.1\"}}, {old}, {}", &new[..40]),
+        &format!(
+            "[{{\"ip-address\": 7}}, {{\"ip-address\": \"10.0.0.1\"}}, {old}, {}",
+            &new[..40]
+        ),
         &["dev.test 192.168.122.5 vm: 52:54:00:aa:bb:cc +60"],
         2,
     );
@@ -203,7 +235,9 @@ fn what_is_too_much_is_cut_and_counted() {
     let mut text = String::new();
     for number in 0..9000_u32 {
         let [_, _, high, low] = number.to_be_bytes();
-        text.push_str(&format!("0 52:54:00:00:{high:x}:{low:x} 10.0.{high}.{low} n{number} *\n"));
+        text.push_str(&format!(
+            "0 52:54:00:00:{high:x}:{low:x} 10.0.{high}.{low} n{number} *\n"
+        ));
     }
     let reading = reading(SourceKind::Dnsmasq, text.as_bytes());
     assert_eq!(reading.facts.len(), crate::sources::MOST_FACTS);
@@ -215,11 +249,17 @@ fn holds_for(kind: SourceKind, bytes: &[u8]) {
     let reading = reading(kind, bytes);
     let suffix = HostName::parse("test").unwrap();
     for fact in &reading.facts {
-        assert!(fact.name.is_within(&suffix) && fact.name != suffix, "{fact:?}");
+        assert!(
+            fact.name.is_within(&suffix) && fact.name != suffix,
+            "{fact:?}"
+        );
         assert!(fact.until.is_none_or(|until| until > at(NOW)), "{fact:?}");
     }
-    let clients: std::collections::BTreeSet<_> =
-        reading.facts.iter().map(|fact| fact.from.to_string()).collect();
+    let clients: std::collections::BTreeSet<_> = reading
+        .facts
+        .iter()
+        .map(|fact| fact.from.to_string())
+        .collect();
     assert_eq!(clients.len(), reading.facts.len(), "one lease a client");
 }
 
