@@ -101,6 +101,7 @@ impl Step {
                     packages::CONFIGURATION,
                     packages::READERS,
                     packages::NAMES,
+                    packages::CONTAINERS,
                     packages::FILTERS,
                     packages::MOUNTS,
                 ]
