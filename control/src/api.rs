@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{CachePolicy, MountUsers, NetworkKind};
+use crate::config::{CachePolicy, MountUsers, NetworkKind, SourceKind};
 use crate::egress::Verdict;
 use crate::mac::MacAddress;
-use crate::names::{GuestName, HostName, NetworkName, ShareName};
+use crate::names::{GuestName, HostName, NetworkName, ShareName, SourceName};
 use crate::port::{Endpoint, PortSpec};
 
 /// Which daemon answers, since when, with which file.
@@ -379,6 +379,89 @@ pub struct HostLine {
     pub written: Vec<PathBuf>,
     /// Why it is missing elsewhere: "FILE: reason".
     pub left_out: Vec<String>,
+    /// Every name below it is meant, and not the name itself: by DNS, for hosts files know no such thing.
+    #[serde(default)]
+    pub wildcard: bool,
+    /// Its source's place among the sources; none: the user wrote it, so it comes first.
+    #[serde(default)]
+    pub priority: Option<u16>,
+    /// Since when it has been claimed, RFC 3339, where that is known.
+    #[serde(default)]
+    pub since: Option<String>,
+    /// When it ends by itself, RFC 3339.
+    #[serde(default)]
+    pub until: Option<String>,
+    /// What would change that it lost.
+    #[serde(default)]
+    pub hint: Option<String>,
+}
+
+/// A name with an address, for a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NewName {
+    /// The name.
+    pub name: HostName,
+    /// Every name below it, and not the name itself.
+    #[serde(default)]
+    pub wildcard: bool,
+    /// Its address.
+    pub address: IpAddr,
+    /// For how many seconds.
+    pub seconds: u64,
+}
+
+/// A name that shall end before its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EndedName {
+    /// The name.
+    pub name: HostName,
+    /// As it was added.
+    #[serde(default)]
+    pub wildcard: bool,
+}
+
+/// Something that knows names, and how it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SourceStatus {
+    /// As in the configuration.
+    pub name: SourceName,
+    /// Who writes it.
+    pub kind: SourceKind,
+    /// The file or socket.
+    pub path: Option<PathBuf>,
+    /// Its place among the sources.
+    pub priority: u16,
+    /// The domain that its names are below.
+    pub suffix: Option<HostName>,
+    /// Names that it claims now.
+    pub names: usize,
+    /// Entries that could not be used when it was read last.
+    pub skipped: u64,
+    /// How often it was read.
+    pub readings: u64,
+    /// Since when it cannot be read, RFC 3339; none: it is followed.
+    pub away_since: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// When its names end if it stays away, RFC 3339; none: they do not.
+    pub until: Option<String>,
+}
+
+/// Where a daemon answers DNS, and for what.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ResolverStatus {
+    /// Where it listens; empty: it does not.
+    pub listening: Vec<SocketAddr>,
+    /// The domains it answers for.
+    pub domains: Vec<HostName>,
+    /// Questions answered since the start.
+    pub answered: u64,
+    /// Questions about domains of others.
+    pub refused: u64,
+    /// Messages that were no questions.
+    pub malformed: u64,
+    /// Why it does not listen where it should.
+    pub problems: Vec<String>,
 }
 
 /// How a hosts file differs from what it should be.

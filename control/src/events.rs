@@ -260,6 +260,12 @@ pub fn timestamp_now() -> String {
     format!("{:.3}", jiff::Timestamp::now())
 }
 
+/// The time that [`timestamp`] wrote.
+#[must_use]
+pub fn read_timestamp(text: &str) -> Option<std::time::SystemTime> {
+    text.parse::<jiff::Timestamp>().ok().map(Into::into)
+}
+
 /// A time as RFC 3339 in UTC with milliseconds; times that no calendar knows as the nearest end.
 #[must_use]
 pub fn timestamp(at: std::time::SystemTime) -> String {

@@ -259,6 +259,10 @@ plain_name!(
     /// specification (5.11.4) limits to 36 bytes; socket paths leave it 31.
     ShareName, "share", 31
 );
+plain_name!(
+    /// A source of names, as in `[hosts.source.docker]`.
+    SourceName, "source", 24
+);
 
 impl GuestName {
     /// The guest's name as a DNS label.

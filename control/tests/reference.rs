@@ -92,7 +92,7 @@ fn every_key_of_the_schema_is_written_in_its_table_and_no_other() {
         ),
         ("[guest.dev]", "RawGuest", &[]),
         ("[share.src]", "RawShare", &[]),
-        ("[hosts]", "RawHosts", &["static"]),
+        ("[hosts]", "RawHosts", &["source", "static"]),
     ] {
         let start = REFERENCE.find(&format!("\n{table}\n")).unwrap() + table.len() + 2;
         let section = REFERENCE[start..].split("\n[").next().unwrap();

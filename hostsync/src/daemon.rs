@@ -4,36 +4,44 @@
 //! slow disk; the loop goes on meanwhile and a change during a sync leads to another.
 //! Whoever asks for a sync is answered by the next one that begins.
 
-use std::collections::BTreeMap;
+mod gathering;
+mod resolving;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use control::api::Changes;
-use control::client::Client;
 use control::config::Config;
 use control::events::{EventBody, EventLog};
 use control::failure::Failure;
 use control::names::HostName;
-use control::paths::{Daemon as Kind, Paths};
+use control::paths::Paths;
 use control::signals::{Order, Orders};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use self::gathering::Gathering;
+pub use self::gathering::Wish;
+use self::resolving::Resolving;
 use crate::files::{self, FileReport, Keeper};
 use crate::pace::Pace;
 use crate::section::Tag;
 use crate::serve::{self, Ask, Request, Service};
-use crate::sources::known::{self, Known};
-use crate::sources::{config, netd};
-use crate::table::{self, Fact, Reserved, Table, Why};
+use crate::sources::book::Change;
+use crate::sources::{News, config};
+use crate::table::{self, Lost, Reserved, Table, Why};
 use crate::view::View;
 use crate::watch::Watcher;
 use crate::writer::How;
 
 /// Requests and news that may wait for the loop.
 const QUEUE: usize = 64;
+
+/// The most that passes between two looks at names that will end.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// How the daemon was started.
 #[derive(Debug, Clone)]
@@ -86,8 +94,8 @@ struct Daemon {
     options: Options,
     config: Config,
     reserved: Reserved,
-    known: Known,
-    guests: Vec<Fact>,
+    gathering: Gathering,
+    resolving: Resolving,
     view: View,
     events: EventLog,
     pace: Pace,
@@ -102,7 +110,7 @@ struct Daemon {
 
 /// What woke the loop.
 enum Wake {
-    News(Option<netd::News>),
+    News(Option<News>),
     Request(Option<Request>),
     Signal(Order),
     FilesChanged(std::io::Result<()>),
@@ -119,7 +127,7 @@ pub async fn run(options: Options, config: Config, listener: UnixListener) -> st
     let (news_in, mut news) = mpsc::channel(QUEUE);
     let (requests_in, mut requests) = mpsc::channel(QUEUE);
     let (stop, stopped) = watch::channel(false);
-    let mut daemon = Daemon::new(options, config);
+    let mut daemon = Daemon::new(options, config, news_in);
 
     let service = Service {
         view: daemon.view.clone(),
@@ -137,13 +145,13 @@ pub async fn run(options: Options, config: Config, listener: UnixListener) -> st
             stopped_for_server.wait_for(|stop| *stop).await.ok();
         },
     ));
-    let client = Client::new(daemon.options.paths.control_socket(Kind::Netd));
-    let source = tokio::spawn(netd::follow(client, news_in));
     daemon.events.publish(EventBody::Started {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     });
 
     daemon.watch_files();
+    daemon.gathering.follow(&daemon.config);
+    daemon.resolving.listen(daemon.config.hosts.dns).await;
     daemon.decide();
     daemon.pace.ask(now());
     loop {
@@ -152,7 +160,7 @@ pub async fn run(options: Options, config: Config, listener: UnixListener) -> st
             break;
         }
     }
-    source.abort();
+    daemon.gathering.stop();
     daemon.finish().await;
     stop.send_replace(true);
     server.await.ok();
@@ -160,22 +168,15 @@ pub async fn run(options: Options, config: Config, listener: UnixListener) -> st
 }
 
 impl Daemon {
-    fn new(options: Options, config: Config) -> Self {
-        let known = Known::new(&options.state());
-        let mut guests = known.load();
-        known::forget_strangers(&mut guests, &config);
+    fn new(options: Options, config: Config, news: mpsc::Sender<News>) -> Self {
         let view = View::default();
-        {
-            let mut shown = view.lock();
-            shown.files = files::paths(&config.hosts.files);
-            shown.netd_away = Some("netd was not heard yet".to_owned());
-        }
+        view.lock().files = files::paths(&config.hosts.files);
         Self {
+            gathering: Gathering::new(&options, wall_clock, news),
+            resolving: Resolving::new(view.clone()),
             options,
             config,
             reserved: reserved(),
-            known,
-            guests,
             view,
             events: EventLog::new(),
             pace: Pace::default(),
@@ -189,7 +190,7 @@ impl Daemon {
     async fn next(
         &mut self,
         orders: &mut Orders,
-        news: &mut mpsc::Receiver<netd::News>,
+        news: &mut mpsc::Receiver<News>,
         requests: &mut mpsc::Receiver<Request>,
     ) -> Wake {
         let due = self.due();
@@ -217,8 +218,11 @@ impl Daemon {
             (shown.table.valid_until, shown.disputed.is_some())
         };
         let peace = self.pace.dispute_ends().filter(|_| disputed);
-        let expiry =
-            until.map(|until| now() + until.duration_since(wall_clock()).unwrap_or(Duration::ZERO));
+        let expiry = until.map(|until| {
+            let wait = until.duration_since(wall_clock()).unwrap_or_default();
+            // The clock by which names end goes on while the machine sleeps, ours does not.
+            now() + wait.min(LONGEST_SLEEP)
+        });
         [sync, expiry, peace].into_iter().flatten().min()
     }
 
@@ -266,34 +270,22 @@ impl Daemon {
         false
     }
 
-    fn hear(&mut self, message: netd::News) {
-        match message {
-            netd::News::Facts(facts) => {
-                let was_away = {
-                    let mut shown = self.view.lock();
-                    shown.counts.snapshots += 1;
-                    shown.netd_away.take().is_some()
-                };
-                if was_away {
-                    tracing::info!(names = facts.len(), "following netd");
-                }
-                if facts != self.guests {
-                    self.guests = facts;
-                    if let Err(error) = self.known.store(&self.guests) {
-                        tracing::warn!(%error, "the guests' names will not outlive a restart");
-                    }
-                    self.decide();
-                }
+    fn hear(&mut self, message: News) {
+        self.view.lock().counts.readings += 1;
+        match self.gathering.hear(message) {
+            Change::Facts => self.decide(),
+            // The names may have an end now, or none any more.
+            Change::Reach => {
+                self.decide();
+                self.pace.change(now());
             }
-            netd::News::Away(failure) => {
-                let before = self.view.lock().netd_away.replace(failure.message.clone());
-                if before.is_none() {
-                    tracing::info!(reason = %failure.message, "netd is gone, its names stand");
-                } else {
-                    tracing::debug!(reason = %failure.message, "netd cannot be reached");
-                }
-            }
+            // How often it was read, or why it is away.
+            Change::Nothing => self.show_sources(),
         }
+    }
+
+    fn show_sources(&self) {
+        self.view.lock().sources = self.gathering.book().status(&self.config);
     }
 
     async fn obey(&mut self, ask: Ask, reply: Reply) {
@@ -307,6 +299,14 @@ impl Daemon {
                     return;
                 }
                 self.view.lock().cleared = false;
+            }
+            Ask::Name(wish) => {
+                let around = (&self.config, &self.reserved);
+                if let Err(failure) = self.gathering.grant(wish, around).await {
+                    reply.send(Err(failure)).ok();
+                    return;
+                }
+                self.decide();
             }
         }
         self.waiting.push(reply);
@@ -343,9 +343,8 @@ impl Daemon {
             shown.files = new_files;
         }
         self.config = config;
-        if self.view.lock().netd_away.is_some() {
-            known::forget_strangers(&mut self.guests, &self.config);
-        }
+        self.gathering.follow(&self.config);
+        self.resolving.listen(self.config.hosts.dns).await;
         tracing::info!("the configuration was read again");
         self.events.publish(EventBody::ConfigReloaded {
             changes: Vec::new(),
@@ -357,18 +356,26 @@ impl Daemon {
 
     /// Makes the table anew and has it written if it changed.
     fn decide(&mut self) {
-        let mut facts = config::static_facts(&self.config);
-        facts.extend(self.guests.iter().cloned());
-        let table = table::decide(&facts, &self.reserved, wall_clock());
+        let facts = self.gathering.facts(&self.config);
+        let rules = config::rules(&self.config, self.reserved.clone());
+        let table = table::decide(&facts, &rules, wall_clock());
+        self.resolving.answer(&table, &self.config);
+        self.show_sources();
         let mut shown = self.view.lock();
         let before = &shown.table;
+        let mut changed = false;
         let names = before.wanted.keys().chain(table.wanted.keys());
-        let names: std::collections::BTreeSet<&HostName> = names.collect();
+        let names: BTreeSet<&HostName> = names.collect();
         for name in names {
             let (old, new) = (before.wanted.get(name), table.wanted.get(name));
-            let Some(claim) = new.or(old).filter(|_| old != new) else {
+            let same = match (old, new) {
+                (Some(old), Some(new)) => old.agrees(new),
+                _ => false,
+            };
+            let Some(claim) = new.or(old).filter(|_| !same) else {
                 continue;
             };
+            changed = true;
             tracing::debug!(%name, address = ?new.map(|claim| claim.address), "name changed");
             self.events.publish(EventBody::NameChanged {
                 name: name.clone(),
@@ -376,20 +383,22 @@ impl Daemon {
                 source: claim.from.to_string(),
             });
         }
-        for lost in table.lost.iter().filter(|lost| !before.lost.contains(lost)) {
+        // By name and claimant: ages and ends change with every renewal.
+        let told: HashSet<_> = before.lost.iter().map(Lost::key).collect();
+        for lost in table.lost.iter().filter(|lost| !told.contains(&lost.key())) {
             let (name, from) = (&lost.fact.name, &lost.fact.from);
             match &lost.why {
-                Why::Taken { by } if by.address == lost.fact.address => {
+                Why::Taken { by, .. } if by.address == lost.fact.address => {
                     tracing::debug!(%name, %from, "two sources agree on a name");
                 }
-                Why::Taken { .. } | Why::Reserved => {
+                Why::Taken { .. } | Why::Reserved | Why::Outside { .. } => {
                     tracing::warn!(%name, %from, reason = %lost.why, "a name is not given");
                 }
                 Why::Expired => tracing::debug!(%name, %from, "a name's time is over"),
             }
         }
-        let changed = before.wanted != table.wanted;
         shown.table = table;
+        shown.rules = rules;
         drop(shown);
         if changed {
             self.pace.change(now());
@@ -409,7 +418,14 @@ impl Daemon {
         };
         let retired = std::mem::take(&mut self.retired);
         let keeper = self.options.keeper();
+        let unsaved = self.gathering.unsaved();
         let task = tokio::task::spawn_blocking(move || {
+            // Here and not at every change: that may be a thousand times a second.
+            if let Some((shelf, book)) = unsaved
+                && let Err(error) = shelf.store(&book)
+            {
+                tracing::warn!(%error, "the names of the sources will not outlive a restart");
+            }
             let gone = retired
                 .iter()
                 .map(|file| keeper.sync(file, &BTreeMap::new()));
@@ -517,6 +533,11 @@ impl Daemon {
             let reports = task.await.unwrap_or_default();
             drop(waiting);
             self.synced(reports);
+        }
+        if let Some((shelf, book)) = self.gathering.unsaved()
+            && let Err(error) = shelf.store(&book)
+        {
+            tracing::warn!(%error, "the names of the sources will not outlive a restart");
         }
         if self.options.remove_on_exit {
             self.view.lock().cleared = true;

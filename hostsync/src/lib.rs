@@ -6,6 +6,7 @@
 
 pub mod daemon;
 pub mod diff;
+pub mod dns;
 pub mod files;
 pub mod once;
 pub mod pace;

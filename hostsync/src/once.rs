@@ -10,14 +10,17 @@ use std::time::SystemTime;
 
 use control::api::{Changes, HostsDiff};
 use control::client::Client;
-use control::config::Config;
+use control::config::{Config, HostsSource, SourceKind};
 use control::names::HostName;
 use control::paths::Daemon as Kind;
 
 use crate::daemon::{Options, addresses, reserved};
 use crate::files::{self, FileReport};
+use crate::sources::added::Added;
+use crate::sources::engine::Engine;
+use crate::sources::follow::LeaseFile;
 use crate::sources::{config, netd};
-use crate::table;
+use crate::table::{self, Fact};
 
 /// The names that should stand now.
 pub async fn wanted(
@@ -25,17 +28,53 @@ pub async fn wanted(
     config: &Config,
     now: SystemTime,
 ) -> BTreeMap<HostName, IpAddr> {
-    let client = Client::new(options.paths.control_socket(Kind::Netd));
-    let guests = match netd::snapshot(&client).await {
-        Ok(facts) => facts,
-        Err(failure) => {
-            tracing::debug!(reason = %failure.message, "the guests' names come from the configuration");
-            config::guest_facts(config)
+    let mut facts = config::static_facts(config);
+    let added: Added = Added::shelf(&options.state()).load();
+    facts.extend_from_slice(added.facts());
+    for source in config.hosts.sources.values().filter(|s| s.enabled) {
+        facts.extend(read(options, config, source, now).await);
+    }
+    addresses(&table::decide(
+        &facts,
+        &config::rules(config, reserved()),
+        now,
+    ))
+}
+
+/// What one source says now; one that cannot be read says nothing, and is told of.
+async fn read(
+    options: &Options,
+    config: &Config,
+    source: &HostsSource,
+    now: SystemTime,
+) -> Vec<Fact> {
+    let reading = match source.kind {
+        SourceKind::Netd => {
+            let client = Client::new(options.paths.control_socket(Kind::Netd));
+            return netd::snapshot(&client).await.unwrap_or_else(|failure| {
+                let reason = failure.message;
+                tracing::debug!(reason, "the guests' names come from the configuration");
+                config::guest_facts(config)
+            });
+        }
+        SourceKind::Docker | SourceKind::Podman => match Engine::of(source) {
+            Some(engine) => engine.reading().await,
+            None => return Vec::new(),
+        },
+        SourceKind::Dhcpd | SourceKind::Dnsmasq | SourceKind::Libvirt | SourceKind::Bootpd => {
+            match LeaseFile::of(source) {
+                Some(file) => file.reading(now),
+                None => return Vec::new(),
+            }
         }
     };
-    let mut facts = config::static_facts(config);
-    facts.extend(guests);
-    addresses(&table::decide(&facts, &reserved(), now))
+    reading.map_or_else(
+        |reason| {
+            tracing::warn!(source = %source.name, "{reason}; its names are left out");
+            Vec::new()
+        },
+        |reading| reading.facts,
+    )
 }
 
 /// Brings every file to `wanted`; with nothing wanted, takes the blocks away.

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use control::api::{Changes, DaemonStatus, HostLine, HostsDiff};
+use control::api::{
+    Changes, DaemonStatus, EndedName, HostLine, HostsDiff, NewName, ResolverStatus, SourceStatus,
+};
 use control::events::EventLog;
 use control::failure::{Failure, FailureKind};
 use control::names::HostName;
 use control::server::Api;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::daemon::Wish;
 use crate::files::Keeper;
 use crate::view::View;
 
@@ -23,6 +26,8 @@ pub enum Ask {
     Reload,
     /// Take our blocks away, until somebody asks for a sync or a reload.
     Clear,
+    /// Add or end a name that has its time.
+    Name(Wish),
 }
 
 /// A wish and where its outcome goes.
@@ -100,6 +105,30 @@ pub fn api(service: Service) -> Api<Service> {
             "/v1/hosts",
             "Every name: address, source, the files that have it or why they do not",
             async |service: Service, _| Ok::<Vec<HostLine>, _>(service.view.lock().lines()),
+        )
+        .get(
+            "/v1/sources",
+            "Every source of names: whether it can be read, and what it gave",
+            async |service: Service, _| {
+                Ok::<Vec<SourceStatus>, _>(service.view.lock().sources.clone())
+            },
+        )
+        .get(
+            "/v1/dns",
+            "Where DNS is answered, for which domains",
+            async |service: Service, _| Ok::<ResolverStatus, _>(service.view.lock().resolver()),
+        )
+        .post(
+            "/v1/names",
+            "Add a name for a time and write the files",
+            async |service: Service, _, new: NewName| service.ask(Ask::Name(Wish::Add(new))).await,
+        )
+        .delete(
+            "/v1/names",
+            "End a name before its time and write the files",
+            async |service: Service, _, ended: EndedName| {
+                service.ask(Ask::Name(Wish::End(ended))).await
+            },
         )
         .get(
             "/v1/diff",

@@ -1,27 +1,41 @@
-//! Facts about names -> the names that shall stand in the hosts files. Pure.
+//! Facts about names -> the names that shall stand in the hosts files, and in DNS. Pure.
 //!
-//! The rule, in full. A name has one address. It goes to the first claim in
-//! this order: the configuration's static entries; then guests, by guest name
-//! in byte order, then by network name; then the lower address. Whoever comes
-//! later loses and is kept with the reason, so that `host ls` can say it.
-//! Names that belong to the machine itself are given to nobody ([`Reserved`]).
+//! The rule, in full. A name has one address; `*.NAME` is a name of its own. Nobody gets a name
+//! of the machine itself ([`Reserved`]), a name that is not below its source's suffix, or one
+//! whose time is over. A name goes to the first of its claims in this order:
 //!
-//! This file knows no file, no clock and no source: facts and `now` come in.
+//! 1. what the user said: `[hosts.static]`, then names added for a time; these never lose to a source;
+//! 2. the claim whose source has the larger priority;
+//! 3. the newer claim: a machine made today takes the name of one that is gone, though its lease
+//!    still runs. A claim that is only renewed stays as old as it is, so two machines with one
+//!    name do not take it from each other for ever;
+//! 4. the claim that lasts longer; then guests by name and network, leases and containers by
+//!    source and by whose they are, all in byte order; then the lower address.
+//!
+//! Whoever comes later loses and is kept with the reason, so that `host ls` can say it.
+//! This file knows no file, no clock and no source: facts, [`Rules`] and `now` come in.
 
+mod why;
+
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use control::names::{GuestName, HostName, NetworkName};
+use control::names::{GuestName, HostName, NetworkName, SourceName};
 use serde::{Deserialize, Serialize};
 
-/// Who says that a name has an address. The order is the order of precedence.
+pub use why::{Because, Why};
+
+/// Who says that a name has an address. The order is the order of precedence among equals.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// `[hosts.static]` in the configuration.
     Static,
+    /// Added by request, for a time.
+    Added,
     /// A guest of a network.
     Guest {
         /// Its name in the configuration or, for others, the one netd gave it.
@@ -29,13 +43,30 @@ pub enum Source {
         /// The network it is on.
         network: NetworkName,
     },
+    /// A lease that a DHCP server gave.
+    Lease {
+        /// Where it stands.
+        source: SourceName,
+        /// The client's Ethernet address: client ids change when a machine is installed anew.
+        client: String,
+    },
+    /// A container that runs.
+    Container {
+        /// Its engine.
+        source: SourceName,
+        /// Its name there.
+        container: String,
+    },
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Static => f.write_str("static"),
+            Self::Added => f.write_str("added"),
             Self::Guest { guest, network } => write!(f, "guest {guest} on {network}"),
+            Self::Lease { source, client } => write!(f, "{source}: {client}"),
+            Self::Container { source, container } => write!(f, "{source}: {container}"),
         }
     }
 }
@@ -45,10 +76,16 @@ impl fmt::Display for Source {
 pub struct Fact {
     /// The name claimed.
     pub name: HostName,
+    /// Every name below it is claimed, and not the name itself.
+    #[serde(default)]
+    pub below: bool,
     /// The address it shall have.
     pub address: IpAddr,
     /// Who claims it.
     pub from: Source,
+    /// Since when this is claimed; `None` is longer ago than anything.
+    #[serde(default)]
+    pub since: Option<SystemTime>,
     /// When the claim ends; `None` stands until it is taken back.
     pub until: Option<SystemTime>,
 }
@@ -96,6 +133,43 @@ impl Reserved {
     }
 }
 
+/// What decides between claims, beside the claims themselves.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// Names that are given to nobody.
+    pub reserved: Reserved,
+    /// Guests' place among the sources.
+    pub guests: u16,
+    /// By source: its place among them, and the domain that its names must be below.
+    pub sources: BTreeMap<SourceName, (u16, Option<HostName>)>,
+}
+
+impl Rules {
+    /// The place of whoever claims; none: the user, before all others.
+    #[must_use]
+    pub fn priority(&self, from: &Source) -> Option<u16> {
+        match from {
+            Source::Static | Source::Added => None,
+            Source::Guest { .. } => Some(self.guests),
+            Source::Lease { source, .. } | Source::Container { source, .. } => {
+                Some(self.sources.get(source).map_or(0, |(place, _)| *place))
+            }
+        }
+    }
+
+    /// The domain that a claim is outside of.
+    fn outside(&self, fact: &Fact) -> Option<&HostName> {
+        let (Source::Lease { source, .. } | Source::Container { source, .. }) = &fact.from else {
+            return None;
+        };
+        let (_, suffix) = self.sources.get(source)?;
+        // The suffix itself belongs to no single machine, nor does all that is below it.
+        suffix
+            .as_ref()
+            .filter(|suffix| !fact.name.is_within(suffix) || fact.name == **suffix)
+    }
+}
+
 /// The claim that won a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
@@ -103,6 +177,27 @@ pub struct Claim {
     pub address: IpAddr,
     /// Who claimed it.
     pub from: Source,
+    /// Since when.
+    pub since: Option<SystemTime>,
+    /// When it ends.
+    pub until: Option<SystemTime>,
+}
+
+impl Claim {
+    fn of(fact: &Fact) -> Self {
+        Self {
+            address: fact.address,
+            from: fact.from.clone(),
+            since: fact.since,
+            until: fact.until,
+        }
+    }
+
+    /// Whether it says the same, if not for the same time.
+    #[must_use]
+    pub fn agrees(&self, other: &Self) -> bool {
+        self.address == other.address && self.from == other.from
+    }
 }
 
 /// A claim that won nothing.
@@ -114,27 +209,21 @@ pub struct Lost {
     pub why: Why,
 }
 
-/// Why a claim won nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
-    /// Another source comes first.
-    Taken {
-        /// The winner.
-        by: Claim,
-    },
-    /// The name is the machine's own.
-    Reserved,
-    /// Its time is over.
-    Expired,
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Taken { by } => write!(f, "{} has it ({})", by.from, by.address),
-            Self::Reserved => f.write_str("the name belongs to this machine"),
-            Self::Expired => f.write_str("its time is over"),
-        }
+impl Lost {
+    /// What tells it from the others, and does not change with time.
+    #[must_use]
+    pub fn key(
+        &self,
+    ) -> (
+        &HostName,
+        bool,
+        &Source,
+        IpAddr,
+        std::mem::Discriminant<Why>,
+    ) {
+        let fact = &self.fact;
+        let why = std::mem::discriminant(&self.why);
+        (&fact.name, fact.below, &fact.from, fact.address, why)
     }
 }
 
@@ -143,6 +232,8 @@ impl fmt::Display for Why {
 pub struct Table {
     /// The names that shall stand, each once.
     pub wanted: BTreeMap<HostName, Claim>,
+    /// The domains whose every name leads somewhere: for DNS.
+    pub below: BTreeMap<HostName, Claim>,
     /// The claims that won nothing, in order of name and precedence.
     pub lost: Vec<Lost>,
     /// When the table must be made anew because a winner's time is over.
@@ -151,193 +242,81 @@ pub struct Table {
 
 /// Applies the rule above. The order of `facts` does not matter, nor do repeats.
 #[must_use]
-pub fn decide(facts: &[Fact], reserved: &Reserved, now: SystemTime) -> Table {
-    let mut ordered: Vec<&Fact> = facts.iter().collect();
-    // Of two equal claims the longer one stands: `None` is for ever.
-    ordered.sort_by_key(|fact| {
-        let ends = fact
-            .until
-            .map_or((0, None), |until| (1, Some(std::cmp::Reverse(until))));
-        (&fact.name, &fact.from, fact.address, ends)
-    });
-    ordered.dedup_by(|later, first| {
-        later.name == first.name && later.from == first.from && later.address == first.address
+pub fn decide(facts: &[Fact], rules: &Rules, now: SystemTime) -> Table {
+    let mut ordered = merged(facts);
+    // `None` comes first: the user does, and what is for ever.
+    let place = |fact: &Fact| rules.priority(&fact.from).map(Reverse);
+    let added = |fact: &Fact| fact.from == Source::Added;
+    let ends = |fact: &Fact| fact.until.map(Reverse);
+    ordered.sort_by(|one, other| {
+        (&one.name, one.below)
+            .cmp(&(&other.name, other.below))
+            .then_with(|| place(one).cmp(&place(other)))
+            .then_with(|| added(one).cmp(&added(other)))
+            .then_with(|| other.since.cmp(&one.since))
+            .then_with(|| ends(one).cmp(&ends(other)))
+            .then_with(|| one.from.cmp(&other.from))
+            .then_with(|| one.address.cmp(&other.address))
     });
 
     let mut table = Table::default();
+    let mut first: Option<Fact> = None;
     for fact in ordered {
-        let why = if reserved.holds(&fact.name) {
+        let winner = first
+            .as_ref()
+            .filter(|first| (&first.name, first.below) == (&fact.name, fact.below));
+        let why = if rules.reserved.holds(&fact.name) {
             Some(Why::Reserved)
+        } else if let Some(suffix) = rules.outside(&fact) {
+            Some(Why::Outside {
+                suffix: suffix.clone(),
+            })
         } else if fact.until.is_some_and(|until| until <= now) {
             Some(Why::Expired)
         } else {
-            table
-                .wanted
-                .get(&fact.name)
-                .map(|winner| Why::Taken { by: winner.clone() })
+            winner.map(|winner| Why::Taken {
+                by: Claim::of(winner),
+                because: Because::between(winner, &fact, rules),
+            })
         };
         if let Some(why) = why {
-            table.lost.push(Lost {
-                fact: fact.clone(),
-                why,
-            });
+            table.lost.push(Lost { fact, why });
             continue;
         }
         table.valid_until = match (table.valid_until, fact.until) {
-            (Some(first), Some(second)) => Some(first.min(second)),
-            (first, second) => first.or(second),
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
         };
-        let claim = Claim {
-            address: fact.address,
-            from: fact.from.clone(),
+        let names = if fact.below {
+            &mut table.below
+        } else {
+            &mut table.wanted
         };
-        table.wanted.insert(fact.name.clone(), claim);
+        names.insert(fact.name.clone(), Claim::of(&fact));
+        first = Some(fact);
     }
     table
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::time::Duration;
-
-    fn at(seconds: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+/// Repeats of one claim as one, which is as old as the oldest and lasts as long as the longest.
+fn merged(facts: &[Fact]) -> Vec<Fact> {
+    let mut claims: BTreeMap<(&HostName, bool, &Source, IpAddr), Fact> = BTreeMap::new();
+    for fact in facts {
+        let key = (&fact.name, fact.below, &fact.from, fact.address);
+        claims
+            .entry(key)
+            .and_modify(|claim| {
+                claim.since = claim.since.min(fact.since);
+                claim.until = match (claim.until, fact.until) {
+                    (Some(one), Some(other)) => Some(one.max(other)),
+                    // For ever.
+                    (None, _) | (_, None) => None,
+                };
+            })
+            .or_insert_with(|| fact.clone());
     }
-
-    fn fact(name: &str, address: &str, guest: &str) -> Fact {
-        let from = if guest.is_empty() {
-            Source::Static
-        } else {
-            Source::Guest {
-                guest: GuestName::parse(guest).unwrap(),
-                network: NetworkName::parse("vmnet8").unwrap(),
-            }
-        };
-        Fact {
-            name: HostName::parse(name).unwrap(),
-            address: address.parse().unwrap(),
-            from,
-            until: None,
-        }
-    }
-
-    fn check(facts: &[Fact], wanted: &[(&str, &str)], lost: &[&str]) {
-        let table = decide(facts, &Reserved::for_machine("box.lan"), at(100));
-        let names: Vec<(&str, String)> = table
-            .wanted
-            .iter()
-            .map(|(name, claim)| (name.as_str(), claim.address.to_string()))
-            .collect();
-        let names: Vec<(&str, &str)> = names
-            .iter()
-            .map(|(name, address)| (*name, address.as_str()))
-            .collect();
-        assert_eq!(names, wanted);
-        let reasons: Vec<String> = table
-            .lost
-            .iter()
-            .map(|lost| format!("{} {}: {}", lost.fact.name, lost.fact.address, lost.why))
-            .collect();
-        assert_eq!(reasons, lost);
-    }
-
-    #[test]
-    fn static_entry_comes_before_a_guest() {
-        check(
-            &[
-                fact("local.test", "127.64.0.1", "aa"),
-                fact("local.test", "10.0.0.9", ""),
-            ],
-            &[("local.test", "10.0.0.9")],
-            &["local.test 127.64.0.1: static has it (10.0.0.9)"],
-        );
-    }
-
-    #[test]
-    fn first_guest_by_name_keeps_a_contested_name() {
-        check(
-            &[
-                fact("local.test", "127.64.0.2", "web"),
-                fact("local.test", "127.64.0.1", "dev"),
-            ],
-            &[("local.test", "127.64.0.1")],
-            &["local.test 127.64.0.2: guest dev on vmnet8 has it (127.64.0.1)"],
-        );
-    }
-
-    #[test]
-    fn the_machines_own_names_are_given_to_nobody() {
-        let own = "the name belongs to this machine";
-        let mut lost = Vec::new();
-        let mut facts = Vec::new();
-        for name in [
-            "a.localhost",
-            "box",
-            "box.lan",
-            "broadcasthost",
-            "ip6-allnodes",
-            "localhost",
-            "localhost.localdomain",
-        ] {
-            facts.push(fact(name, "127.64.0.1", "dev"));
-            lost.push(format!("{name} 127.64.0.1: {own}"));
-        }
-        let lost: Vec<&str> = lost.iter().map(String::as_str).collect();
-        check(&facts, &[], &lost);
-    }
-
-    #[test]
-    fn an_expired_claim_frees_the_name_for_the_next() {
-        let mut old = fact("a.test", "127.64.0.1", "dev");
-        old.until = Some(at(100));
-        let mut young = fact("a.test", "127.64.0.2", "web");
-        young.until = Some(at(101));
-        let facts = [old, young];
-        check(
-            &facts,
-            &[("a.test", "127.64.0.2")],
-            &["a.test 127.64.0.1: its time is over"],
-        );
-        let table = decide(&facts, &Reserved::default(), at(0));
-        assert_eq!(table.valid_until, Some(at(100)));
-    }
-
-    proptest! {
-        #[test]
-        fn order_and_repeats_do_not_matter_and_every_fact_is_accounted_for(
-            picks in proptest::collection::vec((0usize..6, 0u8..4, 0usize..4, proptest::option::of(90u64..120)), 0..30),
-            turn in 0usize..30,
-        ) {
-            let names = ["a.test", "b.test", "localhost", "box", "c.test", "d.example"];
-            let guests = ["", "alpha", "beta", "gamma"];
-            let facts: Vec<Fact> = picks
-                .iter()
-                .map(|(name, last, guest, until)| {
-                    let mut one = fact(names[*name], &format!("127.64.0.{last}"), guests[*guest]);
-                    one.until = until.map(at);
-                    one
-                })
-                .collect();
-            let reserved = Reserved::for_machine("box");
-            let table = decide(&facts, &reserved, at(100));
-
-            let mut turned = facts.clone();
-            turned.rotate_left(if facts.is_empty() { 0 } else { turn % facts.len() });
-            turned.extend(facts.iter().take(3).cloned());
-            prop_assert_eq!(&table, &decide(&turned, &reserved, at(100)));
-
-            for fact in &facts {
-                let won = table.wanted.get(&fact.name).is_some_and(|claim| claim.from == fact.from && claim.address == fact.address);
-                let lost = table.lost.iter().any(|lost| lost.fact.name == fact.name && lost.fact.from == fact.from && lost.fact.address == fact.address);
-                prop_assert!(won != lost, "{:?} neither won nor lost, or both", fact);
-                if !reserved.holds(&fact.name) && fact.until.is_none_or(|until| until > at(100)) {
-                    let winner = &table.wanted[&fact.name];
-                    prop_assert!(winner.from <= fact.from);
-                }
-            }
-            prop_assert!(table.wanted.keys().all(|name| !reserved.holds(name)));
-        }
-    }
+    claims.into_values().collect()
 }
+
+#[cfg(test)]
+mod tests;

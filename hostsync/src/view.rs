@@ -1,13 +1,17 @@
 //! What the daemon shows of itself: the state that control requests read.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use control::api::HostLine;
+use control::api::{HostLine, ResolverStatus, SourceStatus};
+use control::config::SourceKind;
+use control::events::timestamp;
 use control::metrics::{Kind, Page};
 
+use crate::dns::server::Counters as DnsCounters;
 use crate::files::FileReport;
-use crate::table::Table;
+use crate::table::{Rules, Table};
 
 /// Shared between the daemon's loop, which writes it, and control requests, which read it.
 #[derive(Debug, Clone, Default)]
@@ -24,8 +28,14 @@ pub struct Shown {
     pub files: Vec<PathBuf>,
     /// What became of each file at the last sync.
     pub reports: Vec<FileReport>,
-    /// Why netd cannot be reached; `None` while it can.
-    pub netd_away: Option<String>,
+    /// By what rule.
+    pub rules: Rules,
+    /// How each source is.
+    pub sources: Vec<SourceStatus>,
+    /// Where DNS is answered, for which domains; its counters are apart.
+    pub resolver: ResolverStatus,
+    /// What was asked.
+    pub dns_counters: Arc<DnsCounters>,
     /// Why the file on disk is not the configuration that runs.
     pub config_refused: Option<String>,
     /// Who undoes what is written, while somebody does.
@@ -47,8 +57,8 @@ pub struct Counts {
     pub writes: u64,
     /// Files that could not be brought to what they should be.
     pub failures: u64,
-    /// Snapshots from netd.
-    pub snapshots: u64,
+    /// Messages from sources.
+    pub readings: u64,
 }
 
 impl View {
@@ -65,11 +75,8 @@ impl Shown {
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         problems.extend(self.config_refused.clone());
-        if let Some(why) = &self.netd_away {
-            problems.push(format!(
-                "{why}; the guests' names stand as netd said them last"
-            ));
-        }
+        problems.extend(self.sources.iter().filter_map(source_problem));
+        problems.extend(self.resolver.problems.iter().cloned());
         problems.extend(self.reports.iter().filter_map(FileReport::problem));
         problems.extend(self.disputed.clone());
         problems.extend(self.unwatched.iter().cloned());
@@ -79,13 +86,13 @@ impl Shown {
     /// Every name that any source claims: where it stands, or why it does not.
     #[must_use]
     pub fn lines(&self) -> Vec<HostLine> {
-        let mut lines: Vec<HostLine> = self
-            .table
-            .wanted
-            .iter()
-            .map(|(name, claim)| {
+        let plain = self.table.wanted.iter().map(|entry| (entry, false));
+        let below = self.table.below.iter().map(|entry| (entry, true));
+        let mut lines: Vec<HostLine> = plain
+            .chain(below)
+            .map(|((name, claim), wildcard)| {
                 let (mut written, mut left_out) = (Vec::new(), Vec::new());
-                for report in &self.reports {
+                for report in self.reports.iter().filter(|_| !wildcard) {
                     let file = report.file.display();
                     if report.written.get(name) == Some(&claim.address) {
                         written.push(report.file.clone());
@@ -104,12 +111,22 @@ impl Shown {
                         left_out.push(format!("{file}: about to be written"));
                     }
                 }
+                if wildcard && self.resolver.listening.is_empty() {
+                    left_out.push("hosts files know no wildcards, and dns is off".to_owned());
+                }
+                let hint = (wildcard && !left_out.is_empty())
+                    .then(|| "dns = \"on\" in [hosts], then: sharectl host dns enable".to_owned());
                 HostLine {
                     name: name.clone(),
                     address: claim.address,
                     source: claim.from.to_string(),
                     written,
                     left_out,
+                    wildcard,
+                    priority: self.rules.priority(&claim.from),
+                    since: claim.since.map(timestamp),
+                    until: claim.until.map(timestamp),
+                    hint,
                 }
             })
             .collect();
@@ -119,9 +136,26 @@ impl Shown {
             source: lost.fact.from.to_string(),
             written: Vec::new(),
             left_out: vec![lost.why.to_string()],
+            wildcard: lost.fact.below,
+            priority: self.rules.priority(&lost.fact.from),
+            since: lost.fact.since.map(timestamp),
+            until: lost.fact.until.map(timestamp),
+            hint: lost.why.hint(&lost.fact),
         }));
-        lines.sort_by(|one, other| one.name.cmp(&other.name));
+        lines.sort_by(|one, other| (&one.name, one.wildcard).cmp(&(&other.name, other.wildcard)));
         lines
+    }
+
+    /// Where DNS is answered, and how much.
+    #[must_use]
+    pub fn resolver(&self) -> ResolverStatus {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ResolverStatus {
+            answered: read(&self.dns_counters.answered),
+            refused: read(&self.dns_counters.refused),
+            malformed: read(&self.dns_counters.malformed),
+            ..self.resolver.clone()
+        }
     }
 
     /// What is counted here; see `control::metrics` for the format.
@@ -130,6 +164,7 @@ impl Shown {
         use Kind::{Counter, Gauge};
         let written: usize = self.reports.iter().map(|report| report.written.len()).sum();
         let counts = self.counts;
+        let netd = self.sources.iter().find(|s| s.kind == SourceKind::Netd);
         let mut page = Page::new("hostsync", env!("CARGO_PKG_VERSION"), events);
         for (family, value) in [
             (
@@ -146,7 +181,7 @@ impl Shown {
             ),
             (
                 (Gauge, "netd_connected", "Whether netd is followed."),
-                u64::from(self.netd_away.is_none()),
+                u64::from(netd.is_some_and(|netd| netd.away_since.is_none())),
             ),
             ((Counter, "syncs", "Rounds over all files."), counts.syncs),
             ((Counter, "writes", "Files changed."), counts.writes),
@@ -155,14 +190,70 @@ impl Shown {
                 counts.failures,
             ),
             (
-                (Counter, "snapshots", "Snapshots of netd's guests."),
-                counts.snapshots,
+                (Counter, "readings", "Messages of all sources."),
+                counts.readings,
             ),
         ] {
             page.add(family, &[], value);
         }
+        for source in &self.sources {
+            let labels = [("source", source.name.as_str())];
+            let connected = u64::from(source.away_since.is_none());
+            for (family, value) in [
+                (
+                    (Gauge, "source_connected", "Whether a source can be read."),
+                    connected,
+                ),
+                (
+                    (Gauge, "source_names", "Names that a source claims."),
+                    count(source.names),
+                ),
+                (
+                    (
+                        Gauge,
+                        "source_skipped",
+                        "Entries of its last reading that could not be used.",
+                    ),
+                    source.skipped,
+                ),
+                (
+                    (Counter, "source_readings", "How often a source was read."),
+                    source.readings,
+                ),
+            ] {
+                page.add(family, &labels, value);
+            }
+        }
+        let resolver = self.resolver();
+        for (outcome, value) in [
+            ("answered", resolver.answered),
+            ("refused", resolver.refused),
+            ("malformed", resolver.malformed),
+        ] {
+            let family = (
+                Counter,
+                "dns_questions",
+                "Messages to the resolver, by outcome.",
+            );
+            page.add(family, &[("outcome", outcome)], value);
+        }
         page.finish()
     }
+}
+
+/// Why a source cannot be read, and what that means.
+fn source_problem(source: &SourceStatus) -> Option<String> {
+    let reason = source.reason.as_ref()?;
+    let said = match (source.kind, &source.until) {
+        (SourceKind::Netd, None) => "the guests' names stand as netd said them last".to_owned(),
+        (_, None) => format!("its {} names stand as it said them last", source.names),
+        (_, Some(_)) if source.names == 0 => "it gave no names yet".to_owned(),
+        (_, Some(until)) => format!("its {} names stand until {until}", source.names),
+    };
+    Some(match source.kind {
+        SourceKind::Netd => format!("{reason}; {said}"),
+        _ => format!("source {}: {reason}; {said}", source.name),
+    })
 }
 
 fn count(length: usize) -> u64 {

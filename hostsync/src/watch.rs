@@ -12,6 +12,9 @@ use std::path::Path;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use tokio::net::unix::pipe;
 
+/// Folders watched at a time by [`Watcher::follow`].
+const MOST_FOLDERS: usize = 64;
+
 /// Watches any number of files.
 #[derive(Debug)]
 pub struct Watcher {
@@ -55,6 +58,78 @@ impl Watcher {
         Ok(())
     }
 
+    /// Watches `path` for as long as it is asked again after each change: also where its folders
+    /// are not there yet, where it is a symlink, and where it is written without being closed. A
+    /// `*` in its last part stands for any letters.
+    ///
+    /// # Errors
+    /// When no folder above it can be watched.
+    pub fn follow(&mut self, path: &Path) -> io::Result<()> {
+        // Folders that others moved away stay watched; too many of them are not worth knowing.
+        if self.names.len() > MOST_FOLDERS {
+            *self = Self::new()?;
+        }
+        self.follow_one(path)?;
+        match path.canonicalize() {
+            Ok(target) if target != path => self.follow_one(&target),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn follow_one(&mut self, path: &Path) -> io::Result<()> {
+        let mut wanted = path;
+        // Folders may come and go meanwhile; whoever makes them without rest is not followed.
+        for _ in 0..MOST_FOLDERS {
+            let folder = wanted.parent().ok_or(io::ErrorKind::InvalidInput)?;
+            match self.add(wanted, WatchFlags::MODIFY) {
+                Ok(()) if wanted == path => {
+                    // A folder that is gone is not told of while somebody has a file of it open, as
+                    // servers do with their leases; its own folder tells.
+                    if folder.parent().is_some() {
+                        self.add(folder, WatchFlags::empty())?;
+                    }
+                    return Ok(());
+                }
+                Ok(()) if !wanted.exists() => return Ok(()),
+                // It was made a moment ago.
+                Ok(()) => wanted = path,
+                Err(error) if error == rustix::io::Errno::NOENT => wanted = folder,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    /// Watches the folder of `path` for what happens to that name.
+    fn add(&mut self, path: &Path, more: WatchFlags) -> Result<(), rustix::io::Errno> {
+        let invalid = rustix::io::Errno::INVAL;
+        let name = path.file_name().ok_or(invalid)?;
+        let flags = WatchFlags::CREATE
+            | WatchFlags::CLOSE_WRITE
+            | WatchFlags::MOVED_TO
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::DELETE
+            | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVE_SELF
+            | WatchFlags::MASK_ADD
+            | WatchFlags::ONLYDIR
+            | more;
+        let watch = inotify::add_watch(&self.inotify, path.parent().ok_or(invalid)?, flags)?;
+        self.names.entry(watch).or_default().insert(name.to_owned());
+        Ok(())
+    }
+
+    /// Forgets what has happened until now.
+    pub fn drain(&mut self) {
+        let mut buffer = [0; 4096];
+        // Bounded: the kernel keeps 16,384 events at most, unless there are more than that.
+        for _ in 0..256 {
+            if self.inotify.try_read(&mut buffer).is_err() {
+                return;
+            }
+        }
+    }
+
     /// Waits until something happened to a watched file. Safe to drop and call again.
     ///
     /// # Errors
@@ -78,11 +153,27 @@ impl Watcher {
     }
 }
 
+/// Whether `name` is `pattern`, in which a `*` stands for any letters.
+#[must_use]
+pub fn fits(pattern: &OsStr, name: &OsStr) -> bool {
+    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
+    let Some(star) = pattern.iter().position(|byte| *byte == b'*') else {
+        return pattern == name;
+    };
+    let (front, back) = pattern.split_at(star);
+    let back = back.get(1..).unwrap_or_default();
+    name.len() >= front.len() + back.len() && name.starts_with(front) && name.ends_with(back)
+}
+
 /// Whether any of the events (`struct inotify_event`, in this machine's byte order) is about
 /// a watched name.
 fn concerns(mut events: &[u8], names: &BTreeMap<i32, BTreeSet<OsString>>) -> bool {
     // Events were lost, or the folder itself is gone: look for yourself.
-    let blind = ReadFlags::QUEUE_OVERFLOW | ReadFlags::IGNORED | ReadFlags::UNMOUNT;
+    let blind = ReadFlags::QUEUE_OVERFLOW
+        | ReadFlags::IGNORED
+        | ReadFlags::UNMOUNT
+        | ReadFlags::DELETE_SELF
+        | ReadFlags::MOVE_SELF;
     while let Some((head, rest)) = events.split_first_chunk::<16>() {
         let [w0, w1, w2, w3, m0, m1, m2, m3, _, _, _, _, l0, l1, l2, l3] = *head;
         let watch = i32::from_ne_bytes([w0, w1, w2, w3]);
@@ -93,9 +184,11 @@ fn concerns(mut events: &[u8], names: &BTreeMap<i32, BTreeSet<OsString>>) -> boo
         events = next;
         let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
         let watched = || {
-            names
-                .get(&watch)
-                .is_some_and(|names| names.contains(OsStr::from_bytes(name)))
+            names.get(&watch).is_some_and(|names| {
+                names
+                    .iter()
+                    .any(|known| fits(known, OsStr::from_bytes(name)))
+            })
         };
         if ReadFlags::from_bits_retain(mask).intersects(blind) || watched() {
             return true;
@@ -110,6 +203,24 @@ mod tests {
     use std::time::Duration;
 
     const LIMIT: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_star_stands_for_any_letters() {
+        for (pattern, name, expected) in [
+            ("virbr*.status", "virbr0.status", true),
+            ("virbr*.status", "virbr.status", true),
+            ("virbr*.status", "virbr0.status.new", false),
+            ("a*a", "a", false),
+            ("hosts", "hosts", true),
+            ("hosts", "hosts2", false),
+        ] {
+            assert_eq!(
+                fits(OsStr::new(pattern), OsStr::new(name)),
+                expected,
+                "{pattern} {name}"
+            );
+        }
+    }
 
     #[tokio::test]
     async fn replacing_a_file_is_seen_and_its_neighbours_are_not() {

@@ -309,7 +309,7 @@ async fn guests_come_change_and_outlive_netd() {
         .find(|line| line.source == "guest web on vmnet8" && line.name.as_str() == "dev.test");
     assert_eq!(
         lost.unwrap().left_out,
-        ["guest dev on vmnet8 has it (127.64.0.1)"]
+        ["guest dev on vmnet8 has it (127.64.0.1): it comes first by name"]
     );
 
     let before = place.text();

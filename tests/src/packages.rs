@@ -71,6 +71,15 @@ pub const TERMINALS: &[Need] = &[need("tmux", "tmux")];
 /// What the tests of DNS need beside the clients; the base package of dnsmasq starts no service.
 pub const NAMES: &[Need] = &[need("dnsperf", "dnsperf")];
 
+/// What the tests of containers' names need: an engine that starts no service by itself.
+pub const CONTAINERS: &[Need] = &[
+    need("podman", "podman"),
+    need("runc", "runc"),
+    need("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    need("iptables", "iptables"),
+    need("busybox", "busybox-static"),
+];
+
 /// What the tests of mounts on the host need.
 pub const MOUNTS: &[Need] = &[
     need("fusermount3", "fuse3"),

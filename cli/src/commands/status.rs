@@ -217,6 +217,9 @@ fn nothing_configured() -> Config {
         hosts: Hosts {
             files: Vec::new(),
             entries: BTreeMap::new(),
+            wildcards: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            dns: None,
         },
     }
 }

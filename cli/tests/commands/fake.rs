@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use control::api::{
-    Changes, DaemonStatus, DnsAnswer, DnsRecord, FlowStatus, GuestAnswer, GuestStatus, HostLine,
-    HostsDiff, LinkStatus, NetworkStatus, PolicyAnswer, PortLead, PortRequest, PortStatus,
-    ShareDevice, ShareStatus,
+    Changes, DaemonStatus, DnsAnswer, DnsRecord, EndedName, FlowStatus, GuestAnswer, GuestStatus,
+    HostLine, HostsDiff, LinkStatus, NetworkStatus, NewName, PolicyAnswer, PortLead, PortRequest,
+    PortStatus, ResolverStatus, ShareDevice, ShareStatus, SourceStatus,
 };
 use control::config::{CachePolicy, NetworkKind};
 use control::egress::Verdict;
@@ -30,6 +30,10 @@ pub(crate) struct Script {
     pub(crate) problems: Vec<String>,
     pub(crate) reload_problems: Vec<String>,
     pub(crate) sync: Changes,
+    pub(crate) sources: Vec<SourceStatus>,
+    pub(crate) resolver: ResolverStatus,
+    /// The answer to a name for a time.
+    pub(crate) name_refused: Option<Failure>,
 }
 
 pub(crate) struct Fake {
@@ -191,6 +195,34 @@ fn api(state: State) -> Api<State> {
             Ok(vec![share(&state)])
         })
         .get("/v1/hosts", "", |_, _| async move { Ok(vec![host_line()]) })
+        .get("/v1/sources", "", |state: State, _| async move {
+            Ok(state.script.sources)
+        })
+        .get("/v1/dns", "", |state: State, _| async move {
+            Ok(state.script.resolver)
+        })
+        .post(
+            "/v1/names",
+            "",
+            |state: State, _, new: NewName| async move {
+                state.note(&format!("add {} for {}", new.name, new.seconds));
+                match state.script.name_refused {
+                    Some(failure) => Err(failure),
+                    None => Ok(Changes::default()),
+                }
+            },
+        )
+        .delete(
+            "/v1/names",
+            "",
+            |state: State, _, ended: EndedName| async move {
+                state.note(&format!("end {}", ended.name));
+                match state.script.name_refused {
+                    Some(failure) => Err(failure),
+                    None => Ok(Changes::default()),
+                }
+            },
+        )
         .get("/v1/diff", "", |_, _| async move {
             Ok(vec![HostsDiff {
                 file: "/etc/hosts".into(),
@@ -374,5 +406,10 @@ fn host_line() -> HostLine {
         source: "guest dev on vmnet8".to_owned(),
         written: vec!["/etc/hosts".into()],
         left_out: Vec::new(),
+        wildcard: false,
+        priority: Some(100),
+        since: None,
+        until: None,
+        hint: None,
     }
 }

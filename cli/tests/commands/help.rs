@@ -49,6 +49,7 @@ const VERBS: &[&str] = &[
     "host rm",
     "host sync",
     "host diff",
+    "host dns",
     "describe",
     "events",
     "logs",
@@ -110,7 +111,7 @@ fn front_page() {
         out:   guest        Guests: add, remove, list, start, plug in
         out:   share        Shares: add, remove, list, mount folders of the host that guests see
         out:   port         Published ports: publish, unpublish, list, explain; offer
-        out:   host         Names in the hosts files: list, add, remove, write, compare
+        out:   host         Names in the hosts files and in DNS: list, add, remove, write, compare
         out:   describe     Show everything about a guest, share, network or host name
         out:   events       Show what happened: leases, links, ports, shares, names
         out:   logs         Show the logs of the daemons that `sharectl up` started

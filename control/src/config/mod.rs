@@ -6,6 +6,8 @@
 //! now does not stop everything else.
 
 mod dns;
+mod duration;
+mod hosts;
 mod problem;
 mod raw;
 mod resolve;
@@ -26,12 +28,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::egress::{EgressRule, NamePolicy, Verdict};
 use crate::mac::MacAddress;
-use crate::names::{GuestName, HostName, NameError, NetworkName, ShareName};
+use crate::names::{GuestName, HostName, NameError, NetworkName, ShareName, SourceName};
 use crate::pattern::PathPattern;
 use crate::port::{Endpoint, PortSpec};
 use crate::rate::RateLimit;
 
 pub use dns::{DnsSettings, RecordData, RecordName};
+pub use duration::duration;
+pub use hosts::{
+    ContainerAddress, DNS_ADDRESS, DNS_PORT, DNS_WELL_KNOWN_PORT, HostsDns, HostsSource,
+    NETD_PRIORITY, SOURCE_KEEP, SOURCE_PRIORITY, SourceKind,
+};
 pub use problem::{ConfigErrors, Problem};
 pub use share::{CaseRule, NameRule, OwnerStore};
 
@@ -405,6 +412,12 @@ pub struct Hosts {
     pub files: Vec<HostsFile>,
     /// `[hosts.static]`.
     pub entries: BTreeMap<HostName, IpAddr>,
+    /// The `*.NAME` of `[hosts.static]`, by NAME: for DNS alone.
+    pub wildcards: BTreeMap<HostName, IpAddr>,
+    /// `[hosts.source]`, and netd.
+    pub sources: BTreeMap<SourceName, HostsSource>,
+    /// Where the names are answered by DNS; none: nowhere.
+    pub dns: Option<HostsDns>,
 }
 
 /// A hosts file to keep.

@@ -314,10 +314,44 @@ pub(super) enum OwnerKind {
 pub(super) struct RawHosts {
     /// Files to keep: "auto" is /etc/hosts, anything else a path. Default: ["auto"].
     pub(super) files: Option<Vec<At<String>>>,
+    /// The same names by DNS: "off", "on" (127.0.0.153, port 1053, and 53 where that is allowed),
+    /// or ADDRESS[:PORT]. Default: off.
+    pub(super) dns: Option<At<String>>,
+    /// What knows further names, as in `docker = { suffix = "test" }`.
+    #[schemars(with = "BTreeMap<String, RawSource>")]
+    pub(super) source: Table<RawSource>,
     /// Names that always stand there, with their addresses.
     #[serde(rename = "static")]
     #[schemars(with = "BTreeMap<String, String>")]
     pub(super) entries: Table<At<String>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "a table such as docker = { suffix = \"test\" }"
+)]
+pub(super) struct RawSource {
+    /// Who writes it: netd, dhcpd (also VMware's), dnsmasq, libvirt, bootpd, docker, podman. Default:
+    /// the source's name.
+    #[serde(rename = "type")]
+    #[schemars(with = "Option<super::SourceKind>")]
+    pub(super) kind: Option<At<String>>,
+    /// Whether it is followed. Default: true.
+    pub(super) enabled: Option<bool>,
+    /// 0 to 1000: of two sources that claim a name, the larger gets it. Default: 50, netd 100.
+    pub(super) priority: Option<At<i64>>,
+    /// Its names are made below this domain. Default: test.
+    pub(super) suffix: Option<At<String>>,
+    /// How long its names stand while it cannot be read: "1h", or "forever". Default: 1h,
+    /// netd's for ever.
+    pub(super) keep: Option<At<String>>,
+    /// The lease file, or the engine's socket. Default: where it usually is.
+    pub(super) path: Option<At<String>>,
+    /// A container's address: auto, container, published, or an address. Default: auto.
+    pub(super) address: Option<At<String>>,
 }
 
 /// Schemas for types of other crates.

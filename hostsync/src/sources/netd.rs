@@ -15,9 +15,11 @@ use control::api::{DaemonStatus, GuestStatus};
 use control::client::Client;
 use control::events::{Event, EventBody};
 use control::failure::Failure;
+use control::names::SourceName;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::{News, Reading, Said};
 use crate::table::{Fact, Source};
 use crate::watch::Watcher;
 
@@ -26,28 +28,23 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// How long changes are gathered before a snapshot.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// What netd says.
-#[derive(Debug)]
-pub enum News {
-    /// All facts as they are now.
-    Facts(Vec<Fact>),
-    /// It cannot be reached; what it said last stands.
-    Away(Failure),
-}
-
 /// Follows netd for ever, through its restarts; ends when nobody reads the news.
-pub async fn follow(client: Client, news: mpsc::Sender<News>) {
+pub async fn follow(client: Client, source: SourceName, news: mpsc::Sender<News>) {
     let mut pause = PAUSES.0;
     let mut watcher = None;
     loop {
         let mut heard = false;
-        let Err(failure) = session(&client, &news, &mut heard).await else {
+        let Err(failure) = session(&client, (&source, &news), &mut heard).await else {
             return;
         };
         if heard {
             pause = PAUSES.0;
         }
-        if news.send(News::Away(failure)).await.is_err() {
+        let away = News {
+            source: source.clone(),
+            said: Said::Away(failure.message),
+        };
+        if news.send(away).await.is_err() {
             return;
         }
         if watcher.is_none() {
@@ -94,7 +91,7 @@ async fn changed(watcher: &mut Option<Watcher>) -> io::Result<()> {
 /// One connection: `Ok` when nobody reads the news any more, else why it ended.
 async fn session(
     client: &Client,
-    news: &mpsc::Sender<News>,
+    (source, news): (&SourceName, &mpsc::Sender<News>),
     heard: &mut bool,
 ) -> Result<(), Failure> {
     let status: DaemonStatus = client.get("/v1/status").await?;
@@ -117,7 +114,12 @@ async fn session(
                 due = None;
                 let facts = snapshot(client).await?;
                 *heard = true;
-                if news.send(News::Facts(facts)).await.is_err() {
+                let reading = Reading { facts, skipped: 0 };
+                let told = News {
+                    source: source.clone(),
+                    said: Said::Reading(reading.bounded()),
+                };
+                if news.send(told).await.is_err() {
                     return Ok(());
                 }
             }
@@ -175,11 +177,13 @@ fn facts(guests: &[GuestStatus]) -> Vec<Fact> {
         for host_name in &guest.names {
             facts.push(Fact {
                 name: host_name.clone(),
+                below: false,
                 address: IpAddr::V4(address),
                 from: Source::Guest {
                     guest: name.clone(),
                     network: guest.network.clone(),
                 },
+                since: None,
                 until: None,
             });
         }

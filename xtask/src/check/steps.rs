@@ -102,6 +102,7 @@ impl Step {
                     packages::READERS,
                     packages::TERMINALS,
                     packages::NAMES,
+                    packages::CONTAINERS,
                     packages::FILTERS,
                     packages::MOUNTS,
                 ]

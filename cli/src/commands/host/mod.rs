@@ -2,6 +2,7 @@
 
 mod add;
 mod diff;
+mod dns;
 mod ls;
 mod once;
 mod rm;
@@ -15,7 +16,7 @@ use crate::error::Outcome;
 pub(crate) use ls::listed;
 pub(crate) use once::round;
 
-/// Names in the hosts files: list, add, remove, write, compare
+/// Names in the hosts files and in DNS: list, add, remove, write, compare
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[command(visible_alias = "list")]
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     Rm(rm::Args),
     Sync(sync::Args),
     Diff(diff::Args),
+    #[command(subcommand)]
+    Dns(dns::Command),
 }
 
 impl Command {
@@ -34,6 +37,7 @@ impl Command {
             Self::Rm(args) => rm::run(context, args),
             Self::Sync(args) => sync::run(context, args),
             Self::Diff(args) => diff::run(context, args),
+            Self::Dns(command) => command.run(context),
         }
     }
 }

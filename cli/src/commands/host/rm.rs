@@ -1,5 +1,8 @@
 //! `sharectl host rm`: a name leaves the hosts files.
 
+use control::api::{Changes, EndedName};
+use control::config::{Config, RecordName};
+use control::failure::{Failure, FailureKind};
 use control::names::HostName;
 use control::paths::Daemon;
 
@@ -7,49 +10,89 @@ use crate::context::{Context, unknown};
 use crate::edit::document;
 use crate::error::{CliError, Outcome};
 
-/// Take a name that was added by hand out of the hosts files
+/// Take a name that was added by hand out of the hosts files, also before its time
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  sharectl host rm nas.test")]
 pub(crate) struct Args {
     /// As in `sharectl host ls`
-    name: HostName,
+    name: RecordName,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let name = &args.name;
-    context.change(|draft| {
-        let config = draft.config()?;
-        if !config.hosts.entries.contains_key(name) {
-            return Err(absent(context, &config, name));
-        }
-        let written = spelling(&draft.document, name);
-        document::remove_value(&mut draft.document, &["hosts", "static"], &written)?;
-        Ok(())
-    })?;
-    context.reload(&[Daemon::Hostsync])?;
+    let config = context.config()?;
+    if is_static(&config, name) {
+        context.change(|draft| {
+            let config = draft.config()?;
+            if !is_static(&config, name) {
+                return Err(absent(context, &config, name));
+            }
+            let written = spelling(&draft.document, name);
+            document::remove_value(&mut draft.document, &["hosts", "static"], &written)?;
+            Ok(())
+        })?;
+        context.reload(&[Daemon::Hostsync])?;
+    } else {
+        end(context, &config, name)?;
+    }
     context.out.done(
         &format!("{name} removed"),
         &serde_json::json!({ "removed": name }),
     )
 }
 
+fn is_static(config: &Config, name: &RecordName) -> bool {
+    if name.below {
+        config.hosts.wildcards.contains_key(&name.name)
+    } else {
+        config.hosts.entries.contains_key(&name.name)
+    }
+}
+
+/// Ends a name that was added for a time; only hostsync knows those.
+fn end(context: &Context, config: &Config, name: &RecordName) -> Outcome {
+    let ended = EndedName {
+        name: name.name.clone(),
+        wildcard: name.below,
+    };
+    let client = context.client(Daemon::Hostsync);
+    let answer: Result<Changes, Failure> = context.wait(client.delete("/v1/names", &ended))?;
+    match answer {
+        Ok(done) => {
+            for problem in done.problems {
+                context.out.warning(&problem);
+            }
+            Ok(())
+        }
+        Err(failure)
+            if matches!(
+                failure.kind,
+                FailureKind::NotFound | FailureKind::NotRunning
+            ) =>
+        {
+            Err(absent(context, config, name))
+        }
+        Err(failure) => Err(failure.into()),
+    }
+}
+
 /// The key as the file has it, which may be in capitals.
-fn spelling(document: &toml_edit::DocumentMut, name: &HostName) -> String {
+fn spelling(document: &toml_edit::DocumentMut, name: &RecordName) -> String {
     let entries = document
         .get("hosts")
         .and_then(|hosts| hosts.get("static"))
         .and_then(toml_edit::Item::as_table_like);
-    let same = |key: &str| HostName::parse(key).is_ok_and(|other| other == *name);
+    let same = |key: &str| RecordName::parse(key).is_ok_and(|other| other == *name);
     let found =
         entries.and_then(|entries| entries.iter().map(|(key, _)| key).find(|key| same(key)));
-    found.unwrap_or(name.as_str()).to_owned()
+    found.map_or_else(|| name.to_string(), str::to_owned)
 }
 
-fn absent(context: &Context, config: &control::config::Config, name: &HostName) -> CliError {
+fn absent(context: &Context, config: &Config, name: &RecordName) -> CliError {
     let owner = config.guests.values().find(|guest| {
         config
             .names_of(guest)
-            .is_ok_and(|names| names.contains(name))
+            .is_ok_and(|names| names.contains(&name.name))
     });
     match owner {
         Some(guest) => CliError::failure(
@@ -60,7 +103,7 @@ fn absent(context: &Context, config: &control::config::Config, name: &HostName) 
             let known = config.hosts.entries.keys().map(HostName::as_str);
             unknown(
                 "static name",
-                name.as_str(),
+                &name.to_string(),
                 known,
                 &context.paths.config,
                 &format!("sharectl host add {name} ADDRESS"),

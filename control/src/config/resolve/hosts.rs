@@ -1,14 +1,13 @@
 //! Hosts files and the names that always stand there.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::super::problem::Findings;
-use super::super::raw::RawHosts;
-use super::super::{Hosts, HostsFile, Surroundings};
+use super::super::raw::{At, RawHosts};
+use super::super::{DNS_PORT, Hosts, HostsDns, HostsFile, RecordName, Surroundings};
 use super::paths::read_folder;
-use super::{is_reserved, read, read_address};
-use crate::names::HostName;
+use super::{is_reserved, read, read_address, sources};
 
 pub(super) fn hosts(
     raw: &RawHosts,
@@ -26,16 +25,16 @@ pub(super) fn hosts(
     if raw.files.is_none() {
         files.push(HostsFile::Auto);
     }
-    let mut entries = BTreeMap::new();
+    let (mut entries, mut wildcards) = (BTreeMap::new(), BTreeMap::new());
     for (key, value) in &raw.entries {
-        let name = read::<HostName>(findings, "hosts", "static", key);
+        let name = read::<RecordName>(findings, "hosts", "static", key);
         let key_name = key.value().escape_debug().to_string();
         let address: Option<IpAddr> =
             read_address(findings, ("hosts: static", &key_name), value, "127.0.0.1");
         let (Some(name), Some(address)) = (name, address) else {
             continue;
         };
-        if is_reserved(&name) {
+        if is_reserved(&name.name) {
             let message = format!("hosts: the name {name} belongs to the host itself");
             findings.add(
                 Some(key.offset()),
@@ -43,7 +42,45 @@ pub(super) fn hosts(
                 "choose another, e.g. one under .test",
             );
         }
-        entries.insert(name, address);
+        if name.below {
+            wildcards.insert(name.name, address);
+        } else {
+            entries.insert(name.name, address);
+        }
     }
-    Hosts { files, entries }
+    Hosts {
+        files,
+        entries,
+        wildcards,
+        sources: sources::sources(&raw.source, surroundings, findings),
+        dns: raw.dns.as_ref().and_then(|text| read_dns(findings, text)),
+    }
+}
+
+/// "off", "on", or where to listen.
+fn read_dns(findings: &mut Findings<'_>, raw: &At<String>) -> Option<HostsDns> {
+    let address = match raw.value().as_str() {
+        "off" => return None,
+        "on" => return Some(HostsDns::USUAL),
+        text => text
+            .parse::<IpAddr>()
+            .map(|ip| SocketAddr::new(ip, DNS_PORT))
+            .or_else(|_| text.parse::<SocketAddr>()),
+    };
+    let Ok(listen) = address else {
+        let message = format!("hosts: dns \"{}\" is not known", raw.value().escape_debug());
+        let hint = "write \"off\", \"on\", or an address such as \"127.0.0.153:1053\"";
+        findings.add(Some(raw.offset()), message, hint);
+        return None;
+    };
+    // Everybody who reaches it learns the names of guests and containers.
+    if !listen.ip().is_loopback() || listen.port() == 0 {
+        let message = format!("hosts: dns \"{listen}\" is no port of the host's loopback");
+        let hint = "write \"on\", or an address such as \"127.0.0.153:1053\"";
+        findings.add(Some(raw.offset()), message, hint);
+    }
+    Some(HostsDns {
+        listen,
+        well_known: None,
+    })
 }

@@ -12,6 +12,7 @@ mod networks;
 mod paths;
 mod services;
 mod shares;
+mod sources;
 
 use std::str::FromStr;
 

@@ -10,7 +10,7 @@ use super::super::problem::Findings;
 use super::super::raw::{At, Mtu, RawConfig, RawNetwork};
 use super::super::{
     DEFAULT_DOMAIN, DEFAULT_LEASE_TIME, DEFAULT_NETWORK, HostAccess, LARGEST_MTU, Network,
-    NetworkKind, Surroundings,
+    NetworkKind, Surroundings, duration,
 };
 use super::{bridged, dhcp, egress, ipv6, read, read_address, read_word, services};
 use crate::mac::fnv1a;
@@ -282,20 +282,6 @@ fn read_lease_time(findings: &mut Findings<'_>, owner: &str, raw: &At<String>) -
         );
     }
     time
-}
-
-/// A number and one of s, m, h, d.
-fn duration(text: &str) -> Option<Duration> {
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86400,
-        _ => return None,
-    };
-    let number: u64 = number.parse().ok()?;
-    Some(Duration::from_secs(number.checked_mul(seconds)?))
 }
 
 pub(super) fn read_resolver(
