@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::section::Refusal;
 
@@ -56,7 +57,8 @@ pub struct Report {
 }
 
 /// How a file was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum How {
     /// It was right already.
     Unchanged,
@@ -69,7 +71,8 @@ pub enum How {
 }
 
 /// Why a file was not replaced but changed in place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Why {
     /// It has several hard links; a new file would part them.
     HardLinks,

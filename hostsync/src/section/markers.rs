@@ -118,6 +118,16 @@ pub(super) fn find(bytes: &[u8], tag: &[u8]) -> Result<Option<Block>, Refusal> {
     }
 }
 
+/// The tags of all BEGIN lines.
+pub(super) fn begun(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let body = bytes.strip_prefix(BOM).unwrap_or(bytes);
+    let lines = body.split_inclusive(|byte| *byte == b'\n');
+    lines.filter_map(|line| match marker(line)? {
+        Marker::Begin(tag) => Some(tag),
+        Marker::End(_) => None,
+    })
+}
+
 /// Appends the block to `out`, every line with `break_bytes`.
 pub(super) fn render(
     out: &mut Vec<u8>,

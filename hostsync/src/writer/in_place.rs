@@ -18,13 +18,15 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::replace::{full_or, write_all_at};
 use super::target::{Opened, Target};
 use super::{Step, Steps, WriteError};
 
 /// What an interrupted update had left, and what was done about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mended {
     /// It had not begun to change the file, or had just finished.
     Whole,
