@@ -7,6 +7,7 @@
 pub mod daemon;
 pub mod diff;
 pub mod files;
+pub mod machine;
 pub mod once;
 pub mod pace;
 pub mod section;

@@ -17,6 +17,8 @@
 //! Format of the rest: `hosts(5)`.
 
 mod markers;
+mod repair;
+mod restore;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +28,9 @@ use std::net::IpAddr;
 
 use control::names::HostName;
 use serde::{Deserialize, Serialize};
+
+pub use repair::{Known, Repaired, repair};
+pub use restore::{fingerprint, restored};
 
 use markers::Block;
 

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use control::api::{Changes, DaemonStatus, HostLine, HostsDiff};
+use control::api::{Changes, DaemonStatus, HostLine, HostsDiff, HostsFileStatus};
 use control::events::EventLog;
 use control::failure::{Failure, FailureKind};
 use control::names::HostName;
 use control::server::Api;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::files::Keeper;
+use crate::files::{FileReport, Keeper};
 use crate::view::View;
 
 /// What a client wants done.
@@ -58,6 +58,11 @@ impl Service {
         }
     }
 
+    fn files(&self) -> Vec<HostsFileStatus> {
+        let shown = self.view.lock();
+        shown.reports.iter().map(FileReport::status).collect()
+    }
+
     async fn diff(&self) -> Result<Vec<HostsDiff>, Failure> {
         let (files, wanted): (Vec<PathBuf>, BTreeMap<HostName, IpAddr>) = {
             let shown = self.view.lock();
@@ -100,6 +105,11 @@ pub fn api(service: Service) -> Api<Service> {
             "/v1/hosts",
             "Every name: address, source, the files that have it or why they do not",
             async |service: Service, _| Ok::<Vec<HostLine>, _>(service.view.lock().lines()),
+        )
+        .get(
+            "/v1/files",
+            "Every file that is kept: who writes it, how many names it has, what is wrong",
+            async |service: Service, _| Ok::<Vec<HostsFileStatus>, _>(service.files()),
         )
         .get(
             "/v1/diff",

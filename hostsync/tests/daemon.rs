@@ -570,6 +570,10 @@ fn one_round_writes_compares_and_clears_without_a_daemon() {
 #[test]
 fn the_system_file_is_touched_by_no_test() {
     // What `auto` means is known by its name only.
-    let paths = hostsync::files::paths(&[control::config::HostsFile::Auto]);
-    assert_eq!(paths, [Path::new("/etc/hosts")]);
+    let machine = hostsync::machine::Machine::at("/", None);
+    let paths = machine.paths(&[control::config::HostsFile::Auto]);
+    assert_eq!(
+        paths.first().map(PathBuf::as_path),
+        Some(Path::new("/etc/hosts"))
+    );
 }

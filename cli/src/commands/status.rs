@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use control::api::{DaemonStatus, GuestStatus, PortStatus, ShareDevice, ShareStatus};
-use control::config::{Config, Hosts};
+use control::api::{
+    DaemonStatus, GuestStatus, HostsFileStatus, PortStatus, ShareDevice, ShareStatus,
+};
+use control::config::{Config, Hosts, WindowsAddress};
 use control::lock;
 use control::names::GuestName;
 use control::paths::Daemon;
@@ -31,6 +33,7 @@ struct Report {
     guests: Vec<GuestStatus>,
     ports: Vec<PortStatus>,
     shares: Vec<ShareStatus>,
+    hosts_files: Vec<HostsFileStatus>,
     /// Everything that is wrong, in one place.
     problems: Vec<String>,
 }
@@ -88,6 +91,17 @@ pub(crate) fn run(context: &Context, _: Args) -> Outcome<ExitCode> {
         &mut problems,
     )
     .unwrap_or_else(|| share::configured(&config));
+    let hostsync_up = daemons
+        .get(2)
+        .is_some_and(|hostsync| hostsync.status.is_some());
+    let hosts_files = live(
+        context,
+        hostsync_up,
+        Daemon::Hostsync,
+        "/v1/files",
+        &mut problems,
+    )
+    .unwrap_or_default();
     problems.extend(absent_devices(&guests, &shares));
     problems.dedup();
     let report = Report {
@@ -100,6 +114,7 @@ pub(crate) fn run(context: &Context, _: Args) -> Outcome<ExitCode> {
         guests,
         ports,
         shares,
+        hosts_files,
         problems,
     };
     if context.out.is_json() {
@@ -165,6 +180,7 @@ fn nothing_configured() -> Config {
         shares: BTreeMap::new(),
         hosts: Hosts {
             files: Vec::new(),
+            windows_address: WindowsAddress::default(),
             entries: BTreeMap::new(),
         },
     }
@@ -308,6 +324,35 @@ fn as_text(report: &Report) -> String {
             "\n{}",
             table(&["SHARE", "FOLDER", "AT", "STATE"], &shares)
         ));
+    }
+    if !report.hosts_files.is_empty() {
+        let files: Vec<Vec<String>> = report
+            .hosts_files
+            .iter()
+            .map(|file| {
+                vec![
+                    file.file.display().to_string(),
+                    file.way.clone(),
+                    file.names.to_string(),
+                    if file.problem.is_some() {
+                        "not as it should be"
+                    } else {
+                        "ok"
+                    }
+                    .to_owned(),
+                ]
+            })
+            .collect();
+        text.push_str(&format!(
+            "\n{}",
+            table(&["HOSTS FILE", "WRITTEN", "NAMES", "STATE"], &files)
+        ));
+        for file in &report.hosts_files {
+            for note in &file.notes {
+                let line = format!("{}: {note}", file.file.display());
+                text.push_str(&format!("\nnote: {}\n", crate::output::printable(&line)));
+            }
+        }
     }
     for problem in &report.problems {
         text.push_str(&format!("\nproblem: {}", crate::output::printable(problem)));

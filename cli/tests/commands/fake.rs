@@ -6,8 +6,8 @@ use std::thread::JoinHandle;
 
 use control::api::{
     Changes, DaemonStatus, DnsAnswer, DnsRecord, FlowStatus, GuestAnswer, GuestStatus, HostLine,
-    HostsDiff, LinkStatus, NetworkStatus, PolicyAnswer, PortLead, PortRequest, PortStatus,
-    ShareDevice, ShareStatus,
+    HostsDiff, HostsFileStatus, LinkStatus, NetworkStatus, PolicyAnswer, PortLead, PortRequest,
+    PortStatus, ShareDevice, ShareStatus,
 };
 use control::config::{CachePolicy, NetworkKind};
 use control::egress::Verdict;
@@ -191,6 +191,15 @@ fn api(state: State) -> Api<State> {
             Ok(vec![share(&state)])
         })
         .get("/v1/hosts", "", |_, _| async move { Ok(vec![host_line()]) })
+        .get("/v1/files", "", |_, _| async move {
+            Ok(vec![HostsFileStatus {
+                file: "/etc/hosts".into(),
+                way: "by the hosts writer".to_owned(),
+                names: 1,
+                notes: vec!["WSL writes it anew".to_owned()],
+                problem: None,
+            }])
+        })
         .get("/v1/diff", "", |_, _| async move {
             Ok(vec![HostsDiff {
                 file: "/etc/hosts".into(),

@@ -312,8 +312,12 @@ pub(super) enum OwnerKind {
     expecting = "a table [hosts]"
 )]
 pub(super) struct RawHosts {
-    /// Files to keep: "auto" is /etc/hosts, anything else a path. Default: ["auto"].
+    /// Files to keep: "auto" is /etc/hosts and, inside WSL, Windows' own; "windows" that alone;
+    /// anything else a path. Default: ["auto"].
     pub(super) files: Option<Vec<At<String>>>,
+    /// Where names of this host's loopback lead in Windows' file: localhost, wsl, or an address.
+    /// Default: localhost.
+    pub(super) windows_address: Option<At<String>>,
     /// Names that always stand there, with their addresses.
     #[serde(rename = "static")]
     #[schemars(with = "BTreeMap<String, String>")]

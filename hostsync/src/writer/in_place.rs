@@ -261,7 +261,7 @@ fn overwrite(
     rustix::fs::fsync(file)
 }
 
-fn make_folder(folder: &Path) -> Result<(), Errno> {
+pub(super) fn make_folder(folder: &Path) -> Result<(), Errno> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -270,13 +270,13 @@ fn make_folder(folder: &Path) -> Result<(), Errno> {
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
-fn sync_folder(folder: &Path) -> Result<(), Errno> {
+pub(super) fn sync_folder(folder: &Path) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::fsync(rustix::fs::open(folder, flags, Mode::empty())?)
 }
 
 /// The name of a file's journal: readable, and with a hash (FNV-1a, 64 bits) to be its own.
-fn key(path: &Path) -> String {
+pub(super) fn key(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -299,7 +299,7 @@ fn key(path: &Path) -> String {
     format!("{tail}-{hash:016x}")
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), Errno> {
+pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), Errno> {
     let write = || {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -542,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_that_is_kept_in_the_repository_is_the_default() {
+    fn the_file_that_is_shipped_reads_and_so_does_its_example() {
         let texts = |policy| parse(Some(policy));
         let shown = texts(super::super::units::POLICY).unwrap();
         assert_eq!(shown.grace(), None);
@@ -554,6 +554,6 @@ mod tests {
             .join("\n");
         let read = texts(&example).unwrap();
         let suffixes = read.suffixes(ANN);
-        assert_eq!(suffixes.first().map(HostName::as_str), Some("test"));
+        assert!(suffixes.iter().any(|suffix| suffix.as_str() == "test"));
     }
 }

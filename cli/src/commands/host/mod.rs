@@ -3,9 +3,12 @@
 mod add;
 mod diff;
 mod ls;
+mod mend;
 mod once;
 mod rm;
 mod sync;
+mod writer;
+mod writer_install;
 
 use clap::Subcommand;
 
@@ -15,7 +18,7 @@ use crate::error::Outcome;
 pub(crate) use ls::listed;
 pub(crate) use once::round;
 
-/// Names in the hosts files: list, add, remove, write, compare
+/// Names in the hosts files: list, add, remove, write, compare, mend
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[command(visible_alias = "list")]
@@ -24,6 +27,10 @@ pub(crate) enum Command {
     Rm(rm::Args),
     Sync(sync::Args),
     Diff(diff::Args),
+    Restore(mend::RestoreArgs),
+    Repair(mend::RepairArgs),
+    #[command(subcommand)]
+    Writer(writer::Command),
 }
 
 impl Command {
@@ -34,6 +41,9 @@ impl Command {
             Self::Rm(args) => rm::run(context, args),
             Self::Sync(args) => sync::run(context, args),
             Self::Diff(args) => diff::run(context, args),
+            Self::Restore(args) => mend::restore(context, args),
+            Self::Repair(args) => mend::repair(context, args),
+            Self::Writer(command) => command.run(context),
         }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::super::problem::Findings;
-use super::super::raw::RawHosts;
-use super::super::{Hosts, HostsFile, Surroundings};
+use super::super::raw::{At, RawHosts};
+use super::super::{Hosts, HostsFile, Surroundings, WindowsAddress};
 use super::paths::read_folder;
 use super::{is_reserved, read, read_address};
 use crate::names::HostName;
@@ -19,6 +19,8 @@ pub(super) fn hosts(
     for text in raw.files.iter().flatten() {
         if text.value() == "auto" {
             files.push(HostsFile::Auto);
+        } else if text.value() == "windows" {
+            files.push(HostsFile::Windows);
         } else if let Some(path) = read_folder(findings, ("hosts", "files"), text, surroundings) {
             files.push(HostsFile::Path(path));
         }
@@ -45,5 +47,29 @@ pub(super) fn hosts(
         }
         entries.insert(name, address);
     }
-    Hosts { files, entries }
+    let windows_address = raw.windows_address.as_ref();
+    Hosts {
+        files,
+        windows_address: windows_address.map_or_else(WindowsAddress::default, |text| {
+            read_windows_address(findings, text)
+        }),
+        entries,
+    }
+}
+
+fn read_windows_address(findings: &mut Findings<'_>, raw: &At<String>) -> WindowsAddress {
+    match (raw.value().as_str(), raw.value().parse()) {
+        ("localhost", _) => WindowsAddress::Localhost,
+        ("wsl", _) => WindowsAddress::Wsl,
+        (_, Ok(address)) => WindowsAddress::Address(address),
+        (text, Err(_)) => {
+            let message = format!(
+                "hosts: windows-address \"{}\" is not known",
+                text.escape_debug()
+            );
+            let hint = "write \"localhost\", \"wsl\", or an address";
+            findings.add(Some(raw.offset()), message, hint);
+            WindowsAddress::default()
+        }
+    }
 }
