@@ -261,13 +261,25 @@ fn overwrite(
     rustix::fs::fsync(file)
 }
 
+/// Makes the folder with those above it, for this user alone, each on the disk when it is made: a journal in
+/// a folder that a power cut takes away would be none.
 pub(super) fn make_folder(folder: &Path) -> Result<(), Errno> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    match rustix::fs::mkdir(folder, Mode::RWXU) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => return Ok(()),
+        Err(Errno::NOENT) => {
+            let above = folder.parent().ok_or(Errno::NOENT)?;
+            make_folder(above)?;
+            rustix::fs::mkdir(folder, Mode::RWXU)?;
+        }
+        Err(errno) => return Err(errno),
+    }
+    let above = folder.parent().ok_or(Errno::NOENT)?;
+    // A folder above that we may not read is older than we are.
+    match sync_folder(above) {
+        Err(Errno::ACCESS) => Ok(()),
+        answer => answer,
+    }
 }
 
 pub(super) fn sync_folder(folder: &Path) -> Result<(), Errno> {
