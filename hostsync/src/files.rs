@@ -242,9 +242,21 @@ impl Keeper {
     /// How `file` differs from what it should be; changes nothing.
     #[must_use]
     pub fn diff(&self, file: &Path, wanted: &BTreeMap<HostName, IpAddr>) -> HostsDiff {
-        let wanted = self.machine.readers(file).addresses(wanted);
+        let mut wanted = self.machine.readers(file).addresses(wanted);
         let by_writer = self.writer.is_there() && !writer::may_write(file);
         let tag = self.tag_in(if by_writer { Way::Writer } else { Way::Direct });
+        if by_writer {
+            match self.writer.judge(&wanted) {
+                Ok(refused) => refused
+                    .iter()
+                    .for_each(|one| drop(wanted.remove(&one.name))),
+                Err(failure) => {
+                    let path = file.to_owned();
+                    let error = WriteError::ByWriter { path, failure };
+                    return compared(file, Err(error), |_| Ok(None));
+                }
+            }
+        }
         let absent = self.machine.absence(file);
         let old = match absent {
             Some((why, fix)) => Err(WriteError::Absent { why, fix }),

@@ -180,7 +180,9 @@ fn world(policy: &str, confined: bool) -> Result<(World, Manager)> {
     let none = rustix::mount::MountFlags::empty();
     rustix::mount::mount("none", "/run", "tmpfs", none, None).context("mount an empty /run")?;
     let world = World::new(CONFIG)?;
-    let manager = Manager::start(&world.path("root-state"), confined)?;
+    // Root's own, as systemd makes it: without capabilities root has no right to another's folder.
+    let state = place::staging()?.join("root-state");
+    let manager = Manager::start(&state, confined)?;
     Ok((world, manager))
 }
 

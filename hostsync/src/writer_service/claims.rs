@@ -42,17 +42,7 @@ impl Claims {
                 names.len()
             )));
         }
-        let mut refused = Vec::new();
-        let mut given = BTreeMap::new();
-        for (name, address) in names {
-            match policy.judge(peer, name, *address) {
-                Ok(()) => drop(given.insert(name.clone(), *address)),
-                Err(why) => refused.push(Refused {
-                    name: name.clone(),
-                    why,
-                }),
-            }
-        }
+        let (given, refused) = judged(policy, peer, names);
         let mut left_out = Vec::new();
         let mut full = None;
         let report = self.writer().update(&self.file, &mut |old| {
@@ -128,6 +118,26 @@ impl Claims {
     fn writer(&self) -> Writer {
         Writer::new(&self.state)
     }
+}
+
+/// The names that `peer` may have, and those that it may not.
+pub(super) fn judged(
+    policy: &Policy,
+    peer: Peer,
+    names: &BTreeMap<HostName, IpAddr>,
+) -> (BTreeMap<HostName, IpAddr>, Vec<Refused>) {
+    let mut given = BTreeMap::new();
+    let mut refused = Vec::new();
+    for (name, address) in names {
+        match policy.judge(peer, name, *address) {
+            Ok(()) => drop(given.insert(name.clone(), *address)),
+            Err(why) => refused.push(Refused {
+                name: name.clone(),
+                why,
+            }),
+        }
+    }
+    (given, refused)
 }
 
 /// Why one more block would be too many.

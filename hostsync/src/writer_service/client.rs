@@ -13,7 +13,7 @@ use control::failure::{Failure, FailureKind};
 use control::names::HostName;
 use rustix::net::sockopt::socket_peercred;
 
-use super::protocol::{Answer, Done, Hello, LONGEST, Request, SOCKET, SOCKET_VARIABLE};
+use super::protocol::{Answer, Done, Hello, LONGEST, Refused, Request, SOCKET, SOCKET_VARIABLE};
 use crate::section::Tag;
 
 /// Longer than the writer waits for the file's lock.
@@ -62,10 +62,23 @@ impl Client {
     /// # Errors
     /// [`Failure`]: of the kind [`FailureKind::NotRunning`] where no writer answers.
     pub fn hello(&self) -> Result<Hello, Failure> {
-        match self.ask(&Request::Hello)?.0 {
+        match self.look(&Request::Hello)? {
             Answer::Hello(hello) => Ok(hello),
             Answer::Refused(failure) => Err(failure),
-            Answer::Done(_) => Err(self.broken("it answered something else")),
+            Answer::Done(_) | Answer::Judged { .. } => Err(self.something_else()),
+        }
+    }
+
+    /// Which of `names` we would not get.
+    ///
+    /// # Errors
+    /// As [`Client::hello`].
+    pub fn judge(&self, names: &BTreeMap<HostName, IpAddr>) -> Result<Vec<Refused>, Failure> {
+        let names = names.clone();
+        match self.look(&Request::Judge { names })? {
+            Answer::Judged { refused } => Ok(refused),
+            Answer::Refused(failure) => Err(failure),
+            Answer::Done(_) | Answer::Hello(_) => Err(self.something_else()),
         }
     }
 
@@ -84,7 +97,7 @@ impl Client {
             tag: tag.as_str().to_owned(),
             names: names.clone(),
         };
-        let (answer, stream) = self.ask(&request)?;
+        let (answer, stream, _) = self.ask(&request)?;
         match answer {
             Answer::Done(done) => {
                 let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,11 +105,22 @@ impl Client {
                 Ok(done)
             }
             Answer::Refused(failure) => Err(failure),
-            Answer::Hello(_) => Err(self.broken("it answered something else")),
+            Answer::Hello(_) | Answer::Judged { .. } => Err(self.something_else()),
         }
     }
 
-    fn ask(&self, request: &Request) -> Result<(Answer, UnixStream), Failure> {
+    /// Asks without a change: a connection that holds names goes on holding them.
+    fn look(&self, request: &Request) -> Result<Answer, Failure> {
+        let (answer, stream, holds) = self.ask(request)?;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if holds && held.is_none() {
+            *held = Some(stream);
+        }
+        Ok(answer)
+    }
+
+    /// The answer, the connection, and whether that held names before.
+    fn ask(&self, request: &Request) -> Result<(Answer, UnixStream, bool), Failure> {
         let mut line = serde_json::to_vec(request)
             .map_err(|error| Failure::internal(format!("a request cannot be written: {error}")))?;
         line.push(b'\n');
@@ -113,12 +137,13 @@ impl Client {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .take();
+            let holds = held.is_some();
             let stream = match held {
                 Some(stream) => stream,
                 None => self.connect()?,
             };
             match exchange(&stream, &line) {
-                Ok(answer) => return Ok((answer, stream)),
+                Ok(answer) => return Ok((answer, stream, holds)),
                 Err(error) => last = Some(error),
             }
         }
@@ -152,6 +177,10 @@ impl Client {
             )));
         }
         Ok(stream)
+    }
+
+    fn something_else(&self) -> Failure {
+        self.broken("it answered something else")
     }
 
     fn broken(&self, why: &str) -> Failure {

@@ -29,6 +29,11 @@ pub const LONGEST_TAG: usize = 16;
 pub enum Request {
     /// To know what it may have.
     Hello,
+    /// To know which of these names it would not get; nothing is written.
+    Judge {
+        /// The names.
+        names: BTreeMap<HostName, IpAddr>,
+    },
     /// That its block has just these names; with none, the block goes.
     Set {
         /// The file it means; the writer has one and refuses for any other.
@@ -47,6 +52,11 @@ pub enum Request {
 pub enum Answer {
     /// To [`Request::Hello`].
     Hello(Hello),
+    /// To [`Request::Judge`].
+    Judged {
+        /// The names that it would not get.
+        refused: Vec<Refused>,
+    },
     /// To [`Request::Set`].
     Done(Done),
     /// Nothing was done.

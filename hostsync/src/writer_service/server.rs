@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use rustix::net::sockopt::socket_peercred;
 
-use super::claims::Claims;
+use super::claims::{Claims, judged};
 use super::confine;
 use super::policy::{Peer, Policy, PolicyError, Texts};
 use super::protocol::{Answer, Counts, Hello, LONGEST, Request, block_tag};
@@ -325,6 +325,10 @@ impl Server {
         };
         match request {
             Request::Hello => (Answer::Hello(self.hello(peer, &policy)), None),
+            Request::Judge { names } => {
+                let (_, refused) = judged(&policy, peer, &names);
+                (Answer::Judged { refused }, None)
+            }
             Request::Set { file, tag, names } => {
                 self.counts.sets += 1;
                 if file != self.options.file {
