@@ -247,9 +247,9 @@ impl Keeper {
         let tag = self.tag_in(if by_writer { Way::Writer } else { Way::Direct });
         if by_writer {
             match self.writer.judge(&wanted) {
-                Ok(refused) => refused
-                    .iter()
-                    .for_each(|one| drop(wanted.remove(&one.name))),
+                Ok(refused) => {
+                    wanted.retain(|name, _| !refused.iter().any(|one| one.name == *name));
+                }
                 Err(failure) => {
                     let path = file.to_owned();
                     let error = WriteError::ByWriter { path, failure };

@@ -51,9 +51,7 @@ const VERBS: &[&str] = &[
     "host diff",
     "host restore",
     "host repair",
-    "host writer status",
-    "host writer unit",
-    "host writer install",
+    "host writer",
     "describe",
     "events",
     "logs",
@@ -115,7 +113,7 @@ fn front_page() {
         out:   guest        Guests: add, remove, list, start, plug in
         out:   share        Shares: add, remove, list, mount folders of the host that guests see
         out:   port         Published ports: publish, unpublish, list, explain; offer
-        out:   host         Names in the hosts files: list, add, remove, write, compare
+        out:   host         Names in the hosts files: list, add, remove, write, compare, mend
         out:   describe     Show everything about a guest, share, network or host name
         out:   events       Show what happened: leases, links, ports, shares, names
         out:   logs         Show the logs of the daemons that `sharectl up` started

@@ -15,6 +15,9 @@ use crate::output::or_dash;
 
 /// The service that writes /etc/hosts for ordinary users
 #[derive(Debug, Subcommand)]
+#[command(
+    after_help = "Example:\n  sudo sharectl host writer install\n  sharectl host writer status"
+)]
 pub(crate) enum Command {
     Status(StatusArgs),
     Unit(UnitArgs),
