@@ -475,6 +475,49 @@ pub struct HostsDiff {
     pub problem: Option<String>,
 }
 
+/// A hosts file that is kept, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostsFileStatus {
+    /// The file.
+    pub file: PathBuf,
+    /// Who writes it: "directly", "directly, in place", "by the hosts writer".
+    pub way: String,
+    /// How many names of ours stand in it.
+    pub names: usize,
+    /// What its owner may want to know.
+    pub notes: Vec<String>,
+    /// Why it is not as it should be.
+    pub problem: Option<String>,
+}
+
+/// A kept version of a hosts file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostsBackup {
+    /// The hosts file.
+    pub file: PathBuf,
+    /// Its number, for `sharectl host restore --backup`.
+    pub number: u64,
+    /// When it was kept, RFC 3339.
+    pub kept: String,
+    /// Whether the file's own lines are these now.
+    pub current: bool,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// A hosts file that was brought back or mended, or would be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostsMended {
+    /// The file.
+    pub file: PathBuf,
+    /// What was found and done, a sentence each.
+    pub found: Vec<String>,
+    /// Unified diff; empty when nothing is to be done.
+    pub diff: String,
+    /// Whether it was written, and not only shown.
+    pub done: bool,
+}
+
 /// What a reload, a sync or a clear did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Changes {

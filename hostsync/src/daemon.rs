@@ -26,7 +26,8 @@ use tokio::task::JoinHandle;
 use self::gathering::Gathering;
 pub use self::gathering::Wish;
 use self::resolving::Resolving;
-use crate::files::{self, FileReport, Keeper};
+use crate::files::{FileReport, Keeper, Way};
+use crate::machine::Machine;
 use crate::pace::Pace;
 use crate::section::Tag;
 use crate::serve::{self, Ask, Request, Service};
@@ -36,6 +37,7 @@ use crate::table::{self, Lost, Reserved, Table, Why};
 use crate::view::View;
 use crate::watch::Watcher;
 use crate::writer::How;
+use crate::writer_service::client::Client as HostsWriter;
 
 /// Requests and news that may wait for the loop.
 const QUEUE: usize = 64;
@@ -61,13 +63,17 @@ impl Options {
         self.paths.state.join("hosts")
     }
 
-    /// What writes and compares the files.
+    /// What writes and compares the files that `config` names.
     #[must_use]
-    pub fn keeper(&self) -> Keeper {
+    pub fn keeper(&self, config: &Config) -> Keeper {
+        let machine = Machine::of_process();
+        machine.set_windows_address(config.hosts.windows_address);
         Keeper {
             tag: self.tag.clone(),
             journals: self.state(),
             config: self.paths.config.clone(),
+            machine,
+            writer: HostsWriter::of_machine(),
         }
     }
 }
@@ -92,6 +98,8 @@ type Reply = oneshot::Sender<Result<Changes, Failure>>;
 
 struct Daemon {
     options: Options,
+    /// Its clones share what the configuration says about Windows, and the connection to the writer.
+    keeper: Keeper,
     config: Config,
     reserved: Reserved,
     gathering: Gathering,
@@ -133,7 +141,7 @@ pub async fn run(options: Options, config: Config, listener: UnixListener) -> st
         view: daemon.view.clone(),
         events: daemon.events.clone(),
         requests: requests_in,
-        keeper: daemon.options.keeper(),
+        keeper: daemon.keeper.clone(),
         config: daemon.options.paths.config.clone(),
         started: control::events::timestamp_now(),
     };
@@ -170,11 +178,13 @@ pub async fn run(options: Options, config: Config, listener: UnixListener) -> st
 impl Daemon {
     fn new(options: Options, config: Config, news: mpsc::Sender<News>) -> Self {
         let view = View::default();
-        view.lock().files = files::paths(&config.hosts.files);
+        let keeper = options.keeper(&config);
+        view.lock().files = keeper.paths(&config.hosts.files);
         Self {
             gathering: Gathering::new(&options, wall_clock, news),
             resolving: Resolving::new(view.clone()),
             options,
+            keeper,
             config,
             reserved: reserved(),
             view,
@@ -333,7 +343,10 @@ impl Daemon {
                 return Err(failure);
             }
         };
-        let new_files = files::paths(&config.hosts.files);
+        self.keeper
+            .machine
+            .set_windows_address(config.hosts.windows_address);
+        let new_files = self.keeper.paths(&config.hosts.files);
         {
             let mut shown = self.view.lock();
             shown.config_refused = None;
@@ -417,7 +430,7 @@ impl Daemon {
             (shown.files.clone(), wanted)
         };
         let retired = std::mem::take(&mut self.retired);
-        let keeper = self.options.keeper();
+        let keeper = self.keeper.clone();
         let unsaved = self.gathering.unsaved();
         let task = tokio::task::spawn_blocking(move || {
             // Here and not at every change: that may be a thousand times a second.
@@ -457,10 +470,9 @@ impl Daemon {
             }
             if let Some(change) = report.change() {
                 let in_place = |report: &FileReport| {
-                    report
-                        .outcome
-                        .as_ref()
-                        .is_ok_and(|done| matches!(done.how, How::InPlace(_)))
+                    report.outcome.as_ref().is_ok_and(|done| {
+                        matches!(done.how, How::InPlace(_)) && report.way == Way::Direct
+                    })
                 };
                 if in_place(report) && !before.is_some_and(in_place) {
                     tracing::warn!("{change}");

@@ -1,6 +1,12 @@
 //! The wanted names brought into each hosts file, and what became of them there.
 //!
-//! Between the table and the files: `section.rs` decides, `writer.rs` writes.
+//! Between the table and the files: `section.rs` decides, `machine.rs` knows the files and their readers,
+//! `writer.rs` writes; where this user may not, `writer_service` does it. What a report says in words is in
+//! `report.rs`, bringing back and mending in `mend.rs`.
+
+mod look;
+mod mend;
+mod report;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,139 +17,196 @@ use control::config::HostsFile;
 use control::names::HostName;
 
 use crate::diff;
-use crate::section::{self, LeftOut, Tag};
-use crate::writer::{self, How, Mended, Report, WriteError, Writer};
+use crate::machine::{Machine, Readers};
+use crate::section::{self, Tag};
+use crate::writer::{self, How, Report, WriteError, Writer};
+use crate::writer_service::client::Client;
+use crate::writer_service::protocol::{self, Done};
 
-/// The file that `auto` in `[hosts] files` stands for.
-pub const SYSTEM_FILE: &str = "/etc/hosts";
-
-/// The paths that `[hosts] files` names, each once.
-#[must_use]
-pub fn paths(files: &[HostsFile]) -> Vec<PathBuf> {
-    let mut paths = Vec::new();
-    for file in files {
-        let path = match file {
-            HostsFile::Auto => PathBuf::from(SYSTEM_FILE),
-            HostsFile::Path(path) => path.clone(),
-        };
-        if !paths.contains(&path) {
-            paths.push(path);
-        }
-    }
-    paths
-}
-
-/// What became of one file.
-#[derive(Debug, Clone)]
-pub struct FileReport {
-    /// As the configuration names it.
-    pub file: PathBuf,
-    /// How it was written, or why not.
-    pub outcome: Result<Report, WriteError>,
-    /// The names that stand in our block now.
-    pub written: BTreeMap<HostName, IpAddr>,
-    /// The names that the file has elsewhere.
-    pub left_out: Vec<LeftOut>,
-    /// The next step after an error, where there is one.
-    pub hint: Option<String>,
-}
-
-impl FileReport {
-    /// Whether the same names as `before` had to be written again: somebody took them out.
-    #[must_use]
-    pub fn restores(&self, before: &Self) -> bool {
-        before.outcome.is_ok() && self.change().is_some() && self.written == before.written
-    }
-
-    /// What to say when the file had to be restored again and again.
-    #[must_use]
-    pub fn dispute(&self) -> String {
-        format!(
-            "another program changes our block in {} again and again (a second sharectl?); it is \
-             put right ever more rarely until that ends",
-            self.file.display()
-        )
-    }
-
-    /// What was done, in a sentence; nothing when nothing was.
-    #[must_use]
-    pub fn change(&self) -> Option<String> {
-        let report = self.outcome.as_ref().ok()?;
-        let how = match report.how {
-            How::Unchanged => return None,
-            How::Created => "made".to_owned(),
-            How::Replaced => "written".to_owned(),
-            How::InPlace(why) => format!("written in place because {}", why.reason()),
-        };
-        let count = self.written.len();
-        let names = if count == 1 { "name" } else { "names" };
-        Some(format!("{}: {how}, {count} {names}", self.file.display()))
-    }
-
-    /// What is wrong, in a sentence; nothing when nothing is.
-    #[must_use]
-    pub fn problem(&self) -> Option<String> {
-        let error = self.outcome.as_ref().err()?;
-        Some(match &self.hint {
-            Some(hint) => format!("{error}; try: {hint}"),
-            None => error.to_string(),
-        })
-    }
-
-    /// What an interrupted write had left, in a sentence.
-    #[must_use]
-    pub fn mended(&self) -> Option<String> {
-        let file = self.file.display();
-        Some(match self.outcome.as_ref().ok()?.mended.as_ref()? {
-            Mended::Whole => format!("{file}: an interrupted write had left it whole"),
-            Mended::RolledBack => format!("{file}: an interrupted write was undone"),
-            Mended::ChangedByOthers { backup } => format!(
-                "{file}: a write was interrupted and others have changed the file since; \
-                 its bytes from before are in {}",
-                backup.display()
-            ),
-        })
-    }
-}
+pub use mend::{Restoring, Wish};
+pub use report::{FileReport, Way};
 
 /// Writes and compares hosts files under one tag.
 #[derive(Debug, Clone)]
 pub struct Keeper {
     /// Whose block it is.
     pub tag: Tag,
-    /// Where the journals of in-place writes live.
+    /// Where journals and backups are.
     pub journals: PathBuf,
     /// The configuration, for the command that another user would have to give.
     pub config: PathBuf,
+    /// Which files there are, and for whom.
+    pub machine: Machine,
+    /// The writer that is root's.
+    pub writer: Client,
 }
 
 impl Keeper {
+    /// The paths that `[hosts] files` names on this machine, each once.
+    #[must_use]
+    pub fn paths(&self, files: &[HostsFile]) -> Vec<PathBuf> {
+        self.machine.paths(files)
+    }
+
     /// Brings the block in `file` to `wanted`. Blocks while others hold the file's lock.
     #[must_use]
     pub fn sync(&self, file: &Path, wanted: &BTreeMap<HostName, IpAddr>) -> FileReport {
-        let (mut written, mut left_out) = (BTreeMap::new(), Vec::new());
-        let outcome = Writer::new(&self.journals).update(file, &mut |old| {
-            let edit = section::edit(old, wanted, &self.tag)?;
-            (written, left_out) = (edit.written, edit.left_out);
-            Ok(edit.new)
-        });
-        if outcome.is_err() {
-            let now = writer::read(file).unwrap_or_default();
-            written = section::present(&now, &self.tag);
+        let readers = self.machine.readers(file);
+        let wanted = readers.addresses(wanted);
+        if let Some((why, fix)) = self.machine.absence(file) {
+            return self.report(file, readers, Err(WriteError::Absent { why, fix }));
         }
-        let hint = outcome.as_ref().err().and_then(|error| self.hint(error));
+        let mut report = self.write(file, readers, &wanted);
+        if self.needs_writer(file, &report) {
+            report = self.write_by_writer(file, readers, &wanted);
+        }
+        if let Err(WriteError::Denied { .. }) = &report.outcome
+            && file == self.machine.system_file()
+        {
+            let note = "to have it written without root: sudo sharectl host writer install, once";
+            report.notes.push(note.to_owned());
+        }
+        let content = writer::read(file).unwrap_or_default();
+        if report.outcome.is_err() {
+            report.written = section::present(&content, &self.tag_in(report.way));
+        }
+        report.notes.extend(self.machine.note(file, &content));
+        report
+    }
+
+    fn write(
+        &self,
+        file: &Path,
+        readers: Readers,
+        wanted: &BTreeMap<HostName, IpAddr>,
+    ) -> FileReport {
+        let (mut written, mut left_out) = (BTreeMap::new(), Vec::new());
+        let outcome = self.writer_of(readers).update(file, &mut |old| {
+            // An empty file has no line break to go by; Windows' programs expect their own.
+            let made: &[u8] = b"\r\n";
+            let crlf = readers != Readers::Here && old.is_empty();
+            let edit = section::edit(if crlf { made } else { old }, wanted, &self.tag)?;
+            (written, left_out) = (edit.written, edit.left_out);
+            Ok(edit.new.map(|new| match new.strip_prefix(made) {
+                Some(rest) if crlf => rest.to_vec(),
+                _ => new,
+            }))
+        });
+        let outcome = outcome.map_err(|error| match (error, readers) {
+            (WriteError::Denied { path, .. }, Readers::Windows { .. }) => {
+                WriteError::NotElevated { path }
+            }
+            (error, _) => error,
+        });
+        let mut report = self.report(file, readers, outcome);
+        (report.written, report.left_out) = (written, left_out);
+        report
+    }
+
+    /// Whether only root's writer can do it: no right is the one error that it mends. A file that we may not
+    /// write and need not is its business too, for our block there is another one.
+    fn needs_writer(&self, file: &Path, report: &FileReport) -> bool {
+        if !self.writer.is_there() {
+            return false;
+        }
+        match &report.outcome {
+            Err(WriteError::Denied { .. }) => true,
+            Ok(Report {
+                how: How::Unchanged,
+                ..
+            }) => !writer::may_write(file),
+            Ok(_) | Err(_) => false,
+        }
+    }
+
+    fn write_by_writer(
+        &self,
+        file: &Path,
+        readers: Readers,
+        wanted: &BTreeMap<HostName, IpAddr>,
+    ) -> FileReport {
+        let path = writer::follow(file).unwrap_or_else(|_| file.to_owned());
+        let done = self.writer.set(file, &self.tag, wanted);
+        let mut report = match done {
+            Ok(done) => {
+                let Done {
+                    how,
+                    mended,
+                    refused,
+                    left_out,
+                    ..
+                } = done;
+                let given = |name: &HostName| {
+                    !refused.iter().any(|one| one.name == *name)
+                        && !left_out.iter().any(|one| one.name == *name)
+                };
+                let written = wanted.iter().filter(|(name, _)| given(name));
+                let written = written
+                    .map(|(name, address)| (name.clone(), *address))
+                    .collect();
+                let outcome = Ok(Report {
+                    path,
+                    how,
+                    mended,
+                    unkept: None,
+                });
+                let mut report = self.report(file, readers, outcome);
+                (report.written, report.left_out, report.refused) = (written, left_out, refused);
+                report
+            }
+            Err(failure) => {
+                let path = file.to_owned();
+                self.report(file, readers, Err(WriteError::ByWriter { path, failure }))
+            }
+        };
+        report.way = Way::Writer;
+        report
+    }
+
+    fn report(
+        &self,
+        file: &Path,
+        readers: Readers,
+        outcome: Result<Report, WriteError>,
+    ) -> FileReport {
         FileReport {
             file: file.to_owned(),
-            hint,
+            hint: outcome.as_ref().err().and_then(|error| self.hint(error)),
+            way: Way::Direct,
+            readers,
             outcome,
-            written,
-            left_out,
+            written: BTreeMap::new(),
+            left_out: Vec::new(),
+            refused: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn writer_of(&self, readers: Readers) -> Writer {
+        let writer = Writer::new(&self.journals).with_backups(section::fingerprint);
+        match readers {
+            Readers::Here => writer,
+            Readers::Windows { .. } => writer.for_windows(),
+        }
+    }
+
+    /// The tag of our block, which the writer makes our user's.
+    fn tag_in(&self, way: Way) -> Tag {
+        let uid = rustix::process::geteuid().as_raw();
+        match way {
+            Way::Direct => self.tag.clone(),
+            Way::Writer => {
+                protocol::block_tag(uid, self.tag.as_str()).unwrap_or_else(|_| self.tag.clone())
+            }
         }
     }
 
     /// What the right's owner can do: root has another configuration and other sockets
     /// than we, so the command must name ours.
     fn hint(&self, error: &WriteError) -> Option<String> {
+        if let WriteError::NotElevated { path } = error {
+            return Some(self.elevated_hint(path));
+        }
         if !matches!(
             error,
             WriteError::Denied { .. } | WriteError::Unreadable { .. }
@@ -163,27 +226,72 @@ impl Keeper {
         Some(command)
     }
 
+    fn elevated_hint(&self, path: &Path) -> String {
+        let distribution = self
+            .machine
+            .distribution()
+            .map(|name| format!(" -d {name}"));
+        format!(
+            "in a terminal opened as administrator: wsl.exe{} -- sharectl host sync; or once, so that your user may: \
+             icacls C:\\Windows\\System32\\drivers\\etc\\hosts /grant \"%USERNAME%:M\" ({})",
+            distribution.unwrap_or_default(),
+            path.display()
+        )
+    }
+
     /// How `file` differs from what it should be; changes nothing.
     #[must_use]
     pub fn diff(&self, file: &Path, wanted: &BTreeMap<HostName, IpAddr>) -> HostsDiff {
-        let compared = writer::read(file).and_then(|old| {
+        let mut wanted = self.machine.readers(file).addresses(wanted);
+        let by_writer = self.writer.is_there() && !writer::may_write(file);
+        let tag = self.tag_in(if by_writer { Way::Writer } else { Way::Direct });
+        if by_writer {
+            match self.writer.judge(&wanted) {
+                Ok(refused) => {
+                    wanted.retain(|name, _| !refused.iter().any(|one| one.name == *name));
+                }
+                Err(failure) => {
+                    let path = file.to_owned();
+                    let error = WriteError::ByWriter { path, failure };
+                    return compared(file, Err(error), |_| Ok(None));
+                }
+            }
+        }
+        let absent = self.machine.absence(file);
+        let old = match absent {
+            Some((why, fix)) => Err(WriteError::Absent { why, fix }),
+            None => writer::read(file),
+        };
+        compared(file, old, |old| {
             let edit =
-                section::edit(&old, wanted, &self.tag).map_err(|refusal| WriteError::Refused {
+                section::edit(old, &wanted, &tag).map_err(|refusal| WriteError::Refused {
                     path: file.to_owned(),
                     refusal,
                 })?;
-            let new = edit.new.as_deref().unwrap_or(&old);
-            Ok(diff::unified(&old, new, &file.to_string_lossy()))
-        });
-        let (diff, problem) = match compared {
-            Ok(diff) => (diff, None),
-            Err(error) => (String::new(), Some(error.to_string())),
-        };
-        HostsDiff {
-            file: file.to_owned(),
-            diff,
-            problem,
-        }
+            Ok(edit.new)
+        })
+    }
+}
+
+/// The difference that an edit would make, or why it cannot be made.
+fn compared(
+    file: &Path,
+    old: Result<Vec<u8>, WriteError>,
+    edit: impl FnOnce(&[u8]) -> Result<Option<Vec<u8>>, WriteError>,
+) -> HostsDiff {
+    let difference = old.and_then(|old| {
+        let new = edit(&old)?;
+        let new = new.as_deref().unwrap_or(&old);
+        Ok(diff::unified(&old, new, &file.to_string_lossy()))
+    });
+    let (diff, problem) = match difference {
+        Ok(diff) => (diff, None),
+        Err(error) => (String::new(), Some(error.to_string())),
+    };
+    HostsDiff {
+        file: file.to_owned(),
+        diff,
+        problem,
     }
 }
 

@@ -1,4 +1,4 @@
-//! One round without a daemon: `sharectl-hostsync sync|diff|clear`.
+//! One round without a daemon: `sharectl-hostsync sync|diff|clear`, and the files that others mean.
 //!
 //! It is how root writes `/etc/hosts` for a user whose daemon may not: root has its own
 //! runtime folder, so the user's netd is out of its sight; then the configuration's guests
@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use control::api::{Changes, HostsDiff};
@@ -15,12 +16,13 @@ use control::names::HostName;
 use control::paths::Daemon as Kind;
 
 use crate::daemon::{Options, addresses, reserved};
-use crate::files::{self, FileReport};
+use crate::files::{FileReport, Keeper};
 use crate::sources::added::Added;
 use crate::sources::engine::Engine;
 use crate::sources::follow::LeaseFile;
 use crate::sources::{config, netd};
 use crate::table::{self, Fact};
+use crate::writer::follow;
 
 /// The names that should stand now.
 pub async fn wanted(
@@ -80,28 +82,37 @@ async fn read(
 /// Brings every file to `wanted`; with nothing wanted, takes the blocks away.
 #[must_use]
 pub fn sync(options: &Options, config: &Config, wanted: &BTreeMap<HostName, IpAddr>) -> Changes {
-    let keeper = options.keeper();
+    let keeper = options.keeper(config);
     let mut changes = Changes::default();
-    for file in files::paths(&config.hosts.files) {
+    for file in keeper.paths(&config.hosts.files) {
         let report = keeper.sync(&file, wanted);
         changes.changes.extend(report.mended());
         changes.changes.extend(report.change());
         changes.problems.extend(report.problem());
         changes.problems.extend(shadowed(&report));
+        let file = file.display();
+        let notes = report.notes.iter();
+        changes
+            .changes
+            .extend(notes.map(|note| format!("{file}: {note}")));
     }
     changes
 }
 
-/// The names that a file already gives to somebody else.
+/// The names that a file already gives to somebody else, and those that we may not have.
 fn shadowed(report: &FileReport) -> Vec<String> {
-    let say = |left: &crate::section::LeftOut| {
-        let file = report.file.display();
+    let file = report.file.display();
+    let left = report.left_out.iter().map(|left| {
         format!(
             "{file}: {} stays as line {} has it ({})",
             left.name, left.line, left.address
         )
-    };
-    report.left_out.iter().map(say).collect()
+    });
+    let refused = report
+        .refused
+        .iter()
+        .map(|refused| format!("{file}: {} is not written: {}", refused.name, refused.why));
+    left.chain(refused).collect()
 }
 
 /// How every file differs from `wanted`.
@@ -111,9 +122,32 @@ pub fn diff(
     config: &Config,
     wanted: &BTreeMap<HostName, IpAddr>,
 ) -> Vec<HostsDiff> {
-    let keeper = options.keeper();
-    files::paths(&config.hosts.files)
+    let keeper = options.keeper(config);
+    keeper
+        .paths(&config.hosts.files)
         .iter()
         .map(|file| keeper.diff(file, wanted))
         .collect()
+}
+
+/// The files that a command means: those of the configuration, or one of them.
+///
+/// # Errors
+/// When the one is not in the configuration: what sharectl does not keep, it does not touch.
+pub fn chosen(
+    keeper: &Keeper,
+    config: &Config,
+    only: Option<&Path>,
+) -> anyhow::Result<Vec<PathBuf>> {
+    let mut paths = keeper.paths(&config.hosts.files);
+    if let Some(only) = only {
+        let same = |path: &PathBuf| path == only || follow(path).is_ok_and(|real| real == only);
+        paths.retain(same);
+        anyhow::ensure!(
+            !paths.is_empty(),
+            "{} is not in [hosts] files of the configuration",
+            only.display()
+        );
+    }
+    Ok(paths)
 }

@@ -17,6 +17,8 @@
 //! Format of the rest: `hosts(5)`.
 
 mod markers;
+mod repair;
+mod restore;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +27,10 @@ use std::fmt;
 use std::net::IpAddr;
 
 use control::names::HostName;
+use serde::{Deserialize, Serialize};
+
+pub use repair::{Known, Repaired, repair};
+pub use restore::{fingerprint, restored};
 
 use markers::Block;
 
@@ -43,6 +49,12 @@ impl Tag {
     #[must_use]
     pub fn plain() -> Self {
         Self::default()
+    }
+
+    /// The tag as text; empty for the plain one.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// Checks `text`.
@@ -76,7 +88,7 @@ pub struct Edit {
 }
 
 /// A wanted name that a foreign line of the file already has.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
     /// The name.
     pub name: HostName,
@@ -209,6 +221,14 @@ pub fn present(bytes: &[u8], tag: &Tag) -> BTreeMap<HostName, IpAddr> {
     names_in(inside, 0)
         .filter_map(|line| Some((line.name, line.address.parse().ok()?)))
         .collect()
+}
+
+/// The tags that begin a block, in the order of the file; for counting and looking, so damage is no matter.
+#[must_use]
+pub fn tags(bytes: &[u8]) -> Vec<Tag> {
+    let begun = markers::begun(bytes);
+    let text = |tag: &[u8]| Tag(String::from_utf8_lossy(tag).into_owned());
+    begun.map(text).collect()
 }
 
 /// The names on the lines of `bytes`, lower-cased; `offset` lines come before them.

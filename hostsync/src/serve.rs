@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use control::api::{
-    Changes, DaemonStatus, EndedName, HostLine, HostsDiff, NewName, ResolverStatus, SourceStatus,
+    Changes, DaemonStatus, EndedName, HostLine, HostsDiff, HostsFileStatus, NewName,
+    ResolverStatus, SourceStatus,
 };
 use control::events::EventLog;
 use control::failure::{Failure, FailureKind};
@@ -14,7 +15,7 @@ use control::server::Api;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::daemon::Wish;
-use crate::files::Keeper;
+use crate::files::{FileReport, Keeper};
 use crate::view::View;
 
 /// What a client wants done.
@@ -61,6 +62,11 @@ impl Service {
             newest_event: self.events.newest(),
             problems: self.view.lock().problems(),
         }
+    }
+
+    fn files(&self) -> Vec<HostsFileStatus> {
+        let shown = self.view.lock();
+        shown.reports.iter().map(FileReport::status).collect()
     }
 
     async fn diff(&self) -> Result<Vec<HostsDiff>, Failure> {
@@ -129,6 +135,11 @@ pub fn api(service: Service) -> Api<Service> {
             async |service: Service, _, ended: EndedName| {
                 service.ask(Ask::Name(Wish::End(ended))).await
             },
+        )
+        .get(
+            "/v1/files",
+            "Every file that is kept: who writes it, how many names it has, what is wrong",
+            async |service: Service, _| Ok::<Vec<HostsFileStatus>, _>(service.files()),
         )
         .get(
             "/v1/diff",

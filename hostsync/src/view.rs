@@ -94,15 +94,10 @@ impl Shown {
                 let (mut written, mut left_out) = (Vec::new(), Vec::new());
                 for report in self.reports.iter().filter(|_| !wildcard) {
                     let file = report.file.display();
-                    if report.written.get(name) == Some(&claim.address) {
+                    if report.has(name, claim.address) {
                         written.push(report.file.clone());
-                    } else if let Some(left) =
-                        report.left_out.iter().find(|left| left.name == *name)
-                    {
-                        left_out.push(format!(
-                            "{file}: its line {} already gives {}",
-                            left.line, left.address
-                        ));
+                    } else if let Some(why) = report.why_not(name) {
+                        left_out.push(why);
                     } else if self.cleared {
                         left_out.push(format!("{file}: cleared until the next sync"));
                     } else if let Err(error) = &report.outcome {

@@ -18,6 +18,7 @@
 //! It does not know what a hosts file is: the content is `edit`'s business.
 //! Read first: `rename(2)`, `flock(2)`, `fsync(2)`.
 
+mod backup;
 mod error;
 mod in_place;
 mod lock;
@@ -30,9 +31,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::section::Refusal;
 
+pub use backup::{Backup, KEPT};
 pub use error::WriteError;
 pub use in_place::Mended;
 pub use steps::{Step, Steps, Straight};
@@ -43,6 +46,9 @@ use target::{Opened, Target};
 const SIZE_LIMIT: u64 = 64 << 20;
 /// How often a file that others keep changing is tried again.
 const TRIES: u32 = 8;
+/// How often a file that another program of Windows has for itself is tried, and how far apart.
+const SHARING_TRIES: u32 = 8;
+const SHARING_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What an update did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,10 +59,13 @@ pub struct Report {
     pub how: How,
     /// What an earlier, interrupted update had left, if anything.
     pub mended: Option<Mended>,
+    /// Why no backup could be kept of what was there before, if so.
+    pub unkept: Option<String>,
 }
 
 /// How a file was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum How {
     /// It was right already.
     Unchanged,
@@ -69,7 +78,8 @@ pub enum How {
 }
 
 /// Why a file was not replaced but changed in place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Why {
     /// It has several hard links; a new file would part them.
     HardLinks,
@@ -81,6 +91,8 @@ pub enum Why {
     Owner,
     /// A new file could not get its extended attributes.
     Attributes,
+    /// It is Windows' own, with rights that only Windows knows.
+    Windows,
 }
 
 impl Why {
@@ -93,6 +105,7 @@ impl Why {
             Self::Folder => "its folder is not writable",
             Self::Owner => "a new file could not have its owner",
             Self::Attributes => "a new file could not have its attributes",
+            Self::Windows => "it is Windows' own",
         }
     }
 }
@@ -112,6 +125,19 @@ pub type Editor<'a> = dyn FnMut(&[u8]) -> Result<Option<Vec<u8>>, Refusal> + 'a;
 pub struct Writer<S: Steps = Straight> {
     journals: PathBuf,
     steps: S,
+    manner: Manner,
+    /// What tells versions of a file apart; none: no backups.
+    fingerprint: Option<fn(&[u8]) -> u64>,
+}
+
+/// What kind of file system a file is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// This system's own.
+    Native,
+    /// Windows', by way of WSL: it may have no locks, other programs may have the file for
+    /// themselves, and a guard may take a change back.
+    Windows,
 }
 
 impl Writer {
@@ -129,7 +155,31 @@ impl<S: Steps> Writer<S> {
         Self {
             journals: journals.into(),
             steps,
+            manner: Manner::Native,
+            fingerprint: None,
         }
+    }
+
+    /// The same, for files of Windows.
+    #[must_use]
+    pub fn for_windows(mut self) -> Self {
+        self.manner = Manner::Windows;
+        self
+    }
+
+    /// The same, keeping the last versions of each file; `fingerprint` tells which bytes are one.
+    #[must_use]
+    pub fn with_backups(mut self, fingerprint: fn(&[u8]) -> u64) -> Self {
+        self.fingerprint = Some(fingerprint);
+        self
+    }
+
+    /// The kept versions of the file at `path`, the oldest first.
+    ///
+    /// # Errors
+    /// When the file's folder is not there.
+    pub fn backups(&self, path: &Path) -> Result<Vec<Backup>, WriteError> {
+        Target::find(path).map(|target| backup::list(&self.journals, &target))
     }
 
     /// Brings the file at `path` to what `edit` makes of its bytes. `edit` may be
@@ -141,15 +191,17 @@ impl<S: Steps> Writer<S> {
     pub fn update(&mut self, path: &Path, edit: &mut Editor<'_>) -> Result<Report, WriteError> {
         let mut patience = lock::Patience::new();
         let mut mended = None;
+        let mut unkept = None;
         for _ in 0..TRIES {
             let target = Target::find(path)?;
-            let outcome = match lock::open_locked(&target, &mut self.steps, &mut patience)? {
+            let locked = lock::open_locked(&target, self.manner, &mut self.steps, &mut patience)?;
+            let outcome = match locked {
                 None => self.create(&target, edit)?,
                 Some(opened) => {
                     let journal = in_place::Journal::new(&self.journals, &target);
                     let found = journal.mend(&target, &opened, &mut self.steps)?;
                     mended = mended.or(found);
-                    self.change(&target, &opened, edit)?
+                    self.change(&target, &opened, edit, &mut unkept)?
                 }
             };
             if let Try::Done(how) = outcome {
@@ -157,6 +209,7 @@ impl<S: Steps> Writer<S> {
                     path: target.path,
                     how,
                     mended,
+                    unkept,
                 });
             }
         }
@@ -178,6 +231,7 @@ impl<S: Steps> Writer<S> {
         target: &Target,
         opened: &Opened,
         edit: &mut Editor<'_>,
+        unkept: &mut Option<String>,
     ) -> Result<Try, WriteError> {
         self.steps
             .before(Step::Read)
@@ -186,8 +240,22 @@ impl<S: Steps> Writer<S> {
         let Some(new) = edit(&old).map_err(|refusal| target.refused(refusal))? else {
             return Ok(Try::Done(How::Unchanged));
         };
-        check_rights(target)?;
-        let why = if opened.stat.st_nlink > 1 {
+        if self.manner == Manner::Native {
+            check_rights(target)?;
+        }
+        if let Some(fingerprint) = self.fingerprint {
+            // The change itself needs no backup, so it does not wait for a better disk.
+            let kept = backup::keep(
+                &self.journals,
+                target,
+                (&old, fingerprint(&old)),
+                &mut self.steps,
+            );
+            *unkept = kept.err().map(|error| error.to_string());
+        }
+        let why = if self.manner == Manner::Windows {
+            Why::Windows
+        } else if opened.stat.st_nlink > 1 {
             Why::HardLinks
         } else {
             match replace::replace(target, opened, &old, &new, &mut self.steps)? {
@@ -197,10 +265,61 @@ impl<S: Steps> Writer<S> {
             }
         };
         let journal = in_place::Journal::new(&self.journals, target);
-        match journal.write(target, opened, (&old, &new), &mut self.steps)? {
-            in_place::Outcome::Written => Ok(Try::Done(How::InPlace(why))),
+        let written =
+            self.patiently(|writer| journal.write(target, opened, (&old, &new), &mut writer.steps));
+        match written? {
+            in_place::Outcome::Written => {
+                if self.manner == Manner::Windows {
+                    verify(target, &new)?;
+                }
+                Ok(Try::Done(How::InPlace(why)))
+            }
             in_place::Outcome::Changed => Ok(Try::Changed),
         }
+    }
+}
+
+impl<S: Steps> Writer<S> {
+    /// Tries again while another program of Windows has the file for itself (a virus scanner, an editor):
+    /// WSL says EACCES or EBUSY for that, and nothing was changed then.
+    fn patiently<T>(
+        &mut self,
+        mut write: impl FnMut(&mut Self) -> Result<T, WriteError>,
+    ) -> Result<T, WriteError> {
+        let mut tries = match self.manner {
+            Manner::Native => 1,
+            Manner::Windows => SHARING_TRIES,
+        };
+        loop {
+            tries -= 1;
+            let outcome = write(self);
+            let shared = match &outcome {
+                Err(WriteError::Denied { .. }) => true,
+                Err(WriteError::Io { errno, .. }) => {
+                    matches!(*errno, Errno::BUSY | Errno::TXTBSY | Errno::AGAIN)
+                }
+                _ => false,
+            };
+            if tries == 0 || !shared {
+                return outcome;
+            }
+            std::thread::sleep(SHARING_PAUSE);
+        }
+    }
+}
+
+/// Looks whether the file has the bytes that it was given.
+fn verify(target: &Target, new: &[u8]) -> Result<(), WriteError> {
+    let now = match Opened::open(target)? {
+        Some(opened) => opened.read(target)?,
+        None => Vec::new(),
+    };
+    if now == new {
+        Ok(())
+    } else {
+        Err(WriteError::TakenBack {
+            path: target.path.clone(),
+        })
     }
 }
 
@@ -214,6 +333,20 @@ pub fn read(path: &Path) -> Result<Vec<u8>, WriteError> {
         None => Ok(Vec::new()),
         Some(opened) => opened.read(&target),
     }
+}
+
+/// Whether this user may write the file at `path`, or make it; a first look, no promise.
+#[must_use]
+pub fn may_write(path: &Path) -> bool {
+    Target::find(path).is_ok_and(|target| {
+        let asked = |name: &std::ffi::OsStr| {
+            rustix::fs::accessat(&target.folder, name, Access::WRITE_OK, AtFlags::EACCESS)
+        };
+        match asked(&target.name) {
+            Err(Errno::NOENT) => asked(".".as_ref()).is_ok(),
+            answer => answer.is_ok(),
+        }
+    })
 }
 
 /// The file behind the symlinks of `path`, which need not exist.

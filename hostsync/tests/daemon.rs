@@ -10,7 +10,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use control::api::{Changes, DaemonStatus, GuestStatus, HostLine, HostsDiff};
+use control::api::{
+    Changes, DaemonStatus, GuestStatus, HostLine, HostsBackup, HostsDiff, HostsFileStatus,
+    HostsMended,
+};
 use control::client::Client;
 use control::events::{EventBody, EventLog};
 use control::failure::FailureKind;
@@ -215,6 +218,15 @@ async fn static_entries_are_written_shown_and_compared() {
     place.until_text("10.1.2.3\tdb.test\n").await;
     assert!(place.text().starts_with(OLD));
 
+    // The bytes are there a moment before the daemon has heard of it.
+    place
+        .until("the daemon to say so", async || {
+            let files: Vec<HostsFileStatus> = client.get("/v1/files").await.unwrap();
+            files
+                .iter()
+                .any(|file| file.names == 1 && file.way == "directly")
+        })
+        .await;
     let lines: Vec<HostLine> = client.get("/v1/hosts").await.unwrap();
     assert_eq!(lines[0].name.as_str(), "db.test");
     assert_eq!(lines[0].source, "static");
@@ -242,6 +254,7 @@ async fn static_entries_are_written_shown_and_compared() {
     for path in [
         "/v1/status",
         "/v1/hosts",
+        "/v1/files",
         "/v1/diff",
         "/v1/sync",
         "/v1/reload",
@@ -568,8 +581,191 @@ fn one_round_writes_compares_and_clears_without_a_daemon() {
 }
 
 #[test]
+fn a_version_from_before_comes_back_and_names_stay() {
+    let place = Place::new(STATIC);
+    let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(
+        place.round(&["restore"]).status.code(),
+        Some(1),
+        "none is kept yet"
+    );
+    place.round(&["sync"]);
+    let written = place.text();
+    // What the user writes is a version each time it is about to be changed.
+    for number in 0..14 {
+        std::fs::write(place.hosts(), format!("# edit {number}\n{OLD}")).unwrap();
+        place.round(&["sync"]);
+    }
+    // Names that come and go are none.
+    for _ in 0..4 {
+        place.round(&["clear"]);
+        place.round(&["sync"]);
+    }
+    let list = place.round(&["backups", "--json"]);
+    let list: Vec<HostsBackup> = serde_json::from_slice(&list.stdout).unwrap();
+    let numbers: Vec<u64> = list.iter().map(|backup| backup.number).collect();
+    assert_eq!(
+        numbers,
+        [1, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+        "the first, and the newest nine"
+    );
+    assert_eq!(std::fs::read_to_string(&list[0].path).unwrap(), OLD);
+    let current: Vec<u64> = list
+        .iter()
+        .filter(|one| one.current)
+        .map(|one| one.number)
+        .collect();
+    assert_eq!(current, [15]);
+
+    let now = place.text();
+    let shown = place.round(&["restore", "--backup", "1", "--dry-run"]);
+    assert!(text(&shown).contains("-# edit 13\n"), "{}", text(&shown));
+    assert_eq!(place.text(), now, "--dry-run writes nothing");
+    assert!(place.round(&["restore", "--backup", "1"]).status.success());
+    assert_eq!(
+        place.text(),
+        written,
+        "the own lines of then with the names of now"
+    );
+    // The way back is the same command.
+    assert!(place.round(&["restore"]).status.success());
+    assert_eq!(place.text(), now);
+    let missing = place.round(&["restore", "--backup", "3"]);
+    let said = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert!(
+        said.contains("no version 3") && missing.status.code() == Some(1),
+        "{said}"
+    );
+    let other = place.round(&["restore", "/etc/passwd"]);
+    let said = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(
+        said.contains("/etc/passwd is not in [hosts] files"),
+        "{said}"
+    );
+}
+
+#[test]
+fn damaged_markers_are_shown_mended_and_kept() {
+    let place = Place::new(STATIC);
+    place.round(&["sync"]);
+    let whole = place.text();
+    let damaged = whole.replace("# END sharectl\n", "10.1.1.1 by.hand\n");
+    std::fs::write(place.hosts(), &damaged).unwrap();
+    let refused = place.round(&["sync"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("sharectl host repair"), "{said}");
+    let shown = place.round(&["repair", "--dry-run"]);
+    let said = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(
+        said.contains("line 3 began a block that nothing ended"),
+        "{said}"
+    );
+    assert_eq!(place.text(), damaged);
+    let done = place.round(&["repair", "--json"]);
+    let done: Vec<HostsMended> = serde_json::from_slice(&done.stdout).unwrap();
+    assert!(
+        done[0].done && done[0].diff.contains("-# BEGIN sharectl\n"),
+        "{done:?}"
+    );
+    assert_eq!(place.text(), format!("{OLD}10.1.1.1 by.hand\n"));
+    place.round(&["sync"]);
+    assert!(
+        place.text().contains("\tdb.test\n# END sharectl\n"),
+        "{}",
+        place.text()
+    );
+    let list = place.round(&["backups", "--json"]);
+    let list: Vec<HostsBackup> = serde_json::from_slice(&list.stdout).unwrap();
+    let kept = |backup: &HostsBackup| std::fs::read_to_string(&backup.path).unwrap() == damaged;
+    assert!(list.iter().any(kept), "the damaged file was not kept");
+}
+
+/// A WSL distribution made of files: Windows' drive is where its table of mounts says.
+#[test]
+fn inside_wsl_windows_file_gets_the_names_too() {
+    const WINDOWS: &str =
+        "\u{feff}# Copyright (c) 1993-2009 Microsoft Corp.\r\n127.0.0.1 mine.test\r\n";
+    let place = Place::new(
+        "[hosts.static]\n\"local.test\" = \"127.64.0.9\"\n\"db.test\" = \"10.1.2.3\"\n\"mine.test\" = \"127.64.0.9\"\n",
+    );
+    let windows = place.path("d/Windows/System32/drivers/etc/hosts");
+    for (path, text) in [
+        (
+            "etc/hosts",
+            "# This file was automatically generated by WSL.\n127.0.0.1\tlocalhost\n",
+        ),
+        (
+            "proc/sys/kernel/osrelease",
+            "5.15.153.1-microsoft-standard-WSL2\n",
+        ),
+        (
+            "proc/self/mountinfo",
+            "92 80 0:47 / /d rw - 9p D:\\134 rw,aname=drvfs;path=D:\\134;uid=1000\n",
+        ),
+        ("d/Windows/System32/drivers/etc/hosts", WINDOWS),
+    ] {
+        let path = place.path(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let round = |verb: &str| {
+        let mut command = place.command(&[verb, "--json"]);
+        command.env("SHARECTL_MACHINE_ROOT", place.folder.path());
+        command.env("WSL_DISTRO_NAME", "Debian").output().unwrap()
+    };
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let changes: Changes = serde_json::from_slice(&round("sync").stdout).unwrap();
+    let linux = read(&place.path("etc/hosts"));
+    assert!(linux.contains("127.64.0.9\tlocal.test\n"), "{linux}");
+    assert!(
+        linux.contains("127.64.0.9\tmine.test\n"),
+        "each file by itself: {linux}"
+    );
+    let written = read(&windows);
+    assert!(written.starts_with(WINDOWS), "{written:?}");
+    assert!(
+        written.contains("\r\n10.1.2.3\tdb.test\r\n127.0.0.1\tlocal.test\r\n"),
+        "{written:?}"
+    );
+    assert!(
+        !written.replace("\r\n", "").contains('\n'),
+        "a bare line feed: {written:?}"
+    );
+    let all = changes.changes.join("\n");
+    assert!(all.contains("generateHosts=false"), "{all}");
+    assert!(
+        all.contains("written in place because it is Windows' own, 2 names"),
+        "{all}"
+    );
+
+    let files: Vec<HostsFileStatus> = serde_json::from_slice(&round("files").stdout).unwrap();
+    assert!(
+        files[1]
+            .notes
+            .iter()
+            .any(|note| note.contains("loopback is 127.0.0.1")),
+        "{files:?}"
+    );
+    round("clear");
+    assert_eq!(read(&windows), WINDOWS);
+
+    // Without the drive it says what to do; the other file is written all the same.
+    std::fs::write(place.path("proc/self/mountinfo"), "").unwrap();
+    let changes: Changes = serde_json::from_slice(&round("sync").stdout).unwrap();
+    assert!(
+        changes.problems.join("").contains("mount -t drvfs C:"),
+        "{changes:?}"
+    );
+    assert!(read(&place.path("etc/hosts")).contains("local.test"));
+}
+
+#[test]
 fn the_system_file_is_touched_by_no_test() {
     // What `auto` means is known by its name only.
-    let paths = hostsync::files::paths(&[control::config::HostsFile::Auto]);
-    assert_eq!(paths, [Path::new("/etc/hosts")]);
+    let machine = hostsync::machine::Machine::at("/", None);
+    let paths = machine.paths(&[control::config::HostsFile::Auto]);
+    assert_eq!(
+        paths.first().map(PathBuf::as_path),
+        Some(Path::new("/etc/hosts"))
+    );
 }

@@ -88,6 +88,9 @@ pub const MOUNTS: &[Need] = &[
     need("perl", "perl-base"),
 ];
 
+/// What the tests of the hosts writer need: systemd's own judgement of its units, and a trace of its system calls.
+pub const HOSTS: &[Need] = &[need("systemd-analyze", "systemd"), need("strace", "strace")];
+
 /// What of `needs` this machine lacks, as package names, each once.
 #[must_use]
 pub fn missing(needs: &[Need]) -> Vec<&'static str> {

@@ -21,11 +21,12 @@ pub const VARIABLE: &str = "SHARECTL_PROGRAMS";
 const BUILD_LIMIT: Duration = Duration::from_secs(1200);
 
 /// Every program of the project, with its package.
-pub const ALL: [(&str, &str); 4] = [
+pub const ALL: [(&str, &str); 5] = [
     ("sharectl", "cli"),
     ("sharectl-netd", "netd"),
     ("sharectl-sharefs", "sharefs"),
     ("sharectl-hostsync", "hostsync"),
+    ("sharectl-hosts-writer", "hostsync"),
 ];
 
 /// The folder with all programs, made at the first call of a process.

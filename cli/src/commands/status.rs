@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use control::api::{DaemonStatus, GuestStatus, PortStatus, ShareDevice, ShareStatus};
-use control::config::{Config, Hosts};
+use control::api::{
+    DaemonStatus, GuestStatus, HostsFileStatus, PortStatus, ShareDevice, ShareStatus,
+};
+use control::config::{Config, Hosts, WindowsAddress};
 use control::lock;
 use control::names::GuestName;
 use control::paths::Daemon;
@@ -59,6 +61,7 @@ struct Report {
     guests: Vec<GuestStatus>,
     ports: Vec<PortStatus>,
     shares: Vec<ShareStatus>,
+    hosts_files: Vec<HostsFileStatus>,
     /// Everything that is wrong, in one place.
     problems: Vec<String>,
 }
@@ -131,10 +134,11 @@ impl Report {
             running.any(|report| report.daemon == daemon.name())
         };
         let (netd_up, sharefs_up) = (up(Daemon::Netd), up(Daemon::Sharefs));
-        let (guests, ports, shares) = tokio::join!(
+        let (guests, ports, shares, hosts_files) = tokio::join!(
             live(context, netd_up, Daemon::Netd, "/v1/guests"),
             live(context, netd_up, Daemon::Netd, "/v1/ports"),
             live(context, sharefs_up, Daemon::Sharefs, "/v1/shares"),
+            live(context, up(Daemon::Hostsync), Daemon::Hostsync, "/v1/files"),
         );
         let mut or_problem = |wrong: Option<String>| problems.extend(wrong);
         let guests = guests.unwrap_or_else(|wrong| {
@@ -149,6 +153,10 @@ impl Report {
             or_problem(wrong);
             share::configured(&config)
         });
+        let hosts_files = hosts_files.unwrap_or_else(|wrong| {
+            or_problem(wrong);
+            Vec::new()
+        });
         problems.extend(absent_devices(&guests, &shares));
         problems.dedup();
         Self {
@@ -161,6 +169,7 @@ impl Report {
             guests,
             ports,
             shares,
+            hosts_files,
             problems,
         }
     }
@@ -216,6 +225,7 @@ fn nothing_configured() -> Config {
         shares: BTreeMap::new(),
         hosts: Hosts {
             files: Vec::new(),
+            windows_address: WindowsAddress::default(),
             entries: BTreeMap::new(),
             wildcards: BTreeMap::new(),
             sources: BTreeMap::new(),
@@ -363,6 +373,35 @@ fn as_text(report: &Report) -> String {
             "\n{}",
             table(&["SHARE", "FOLDER", "AT", "STATE"], &shares)
         ));
+    }
+    if !report.hosts_files.is_empty() {
+        let files: Vec<Vec<String>> = report
+            .hosts_files
+            .iter()
+            .map(|file| {
+                vec![
+                    file.file.display().to_string(),
+                    file.way.clone(),
+                    file.names.to_string(),
+                    if file.problem.is_some() {
+                        "not as it should be"
+                    } else {
+                        "ok"
+                    }
+                    .to_owned(),
+                ]
+            })
+            .collect();
+        text.push_str(&format!(
+            "\n{}",
+            table(&["HOSTS FILE", "WRITTEN", "NAMES", "STATE"], &files)
+        ));
+        for file in &report.hosts_files {
+            for note in &file.notes {
+                let line = format!("{}: {note}", file.file.display());
+                text.push_str(&format!("\nnote: {}\n", crate::output::printable(&line)));
+            }
+        }
     }
     for problem in &report.problems {
         text.push_str(&format!("\nproblem: {}", crate::output::printable(problem)));

@@ -99,6 +99,7 @@ fn show_fills_in_what_is_built_in() {
         out:
         out: [hosts]
         out: files = ["auto"]  # built in
+        out: windows-address = "localhost"  # built in
         out:
         out: [hosts.static]
         out: "nas.test" = "192.168.1.5"  # $T/config.toml

@@ -6,8 +6,8 @@ use std::thread::JoinHandle;
 
 use control::api::{
     Changes, DaemonStatus, DnsAnswer, DnsRecord, EndedName, FlowStatus, GuestAnswer, GuestStatus,
-    HostLine, HostsDiff, LinkStatus, NetworkStatus, NewName, PolicyAnswer, PortLead, PortRequest,
-    PortStatus, ResolverStatus, ShareDevice, ShareStatus, SourceStatus,
+    HostLine, HostsDiff, HostsFileStatus, LinkStatus, NetworkStatus, NewName, PolicyAnswer,
+    PortLead, PortRequest, PortStatus, ResolverStatus, ShareDevice, ShareStatus, SourceStatus,
 };
 use control::config::{CachePolicy, NetworkKind};
 use control::egress::Verdict;
@@ -223,6 +223,15 @@ fn api(state: State) -> Api<State> {
                 }
             },
         )
+        .get("/v1/files", "", |_, _| async move {
+            Ok(vec![HostsFileStatus {
+                file: "/etc/hosts".into(),
+                way: "by the hosts writer".to_owned(),
+                names: 1,
+                notes: vec!["WSL writes it anew".to_owned()],
+                problem: None,
+            }])
+        })
         .get("/v1/diff", "", |_, _| async move {
             Ok(vec![HostsDiff {
                 file: "/etc/hosts".into(),

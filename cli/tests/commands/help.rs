@@ -50,6 +50,9 @@ const VERBS: &[&str] = &[
     "host sync",
     "host diff",
     "host dns",
+    "host restore",
+    "host repair",
+    "host writer",
     "describe",
     "events",
     "logs",
@@ -111,7 +114,7 @@ fn front_page() {
         out:   guest        Guests: add, remove, list, start, plug in
         out:   share        Shares: add, remove, list, mount folders of the host that guests see
         out:   port         Published ports: publish, unpublish, list, explain; offer
-        out:   host         Names in the hosts files and in DNS: list, add, remove, write, compare
+        out:   host         Names in the hosts files and in DNS: list, add, remove, write, compare, mend
         out:   describe     Show everything about a guest, share, network or host name
         out:   events       Show what happened: leases, links, ports, shares, names
         out:   logs         Show the logs of the daemons that `sharectl up` started

@@ -1,4 +1,4 @@
-//! host: ls, add, rm, sync, diff.
+//! host: ls, add, rm, sync, diff, restore, repair, writer.
 
 use control::api::Changes;
 use control::paths::Daemon;
@@ -109,7 +109,7 @@ fn sync_and_diff_ask_our_own_daemon() {
         exit 1
         out: /etc/hosts: written, 2 names
         err: error: /etc/hosts: permission denied
-        err: hint: sharectl doctor; /etc/hosts needs root, any other file can be named in [hosts] files
+        err: hint: sharectl doctor; /etc/hosts needs root or, once, sudo sharectl host writer install
     "#]]);
 }
 
@@ -322,4 +322,98 @@ fn resolver_is_set_up_and_undone_below_a_root_and_nothing_else_changes() {
         err: error: dns is off in $T/config.toml
         err: hint: write dns = "on" below [hosts], then: sharectl up, and once more this
     "#]]);
+}
+
+#[test]
+fn dry_run_of_sync_is_the_diff() {
+    let place = Place::with(CONFIG);
+    let hostsync = Fake::start(&place, Daemon::Hostsync, Script::default());
+    place.run("host sync --dry-run").is(expect![[r#"
+        exit 0
+        out: +127.64.0.1 local.test
+    "#]]);
+    assert_eq!(hostsync.asked(), Vec::<String>::new());
+}
+
+#[test]
+fn restore_and_repair_are_rounds_of_hostsync() {
+    let place = Place::with(CONFIG);
+    place.program(
+        "sharectl-hostsync",
+        r#"shift 2; case "$*" in
+        "backups --json") printf %s '[{"file":"/etc/hosts","number":3,"kept":"2026-01-02T03:04:05Z","current":false,"path":"/s/x"}]';;
+        "restore --backup=3 --dry-run /etc/hosts --json") printf %s '[{"file":"/etc/hosts","found":["own lines of version 3 are back"],"diff":"-a\n+b\n","done":false}]';;
+        "repair --json") printf %s '[{"file":"/etc/hosts","found":[],"diff":"","done":false},{"file":"/h","found":["line 2 began a block"],"diff":"-x\n","done":true}]';;
+        *) printf %s '{"kind":"not-found","message":"no version 9","hint":"there are 3"}'; exit 1;;
+        esac"#,
+    );
+    place.run("host restore --list").is(expect![[r#"
+        exit 0
+        out: FILE        BACKUP  KEPT                  AS NOW  COPY
+        out: /etc/hosts  3       2026-01-02T03:04:05Z  no      /s/x
+    "#]]);
+    place
+        .run("host restore --backup 3 --dry-run /etc/hosts")
+        .is(expect![[r#"
+            exit 0
+            out: -a
+            out: +b
+            err: note: /etc/hosts: own lines of version 3 are back
+            err: note: /etc/hosts: not written, as asked
+        "#]]);
+    place.run("host repair").is(expect![[r#"
+        exit 0
+        out: -x
+        err: note: /etc/hosts: nothing to do
+        err: note: /h: line 2 began a block
+        err: note: /h: written
+    "#]]);
+    place.run("host restore --backup 9").is(expect![[r#"
+        exit 1
+        err: error: no version 9
+        err: hint: there are 3
+    "#]]);
+}
+
+#[test]
+fn writer_is_looked_at_and_installed() {
+    let place = Place::with(CONFIG);
+    place.program(
+        "sharectl-hostsync",
+        r#"shift 2; case "$*" in
+        "files --json") echo '[{"file":"/etc/hosts","way":"by the hosts writer","names":2,"notes":["names below test"],"problem":null}]';;
+        "unit program") printf /usr/local/libexec/sharectl/sharectl-hosts-writer;;
+        "unit "*) echo "[Unit] $2";;
+        esac"#,
+    );
+    place.program("sharectl-hosts-writer", "exit 0");
+    place.run("host writer status").is(expect![[r#"
+        exit 0
+        out: FILE        WRITTEN              NAMES  NOTES
+        out: /etc/hosts  by the hosts writer  2      names below test
+    "#]]);
+    place.run("host writer unit socket").is(expect![[r#"
+        exit 0
+        out: [Unit] socket
+    "#]]);
+    place.run("host writer unit none").exits(2);
+    place.run("host writer install --dry-run").is(expect![[r#"
+        exit 0
+        out: cp $T/bin/sharectl-hosts-writer /usr/local/libexec/sharectl/sharectl-hosts-writer
+        out: write /etc/systemd/system/sharectl-hosts.socket
+        out: write /etc/systemd/system/sharectl-hosts.service
+        out: systemctl daemon-reload
+        out: systemctl enable --now sharectl-hosts.socket sharectl-hosts.service
+        out: systemctl restart sharectl-hosts.service
+    "#]]);
+    let root = place.path("root");
+    place
+        .run(&format!("host writer install --root {}", root.display()))
+        .exits(0);
+    let unit = std::fs::read_to_string(root.join("etc/systemd/system/sharectl-hosts.service"));
+    assert_eq!(unit.unwrap(), "[Unit] service\n");
+    assert!(
+        root.join("usr/local/libexec/sharectl/sharectl-hosts-writer")
+            .is_file()
+    );
 }

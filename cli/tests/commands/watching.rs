@@ -73,6 +73,11 @@ fn status_shows_what_runs_and_what_is_wrong() {
         out: SHARE  FOLDER         AT             STATE
         out: src    /home/ann/src  /home/ann/src  ok
         out:
+        out: HOSTS FILE  WRITTEN              NAMES  STATE
+        out: /etc/hosts  by the hosts writer  1      ok
+        out:
+        out: note: /etc/hosts: WSL writes it anew
+        out:
         out: problem: hostsync: /etc/hosts cannot be written
     "#]]);
     assert_eq!(

@@ -410,6 +410,8 @@ pub enum CachePolicy {
 pub struct Hosts {
     /// The files to keep.
     pub files: Vec<HostsFile>,
+    /// Where a name of this host's loopback leads in Windows' file.
+    pub windows_address: WindowsAddress,
     /// `[hosts.static]`.
     pub entries: BTreeMap<HostName, IpAddr>,
     /// The `*.NAME` of `[hosts.static]`, by NAME: for DNS alone.
@@ -424,10 +426,35 @@ pub struct Hosts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostsFile {
-    /// The system's own: /etc/hosts.
+    /// The system's own: /etc/hosts, and inside WSL Windows' too.
     Auto,
+    /// Windows' own, from inside WSL.
+    Windows,
     /// This one.
     Path(PathBuf),
+}
+
+/// How Windows reaches what listens on the loopback of a WSL distribution.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WindowsAddress {
+    /// By 127.0.0.1, which Windows forwards.
+    #[default]
+    Localhost,
+    /// By the distribution's own address, whichever it is.
+    Wsl,
+    /// By this one.
+    Address(IpAddr),
+}
+
+impl std::fmt::Display for WindowsAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Localhost => f.write_str("localhost"),
+            Self::Wsl => f.write_str("wsl"),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
 }
 
 /// What a file's meaning depends on beside its text.

@@ -312,7 +312,8 @@ pub(super) enum OwnerKind {
     expecting = "a table [hosts]"
 )]
 pub(super) struct RawHosts {
-    /// Files to keep: "auto" is /etc/hosts, anything else a path. Default: ["auto"].
+    /// Files to keep: "auto" is /etc/hosts and, inside WSL, Windows' own; "windows" that alone;
+    /// anything else a path. Default: ["auto"].
     pub(super) files: Option<Vec<At<String>>>,
     /// The same names by DNS: "off", "on" (127.0.0.153, port 1053, and 53 where that is allowed),
     /// or ADDRESS[:PORT]. Default: off.
@@ -320,6 +321,9 @@ pub(super) struct RawHosts {
     /// What knows further names, as in `docker = { suffix = "test" }`.
     #[schemars(with = "BTreeMap<String, RawSource>")]
     pub(super) source: Table<RawSource>,
+    /// Where names of this host's loopback lead in Windows' file: localhost, wsl, or an address.
+    /// Default: localhost.
+    pub(super) windows_address: Option<At<String>>,
     /// Names that always stand there, with their addresses.
     #[serde(rename = "static")]
     #[schemars(with = "BTreeMap<String, String>")]

@@ -15,7 +15,7 @@ pub(super) const BOM: &[u8] = b"\xEF\xBB\xBF";
 
 const BEGIN: &[u8] = b"# BEGIN sharectl";
 const END: &[u8] = b"# END sharectl";
-const WARNING: &str = "# Kept by sharectl: a change between these two lines is lost. \
+pub(super) const WARNING: &str = "# Kept by sharectl: a change between these two lines is lost. \
                        `sharectl host ls` says where a name comes from.";
 const UNENDED: &str =
     "# The file had no line break at its end; it goes back to that with this block.";
@@ -36,7 +36,8 @@ pub(super) struct Block {
     pub(super) unended: bool,
 }
 
-enum Marker<'a> {
+/// A marker line, with its tag.
+pub(super) enum Marker<'a> {
     Begin(&'a [u8]),
     End(&'a [u8]),
 }
@@ -118,6 +119,42 @@ pub(super) fn find(bytes: &[u8], tag: &[u8]) -> Result<Option<Block>, Refusal> {
     }
 }
 
+/// The tags of all BEGIN lines.
+pub(super) fn begun(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let body = bytes.strip_prefix(BOM).unwrap_or(bytes);
+    let lines = body.split_inclusive(|byte| *byte == b'\n');
+    lines.filter_map(|line| match marker(line)? {
+        Marker::Begin(tag) => Some(tag),
+        Marker::End(_) => None,
+    })
+}
+
+/// The lines that are in no block; for bytes whose markers are whole.
+pub(super) fn outside(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut inside = false;
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    lines.filter(move |line| {
+        let text = line.strip_prefix(BOM).unwrap_or(line);
+        match marker(text) {
+            Some(Marker::Begin(_)) => {
+                inside = true;
+                false
+            }
+            Some(Marker::End(_)) => {
+                inside = false;
+                false
+            }
+            None => !inside,
+        }
+    })
+}
+
+/// Whether the line is one of the comments that stand in a block.
+pub(super) fn is_own_comment(line: &[u8]) -> bool {
+    let text = trimmed(line);
+    text == WARNING.as_bytes() || text == UNENDED.as_bytes()
+}
+
 /// Appends the block to `out`, every line with `break_bytes`.
 pub(super) fn render(
     out: &mut Vec<u8>,
@@ -187,7 +224,7 @@ fn trimmed(line: &[u8]) -> &[u8] {
     line.trim_ascii_end()
 }
 
-fn marker(line: &[u8]) -> Option<Marker<'_>> {
+pub(super) fn marker(line: &[u8]) -> Option<Marker<'_>> {
     let line = trimmed(line);
     let (rest, kind): (_, fn(&[u8]) -> Marker<'_>) = match line.strip_prefix(BEGIN) {
         Some(rest) => (rest, |tag| Marker::Begin(tag)),

@@ -94,6 +94,34 @@ pub enum WriteError {
         /// What should have been written.
         what: &'static str,
     },
+    /// Windows lets only an elevated session write its file.
+    #[error("cannot write {}: Windows lets only an elevated session write its hosts file", path.display())]
+    NotElevated {
+        /// The hosts file.
+        path: PathBuf,
+    },
+    /// What was written is not there any more.
+    #[error("{} has not kept what was written to it", path.display())]
+    TakenBack {
+        /// The hosts file.
+        path: PathBuf,
+    },
+    /// There is no such file on this machine.
+    #[error("{why}")]
+    Absent {
+        /// Why not.
+        why: String,
+        /// The next step.
+        fix: String,
+    },
+    /// The writer that is root's did not write.
+    #[error("{}: {failure}", path.display())]
+    ByWriter {
+        /// The hosts file.
+        path: PathBuf,
+        /// What it said.
+        failure: Failure,
+    },
     /// The journal cannot be kept, so an in-place change is not begun.
     #[error("cannot keep a journal in {}: {errno}", path.display())]
     Journal {
@@ -119,7 +147,14 @@ impl WriteError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Refused { refusal, .. } => Some(refusal.hint()),
+            Self::Refused {
+                refusal: Refusal::Utf16,
+                ..
+            } => Some(Refusal::Utf16.hint()),
+            Self::Refused { refusal, .. } => Some(format!(
+                "sharectl host repair; or by hand: {}",
+                refusal.hint()
+            )),
             Self::NoFolder { path } => {
                 let folder = path.parent().unwrap_or(path);
                 Some(format!(
@@ -146,6 +181,16 @@ impl WriteError {
             Self::Locked { .. } | Self::Busy { .. } => Some(
                 "close the program that has the file open, then: sharectl host sync".to_owned(),
             ),
+            Self::NotElevated { .. } => Some(
+                "do it once in a terminal that was opened as administrator".to_owned(),
+            ),
+            Self::TakenBack { .. } => Some(
+                "allow changes of the hosts file in the virus scanner (Windows Security: allow HostsFileHijack), \
+                 then: sharectl host sync"
+                    .to_owned(),
+            ),
+            Self::Absent { fix, .. } => Some(fix.clone()),
+            Self::ByWriter { failure, .. } => failure.hint.clone(),
             Self::Full { .. } | Self::Io { .. } => None,
         }
     }
@@ -157,9 +202,14 @@ impl WriteError {
             Self::Immutable { .. }
             | Self::ReadOnly { .. }
             | Self::Denied { .. }
+            | Self::NotElevated { .. }
             | Self::Unreadable { .. } => FailureKind::Forbidden,
-            Self::Refused { .. } | Self::Locked { .. } | Self::Busy { .. } => FailureKind::Conflict,
-            Self::NoFolder { .. } => FailureKind::NotFound,
+            Self::Refused { .. }
+            | Self::Locked { .. }
+            | Self::Busy { .. }
+            | Self::TakenBack { .. } => FailureKind::Conflict,
+            Self::ByWriter { failure, .. } => failure.kind,
+            Self::NoFolder { .. } | Self::Absent { .. } => FailureKind::NotFound,
             Self::NotRegular { .. } | Self::TooLarge { .. } => FailureKind::Invalid,
             Self::Full { .. } | Self::Journal { .. } | Self::Io { .. } => FailureKind::Internal,
         }

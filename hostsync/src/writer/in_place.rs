@@ -18,13 +18,15 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::replace::{full_or, write_all_at};
 use super::target::{Opened, Target};
 use super::{Step, Steps, WriteError};
 
 /// What an interrupted update had left, and what was done about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mended {
     /// It had not begun to change the file, or had just finished.
     Whole,
@@ -259,22 +261,34 @@ fn overwrite(
     rustix::fs::fsync(file)
 }
 
-fn make_folder(folder: &Path) -> Result<(), Errno> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+/// Makes the folder with those above it, for this user alone, each on the disk when it is made: a journal in
+/// a folder that a power cut takes away would be none.
+pub(super) fn make_folder(folder: &Path) -> Result<(), Errno> {
+    match rustix::fs::mkdir(folder, Mode::RWXU) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => return Ok(()),
+        Err(Errno::NOENT) => {
+            let above = folder.parent().ok_or(Errno::NOENT)?;
+            make_folder(above)?;
+            rustix::fs::mkdir(folder, Mode::RWXU)?;
+        }
+        Err(errno) => return Err(errno),
+    }
+    let above = folder.parent().ok_or(Errno::NOENT)?;
+    // A folder above that we may not read is older than we are.
+    match sync_folder(above) {
+        Err(Errno::ACCESS) => Ok(()),
+        answer => answer,
+    }
 }
 
-fn sync_folder(folder: &Path) -> Result<(), Errno> {
+pub(super) fn sync_folder(folder: &Path) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::fsync(rustix::fs::open(folder, flags, Mode::empty())?)
 }
 
 /// The name of a file's journal: readable, and with a hash (FNV-1a, 64 bits) to be its own.
-fn key(path: &Path) -> String {
+pub(super) fn key(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -297,7 +311,7 @@ fn key(path: &Path) -> String {
     format!("{tail}-{hash:016x}")
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), Errno> {
+pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), Errno> {
     let write = || {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -8,7 +8,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::target::{Opened, Target};
-use super::{Step, Steps, WriteError};
+use super::{Manner, Step, Steps, WriteError};
 
 /// How long one update waits for others, in all.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,6 +44,7 @@ impl Patience {
 /// The lock ends with the returned value.
 pub(super) fn open_locked(
     target: &Target,
+    manner: Manner,
     steps: &mut dyn Steps,
     patience: &mut Patience,
 ) -> Result<Option<Opened>, WriteError> {
@@ -58,6 +59,13 @@ pub(super) fn open_locked(
             match rustix::fs::flock(&opened.file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
                 Err(Errno::WOULDBLOCK | Errno::INTR) => patience.wait(target, &opened.file)?,
+                // Windows' file systems may have no such locks. Our own daemon is one process; others are met
+                // by the look before the write.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NOLCK)
+                    if manner == Manner::Windows =>
+                {
+                    break;
+                }
                 Err(errno) => return Err(target.io("lock", errno)),
             }
         }

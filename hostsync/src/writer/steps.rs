@@ -12,6 +12,8 @@ pub enum Step {
     Lock,
     /// Read it.
     Read,
+    /// Keep a copy of what is there, where copies are kept.
+    KeepBackup,
     /// Make the new file in the same folder.
     MakeNew,
     /// Write one piece of the new file.

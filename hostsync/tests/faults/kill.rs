@@ -14,13 +14,14 @@ use super::scene::{ODD, Scene, expected, listing, names};
 struct FailAt {
     left: usize,
     failed: bool,
+    errno: Errno,
 }
 
 impl Steps for &mut FailAt {
     fn before(&mut self, _step: Step) -> Result<(), Errno> {
         if self.left == 0 && !self.failed {
             self.failed = true;
-            return Err(Errno::IO);
+            return Err(self.errno);
         }
         self.left = self.left.saturating_sub(1);
         Ok(())
@@ -33,6 +34,12 @@ impl Steps for &mut FailAt {
 
 /// Fails each step in turn until an update gets through without meeting the failure.
 fn error_at_each_step(make: fn(&[u8]) -> Scene) {
+    for errno in [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::ROFS] {
+        one_error_at_each_step(make, errno);
+    }
+}
+
+fn one_error_at_each_step(make: fn(&[u8]) -> Scene, errno: Errno) {
     let (old, new) = (ODD.to_vec(), expected(ODD, &names(3)));
     for step in 0.. {
         assert!(step < 1_000, "no end of steps");
@@ -40,6 +47,7 @@ fn error_at_each_step(make: fn(&[u8]) -> Scene) {
         let mut fail = FailAt {
             left: step,
             failed: false,
+            errno,
         };
         let outcome = scene.sync_with(&names(3), &mut fail);
         if !fail.failed {
@@ -51,10 +59,10 @@ fn error_at_each_step(make: fn(&[u8]) -> Scene) {
         let bytes = scene.bytes();
         assert!(
             bytes == old || bytes == new,
-            "torn after an error at step {step}"
+            "torn after {errno} at step {step}"
         );
         if outcome.is_ok() {
-            assert_eq!(bytes, new, "success claimed at step {step}");
+            assert_eq!(bytes, new, "success claimed after {errno} at step {step}");
         }
         scene.assert_no_litter();
         scene.sync(&names(3)).unwrap();

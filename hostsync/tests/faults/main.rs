@@ -16,6 +16,7 @@ mod crowd;
 mod disk;
 mod kill;
 mod links;
+mod power;
 mod scene;
 
 use std::process::{Command, ExitCode, Stdio};
@@ -154,6 +155,16 @@ const TESTS: &[Test] = &[
         "change after a crash is kept",
         Around::Nothing,
         kill::change_after_a_crash,
+    ),
+    (
+        "power cut after each call, replacing",
+        Around::Nothing,
+        power::replacing,
+    ),
+    (
+        "power cut after each call, in place",
+        Around::Nothing,
+        power::in_place,
     ),
     ("immutable file", Around::Nothing, disk::immutable),
     ("full disk, replacing", Around::Mounts, disk::full_replacing),

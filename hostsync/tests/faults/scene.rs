@@ -79,12 +79,12 @@ impl Scene {
         assert_eq!(listing(self.file.parent().unwrap()), ["hosts"]);
     }
 
-    /// No journal counts, and no copy but the backup is left.
+    /// No journal counts, and no copy but the backups is left.
     #[track_caller]
     pub(crate) fn assert_no_journal(&self) {
         let open: Vec<String> = listing(&self.journals)
             .into_iter()
-            .filter(|name| !name.ends_with(".before"))
+            .filter(|name| !name.ends_with(".before") && !name.contains(".backup-"))
             .collect();
         assert!(open.is_empty(), "{open:?}");
     }
@@ -96,6 +96,7 @@ pub(crate) fn update<S: Steps>(
     names: &Names,
     tag: &Tag,
 ) -> Result<Report, WriteError> {
+    writer = writer.with_backups(section::fingerprint);
     writer.update(file, &mut |old| {
         section::edit(old, names, tag).map(|edit| edit.new)
     })

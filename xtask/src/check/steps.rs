@@ -105,6 +105,7 @@ impl Step {
                     packages::CONTAINERS,
                     packages::FILTERS,
                     packages::MOUNTS,
+                    packages::HOSTS,
                 ]
                 .concat();
                 packages::ensure(&needs)?;

@@ -68,9 +68,12 @@ fn as_document(config: &Config) -> Outcome<DocumentMut> {
     }
     let files = config.hosts.files.iter().map(|file| match file {
         HostsFile::Auto => "auto".to_owned(),
+        HostsFile::Windows => "windows".to_owned(),
         HostsFile::Path(path) => path.display().to_string(),
     });
     document::set_value(&mut shown, &["hosts"], "files", texts(files))?;
+    let windows = config.hosts.windows_address.to_string();
+    document::set_value(&mut shown, &["hosts"], "windows-address", windows)?;
     for (name, address) in &config.hosts.entries {
         document::set_value(
             &mut shown,

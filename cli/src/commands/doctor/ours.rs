@@ -2,9 +2,10 @@
 //! hosts files, and subnets against the host's network.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use control::config::{Config, HostsFile, Network, NetworkKind};
+use control::api::HostsFileStatus;
+use control::config::{Config, Network, NetworkKind};
 use control::host_interface;
 use control::host_network::{self, UsedSubnet};
 use control::lock;
@@ -12,6 +13,7 @@ use control::paths::Daemon;
 use rustix::fs::{Access, AtFlags, CWD};
 
 use super::Check;
+use crate::commands::host;
 use crate::context::Context;
 use crate::daemons;
 use crate::error::Exit;
@@ -36,7 +38,7 @@ pub(super) fn checks(context: &Context) -> Vec<Check> {
     );
     if let Ok(config) = &config {
         checks.push(shares(config));
-        checks.push(hosts_files(config));
+        checks.push(hosts_files(context));
         checks.push(subnets(
             config,
             &host_network::used_subnets().unwrap_or_default(),
@@ -239,32 +241,34 @@ fn shares(config: &Config) -> Check {
     )
 }
 
-fn hosts_files(config: &Config) -> Check {
+/// As hostsync itself sees them, with this user's rights.
+fn hosts_files(context: &Context) -> Check {
     let name = "hosts files";
-    let mut seen = Vec::new();
-    for file in &config.hosts.files {
-        let path = match file {
-            HostsFile::Auto => PathBuf::from("/etc/hosts"),
-            HostsFile::Path(path) => path.clone(),
-        };
-        let target = path.canonicalize().unwrap_or_else(|_| path.clone());
-        let folder = target.parent().unwrap_or_else(|| Path::new("/"));
-        let file_writable = !target.exists() || writable(&target);
-        if !file_writable || !writable(folder) {
+    let files: Vec<HostsFileStatus> = match host::round(context, "files") {
+        Ok(files) => files,
+        Err(error) => {
+            let fix = error.hint.clone().unwrap_or_default();
+            return Check::warning(name, error.to_string(), fix);
+        }
+    };
+    for file in &files {
+        if let Some(problem) = &file.problem {
+            let (why, fix) = problem
+                .split_once("; try: ")
+                .unwrap_or((problem, "name a file of your own in [hosts] files"));
             return Check::warning(
                 name,
-                format!(
-                    "{} cannot be written by this user; names then resolve in guests only",
-                    path.display()
-                ),
-                "sudo sharectl up runs all as root; or name a file of your own in [hosts] files",
+                format!("{why}; names then resolve in guests only"),
+                fix,
             );
         }
-        seen.push(path.display().to_string());
     }
+    let seen = files
+        .iter()
+        .map(|file| format!("{} {}", file.file.display(), file.way));
     Check::ok(
         name,
-        format!("{} can be written", crate::output::comma_list(seen)),
+        format!("written: {}", crate::output::comma_list(seen)),
     )
 }
 

@@ -4,9 +4,12 @@ mod add;
 mod diff;
 mod dns;
 mod ls;
+mod mend;
 mod once;
 mod rm;
 mod sync;
+mod writer;
+mod writer_install;
 
 use clap::Subcommand;
 
@@ -16,7 +19,7 @@ use crate::error::Outcome;
 pub(crate) use ls::listed;
 pub(crate) use once::round;
 
-/// Names in the hosts files and in DNS: list, add, remove, write, compare
+/// Names in the hosts files and in DNS: list, add, remove, write, compare, mend
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[command(visible_alias = "list")]
@@ -27,6 +30,10 @@ pub(crate) enum Command {
     Diff(diff::Args),
     #[command(subcommand)]
     Dns(dns::Command),
+    Restore(mend::RestoreArgs),
+    Repair(mend::RepairArgs),
+    #[command(subcommand)]
+    Writer(writer::Command),
 }
 
 impl Command {
@@ -38,6 +45,9 @@ impl Command {
             Self::Sync(args) => sync::run(context, args),
             Self::Diff(args) => diff::run(context, args),
             Self::Dns(command) => command.run(context),
+            Self::Restore(args) => mend::restore(context, args),
+            Self::Repair(args) => mend::repair(context, args),
+            Self::Writer(command) => command.run(context),
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
+use control::failure::Failure;
 use control::paths::Daemon;
 use serde::de::DeserializeOwned;
 
@@ -23,6 +24,15 @@ pub(super) fn daemon_is_ours(context: &Context) -> bool {
 /// # Errors
 /// When the program is not found or gives no answer.
 pub(crate) fn round<T: DeserializeOwned>(context: &Context, verb: &str) -> Outcome<T> {
+    round_with(context, &[verb])
+}
+
+/// As [`round`], with arguments of the verb's own.
+///
+/// # Errors
+/// As [`round`]; what the program answers with a failure is that failure.
+pub(crate) fn round_with<T: DeserializeOwned>(context: &Context, arguments: &[&str]) -> Outcome<T> {
+    let verb = arguments.first().copied().unwrap_or_default();
     let failed = |what: String| {
         CliError::failure(
             format!("cannot run {} {verb}: {what}", Daemon::Hostsync.program()),
@@ -31,11 +41,15 @@ pub(crate) fn round<T: DeserializeOwned>(context: &Context, verb: &str) -> Outco
     };
     let mut command = daemons::command(context, Daemon::Hostsync)?;
     let output = command
-        .args([verb, "--json"])
+        .args(arguments)
+        .arg("--json")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .output()
         .map_err(|error| failed(error.to_string()))?;
+    if let Ok(failure) = serde_json::from_slice::<Failure>(&output.stdout) {
+        return Err(failure.into());
+    }
     serde_json::from_slice(&output.stdout).map_err(|_| {
         let said = String::from_utf8_lossy(&output.stderr);
         failed(

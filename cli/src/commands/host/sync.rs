@@ -13,11 +13,18 @@ use crate::error::{CliError, Outcome};
 /// writes /etc/hosts once.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  sharectl host sync\n  sudo sharectl host sync --config ~/.config/sharectl/config.toml"
+    after_help = "Example:\n  sharectl host sync --dry-run\n  sudo sharectl host sync --config ~/.config/sharectl/config.toml"
 )]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Write nothing, show what would be changed
+    #[arg(long)]
+    dry_run: bool,
+}
 
-pub(crate) fn run(context: &Context, _: Args) -> Outcome {
+pub(crate) fn run(context: &Context, args: Args) -> Outcome {
+    if args.dry_run {
+        return super::diff::run(context, super::diff::Args {});
+    }
     let done: Changes = if once::daemon_is_ours(context) {
         let client = context.client(Daemon::Hostsync);
         context.wait(client.post("/v1/sync", &()))??
@@ -41,6 +48,6 @@ pub(crate) fn run(context: &Context, _: Args) -> Outcome {
     }
     Err(CliError::failure(
         done.problems.join("\n"),
-        "sharectl doctor; /etc/hosts needs root, any other file can be named in [hosts] files",
+        "sharectl doctor; /etc/hosts needs root or, once, sudo sharectl host writer install",
     ))
 }

@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::problem::Findings;
 use super::super::raw::{At, RawHosts};
-use super::super::{DNS_PORT, Hosts, HostsDns, HostsFile, RecordName, Surroundings};
+use super::super::{
+    DNS_PORT, Hosts, HostsDns, HostsFile, RecordName, Surroundings, WindowsAddress,
+};
 use super::paths::read_folder;
 use super::{is_reserved, read, read_address, sources};
 
@@ -18,6 +20,8 @@ pub(super) fn hosts(
     for text in raw.files.iter().flatten() {
         if text.value() == "auto" {
             files.push(HostsFile::Auto);
+        } else if text.value() == "windows" {
+            files.push(HostsFile::Windows);
         } else if let Some(path) = read_folder(findings, ("hosts", "files"), text, surroundings) {
             files.push(HostsFile::Path(path));
         }
@@ -48,8 +52,12 @@ pub(super) fn hosts(
             entries.insert(name.name, address);
         }
     }
+    let windows_address = raw.windows_address.as_ref();
     Hosts {
         files,
+        windows_address: windows_address.map_or_else(WindowsAddress::default, |text| {
+            read_windows_address(findings, text)
+        }),
         entries,
         wildcards,
         sources: sources::sources(&raw.source, surroundings, findings),
@@ -83,4 +91,21 @@ fn read_dns(findings: &mut Findings<'_>, raw: &At<String>) -> Option<HostsDns> {
         listen,
         well_known: None,
     })
+}
+
+fn read_windows_address(findings: &mut Findings<'_>, raw: &At<String>) -> WindowsAddress {
+    match (raw.value().as_str(), raw.value().parse()) {
+        ("localhost", _) => WindowsAddress::Localhost,
+        ("wsl", _) => WindowsAddress::Wsl,
+        (_, Ok(address)) => WindowsAddress::Address(address),
+        (text, Err(_)) => {
+            let message = format!(
+                "hosts: windows-address \"{}\" is not known",
+                text.escape_debug()
+            );
+            let hint = "write \"localhost\", \"wsl\", or an address";
+            findings.add(Some(raw.offset()), message, hint);
+            WindowsAddress::default()
+        }
+    }
 }

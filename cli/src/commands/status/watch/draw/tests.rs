@@ -71,6 +71,7 @@ fn sample(number: u64) -> Sample {
             guests: vec![serde_json::from_value(guest).unwrap()],
             ports: vec![serde_json::from_value(port).unwrap()],
             shares: vec![serde_json::from_value(share).unwrap()],
+            hosts_files: Vec::new(),
             problems: vec!["share \"d\": /mnt/d is not a folder\n  hint: \x1b[2Jmkdir".to_owned()],
         },
         networks: Vec::new(),
