@@ -27,3 +27,4 @@ pub mod port_owner;
 pub mod rate;
 pub mod server;
 pub mod signals;
+pub mod translation;
