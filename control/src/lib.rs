@@ -12,6 +12,7 @@ pub mod config;
 pub mod egress;
 pub mod events;
 pub mod failure;
+pub mod fold;
 pub mod host_interface;
 pub mod host_network;
 pub mod lock;
