@@ -29,3 +29,4 @@ pub mod rate;
 pub mod server;
 pub mod signals;
 pub mod translation;
+pub mod windows_names;
