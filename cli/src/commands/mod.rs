@@ -11,6 +11,7 @@ pub(crate) mod host;
 mod init;
 mod logs;
 mod network;
+pub(crate) mod path;
 mod port;
 mod share;
 mod status;
@@ -41,6 +42,8 @@ pub(crate) enum Command {
     Port(port::Command),
     #[command(subcommand)]
     Host(host::Command),
+    #[command(subcommand)]
+    Path(path::Command),
     Describe(describe::Args),
     Events(events::Args),
     Logs(logs::Args),
@@ -62,6 +65,7 @@ impl Command {
             Self::Share(command) => command.run(context).map(done),
             Self::Port(command) => command.run(context).map(done),
             Self::Host(command) => command.run(context).map(done),
+            Self::Path(command) => command.run(context),
             Self::Describe(args) => describe::run(context, args).map(done),
             Self::Events(args) => events::run(context, args).map(done),
             Self::Logs(args) => logs::run(context, args).map(done),

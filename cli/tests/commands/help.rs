@@ -49,6 +49,11 @@ const VERBS: &[&str] = &[
     "host rm",
     "host sync",
     "host diff",
+    "path to-guest",
+    "path to-host",
+    "path to-windows",
+    "path to-wsl",
+    "path convert",
     "describe",
     "events",
     "logs",
@@ -111,6 +116,7 @@ fn front_page() {
         out:   share        Shares: add, remove, list, mount folders of the host that guests see
         out:   port         Published ports: publish, unpublish, list, explain; offer
         out:   host         Names in the hosts files: list, add, remove, write, compare
+        out:   path         Paths as the host, a guest, WSL and Windows spell them
         out:   describe     Show everything about a guest, share, network or host name
         out:   events       Show what happened: leases, links, ports, shares, names
         out:   logs         Show the logs of the daemons that `sharectl up` started

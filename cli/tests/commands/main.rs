@@ -9,6 +9,7 @@ mod guest;
 mod help;
 mod host;
 mod network;
+mod path;
 mod place;
 mod port;
 mod share;

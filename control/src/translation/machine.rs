@@ -3,6 +3,7 @@
 //! The rules are WSL's own. From Windows to Linux the text alone decides, and the longest source wins; from Linux to
 //! Windows the last mount at or above the path decides, and one that is not of Windows cancels.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -111,6 +112,17 @@ impl Machine {
             .find(|drive| drive.root.is(&root) && drive.names.is_empty())
             .and_then(|drive| self.mounts.mounts.get(drive.mount))
             .map(|mount| mount.point.as_path())
+    }
+
+    /// Every drive that is mounted, and on WSL also where the others would be; by letter in lower case.
+    #[must_use]
+    pub fn drives(&self) -> BTreeMap<char, PathBuf> {
+        let place = |letter: char| match self.drive(letter) {
+            Some(place) => Some((letter, place.to_owned())),
+            None if self.drives.is_empty() => None,
+            None => Some((letter, self.wsl.drive_root(letter)?)),
+        };
+        ('a'..='z').filter_map(place).collect()
     }
 
     /// Whether names in this folder are the same in any case: it is Windows' own.

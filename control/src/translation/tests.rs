@@ -1,6 +1,7 @@
 //! Tables of what WSL, Docker and VMware write, and the laws that hold for any path.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 
@@ -21,6 +22,11 @@ const WSL: &str = r"22 1 8:32 / / rw - ext4 /dev/sdc rw
 ";
 
 fn wsl() -> Machine {
+    static WSL_MACHINE: LazyLock<Machine> = LazyLock::new(read_wsl);
+    WSL_MACHINE.clone()
+}
+
+fn read_wsl() -> Machine {
     Machine::new(
         MountTable::parse(WSL.as_bytes()),
         WslConf::default(),
@@ -195,6 +201,12 @@ fn drives_are_where_they_are_mounted() {
     assert_eq!(to_linux(&machine, "/mnt/c/x").unwrap(), "/c/x");
     assert_eq!(to_windows(&machine, "/drives/D/x").unwrap(), r"D:\x");
     assert_eq!(machine.drive('D').unwrap(), Path::new("/drives/D"));
+    let drives = machine.drives();
+    assert_eq!(
+        (&drives[&'d'], &drives[&'c'], &drives[&'x']),
+        (&"/drives/D".into(), &"/c".into(), &"/x".into())
+    );
+    assert!(plain().drives().is_empty());
     // A folder that is there keeps its own meaning.
     struct Everything;
     impl Files for Everything {
@@ -255,12 +267,18 @@ at = "/mnt/own"
 mount = "/mnt/mounted"
 "#;
 
-fn config() -> Config {
+fn config() -> &'static Config {
+    static CONFIG: LazyLock<Config> = LazyLock::new(read_config);
+    &CONFIG
+}
+
+fn read_config() -> Config {
     let surroundings = Surroundings {
         home: Some("/home/ann".into()),
         uid: 1000,
         gid: 1000,
         machine: None,
+        drives: Default::default(),
     };
     Config::parse(SHARES, Path::new("config.toml"), &surroundings).unwrap()
 }
@@ -278,7 +296,7 @@ fn ask(
         files: &NoFiles,
         folder: Some(Path::new("/home/ann/src/app")),
     };
-    let view = View::new(&config, guest.as_ref());
+    let view = View::new(config, guest.as_ref());
     match way {
         Way::ToGuest => view.to_guest(text, base),
         Way::ToHost => view.to_host(text, base),
@@ -441,7 +459,7 @@ fn a_symbolic_link_into_a_share_is_followed_where_the_text_says_nothing() {
         files: &Links,
         folder: Some(Path::new("/link/app")),
     };
-    let view = View::new(&config, None);
+    let view = View::new(config, None);
     for (text, expected) in [
         ("/link/x", "/src/x"),
         ("x", "x"),
@@ -482,7 +500,7 @@ fn paths() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
     fn any_bytes_are_translated_or_refused(text in proptest::collection::vec(any::<u8>(), 0..40)) {
