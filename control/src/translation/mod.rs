@@ -10,6 +10,7 @@ mod shares;
 mod spelling;
 #[cfg(test)]
 mod tests;
+pub mod words;
 pub mod wsl_conf;
 
 pub use error::{TranslationError, quoted};

@@ -473,6 +473,65 @@ fn a_symbolic_link_into_a_share_is_followed_where_the_text_says_nothing() {
     assert_eq!(error.hint(), "sharectl share add /elsewhere/x");
 }
 
+#[test]
+fn dockers_binds_lead_to_the_share() {
+    let around = Surroundings {
+        drives: wsl().drives(),
+        home: None,
+        uid: 0,
+        gid: 0,
+        machine: None,
+    };
+    let text = "[guest.dev]\n[share.c]\npath = 'C:\\'\n";
+    let config = Config::parse(text, Path::new("c.toml"), &around).unwrap();
+    let view = View::new(&config, None);
+    for machine in [&wsl(), &plain()] {
+        let base = Base {
+            machine,
+            files: &NoFiles,
+            folder: Some(Path::new("/mnt/c/proj")),
+        };
+        let map = |path: &[u8]| {
+            view.to_guest(path, base)
+                .map(|answer| answer.names.to_linux())
+        };
+        for (word, expected) in [
+            (r"C:\windows\system32:/c", "/mnt/c/windows/system32:/c"),
+            ("C://windows/system32:/c", "/mnt/c/windows/system32:/c"),
+            ("//C/windows/system32:/c", "/mnt/c/windows/system32:/c"),
+            ("/C/windows/system32:/c", "/mnt/c/windows/system32:/c"),
+            (
+                "/host_mnt/c/windows/system32:/c",
+                "/mnt/c/windows/system32:/c",
+            ),
+            (r"C:\Windows:/host:ro", "/mnt/c/Windows:/host:ro"),
+            (r".\a:/b", "/mnt/c/proj/a:/b"),
+            ("./a/../../b:/b", "/mnt/c/b:/b"),
+        ] {
+            let mapped = words::argument(Some(b"-v"), word.as_bytes(), &map)
+                .unwrap()
+                .unwrap();
+            assert_eq!(String::from_utf8(mapped.0).unwrap(), expected, "{word}");
+        }
+        for word in [
+            "/mnt/c/windows/system32:/c",
+            "host:container:rw",
+            "/c",
+            "/var/run/docker.sock:/x",
+        ] {
+            assert_eq!(
+                words::argument(Some(b"-v"), word.as_bytes(), &map),
+                Ok(None),
+                "{word}"
+            );
+        }
+        let error = words::argument(Some(b"-v"), br"\\.\pipe\foo:/pipe", &map).unwrap_err();
+        assert!(matches!(error, TranslationError::Device(_)));
+        let error = words::argument(Some(b"-v"), br"D:\x:/x", &map).unwrap_err();
+        assert_eq!(error.hint(), "sharectl share add /mnt/d");
+    }
+}
+
 /// Names that are alike, longer, hidden, dangerous.
 fn paths() -> impl Strategy<Value = String> {
     let start = prop_oneof![
