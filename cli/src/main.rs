@@ -9,6 +9,7 @@
 mod commands;
 mod context;
 mod daemons;
+mod docker;
 mod edit;
 mod error;
 mod mounts;

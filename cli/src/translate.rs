@@ -1,7 +1,8 @@
 //! The machine that paths are translated on: its own mounts, files and name, or those of a case that is replayed.
 
+use std::ffi::OsString;
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -156,6 +157,11 @@ pub(crate) fn read(file: &Path) -> Outcome<Vec<u8>> {
         )));
     }
     Ok(bytes)
+}
+
+/// Bytes as this system's text.
+pub(crate) fn text(bytes: Vec<u8>) -> OsString {
+    OsString::from_vec(bytes)
 }
 
 /// This system's text as bytes.

@@ -1,11 +1,13 @@
 //! One file a verb: its arguments with their help, and one function.
 
 mod completions;
+mod compose;
 mod config;
 mod describe;
 mod doctor;
 mod down;
 mod events;
+mod exec;
 mod guest;
 pub(crate) mod host;
 mod init;
@@ -44,6 +46,8 @@ pub(crate) enum Command {
     Host(host::Command),
     #[command(subcommand)]
     Path(path::Command),
+    Exec(exec::Args),
+    Compose(compose::Args),
     Describe(describe::Args),
     Events(events::Args),
     Logs(logs::Args),
@@ -66,6 +70,8 @@ impl Command {
             Self::Port(command) => command.run(context).map(done),
             Self::Host(command) => command.run(context).map(done),
             Self::Path(command) => command.run(context),
+            Self::Exec(args) => exec::run(context, args).map(done),
+            Self::Compose(args) => compose::run(context, args).map(done),
             Self::Describe(args) => describe::run(context, args).map(done),
             Self::Events(args) => events::run(context, args).map(done),
             Self::Logs(args) => logs::run(context, args).map(done),

@@ -54,6 +54,8 @@ const VERBS: &[&str] = &[
     "path to-windows",
     "path to-wsl",
     "path convert",
+    "exec",
+    "compose",
     "describe",
     "events",
     "logs",
@@ -117,6 +119,9 @@ fn front_page() {
         out:   port         Published ports: publish, unpublish, list, explain; offer
         out:   host         Names in the hosts files: list, add, remove, write, compare
         out:   path         Paths as the host, a guest, WSL and Windows spell them
+        out:   exec         Run a program of the host with a guest's Docker engine, and with paths as the guest
+        out:                has them
+        out:   compose      Run docker compose with volumes as a guest has them
         out:   describe     Show everything about a guest, share, network or host name
         out:   events       Show what happened: leases, links, ports, shares, names
         out:   logs         Show the logs of the daemons that `sharectl up` started
