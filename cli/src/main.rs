@@ -12,6 +12,7 @@ mod daemons;
 mod docker;
 mod edit;
 mod error;
+mod import;
 mod mounts;
 mod output;
 mod suggest;

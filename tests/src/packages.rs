@@ -76,6 +76,12 @@ pub const MOUNTS: &[Need] = &[
     need("perl", "perl-base"),
 ];
 
+/// Shells whose prompts follow a guest's paths; bash is there.
+pub const SHELLS: &[Need] = &[need("zsh", "zsh"), need("fish", "fish")];
+
+/// What reads compose files; it needs no engine for that.
+pub const COMPOSE: &[Need] = &[need("docker-compose", "docker-compose")];
+
 /// What of `needs` this machine lacks, as package names, each once.
 #[must_use]
 pub fn missing(needs: &[Need]) -> Vec<&'static str> {

@@ -10,12 +10,14 @@ mod events;
 mod exec;
 mod guest;
 pub(crate) mod host;
+mod import;
 mod init;
 mod logs;
 mod network;
 pub(crate) mod path;
 mod port;
 mod share;
+mod shell_hook;
 mod status;
 mod up;
 
@@ -48,6 +50,9 @@ pub(crate) enum Command {
     Path(path::Command),
     Exec(exec::Args),
     Compose(compose::Args),
+    ShellHook(shell_hook::Args),
+    #[command(subcommand)]
+    Import(import::Command),
     Describe(describe::Args),
     Events(events::Args),
     Logs(logs::Args),
@@ -72,6 +77,8 @@ impl Command {
             Self::Path(command) => command.run(context),
             Self::Exec(args) => exec::run(context, args).map(done),
             Self::Compose(args) => compose::run(context, args).map(done),
+            Self::ShellHook(args) => shell_hook::run(context, args).map(done),
+            Self::Import(command) => command.run(context).map(done),
             Self::Describe(args) => describe::run(context, args).map(done),
             Self::Events(args) => events::run(context, args).map(done),
             Self::Logs(args) => logs::run(context, args).map(done),

@@ -56,6 +56,10 @@ const VERBS: &[&str] = &[
     "path convert",
     "exec",
     "compose",
+    "shell-hook",
+    "import vmx",
+    "import vmware-networking",
+    "import lima",
     "describe",
     "events",
     "logs",
@@ -119,9 +123,10 @@ fn front_page() {
         out:   port         Published ports: publish, unpublish, list, explain; offer
         out:   host         Names in the hosts files: list, add, remove, write, compare
         out:   path         Paths as the host, a guest, WSL and Windows spell them
-        out:   exec         Run a program of the host with a guest's Docker engine, and with paths as the guest
-        out:                has them
+        out:   exec         Run a program of the host with a guest's engine and paths
         out:   compose      Run docker compose with volumes as a guest has them
+        out:   shell-hook   Print what lets a shell follow you into a guest
+        out:   import       Take over what VMware or Lima knows, as a difference to accept
         out:   describe     Show everything about a guest, share, network or host name
         out:   events       Show what happened: leases, links, ports, shares, names
         out:   logs         Show the logs of the daemons that `sharectl up` started

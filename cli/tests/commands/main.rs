@@ -8,6 +8,7 @@ mod fake;
 mod guest;
 mod help;
 mod host;
+mod import;
 mod map;
 mod network;
 mod path;

@@ -25,6 +25,15 @@ fn place() -> Place {
     place
 }
 
+/// Columns without their width, which follows from the temporary folder's name.
+fn columns(place: &Place, outcome: &Outcome) -> String {
+    let lines = outcome
+        .stdout
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    place.normal(&lines.map(|line| line + "\n").collect::<String>())
+}
+
 fn run(place: &Place, arguments: &[&str]) -> Outcome {
     let data = place.path("src/data");
     let mut line = place.sharectl();
@@ -71,15 +80,15 @@ fn a_program_gets_the_guests_paths_and_engine() {
     "#]]);
     let mut dry = line.to_vec();
     dry.insert(2, "--dry-run");
-    run(&place, &dry).is(expect![[r#"
-        exit 0
-        out: WHERE                 RULE    FROM                     TO
-        out: argument 3            bind    ./a:/a                   /work/app/a:/a
-        out: argument 5            bind    D:\b c:/b:ro             /mnt/d/b c:/b:ro
-        out: argument 7            path    $T/src/x     /work/x
-        out: variable DATA         path    $T/src/data  /work/data
-        out: variable DOCKER_HOST  engine  -                        unix:///run/user/7/docker.sock
-    "#]]);
+    expect![[r#"
+        WHERE RULE FROM TO
+        argument 3 bind ./a:/a /work/app/a:/a
+        argument 5 bind D:\b c:/b:ro /mnt/d/b c:/b:ro
+        argument 7 path $T/src/x /work/x
+        variable DATA path $T/src/data /work/data
+        variable DOCKER_HOST engine - unix:///run/user/7/docker.sock
+    "#]]
+    .assert_eq(&columns(&place, &run(&place, &dry)));
     dry.splice(..1, ["--format", "json", "exec"]);
     let rows = run(&place, &dry).json();
     assert_eq!(
@@ -95,9 +104,7 @@ fn a_program_gets_the_guests_paths_and_engine() {
     let mut line = place.sharectl();
     line.env("DOCKER_HOST", "tcp://10.0.0.1:2376")
         .args(["exec", "--map", "--keep", "DATA", "--", "show"]);
-    place
-        .outcome(line.env("DATA", &source))
-        .is(expect![[r#"
+    place.outcome(line.env("DATA", &source)).is(expect![[r#"
             exit 0
             out:
             out: DATA=$T/src/x HOST=tcp://10.0.0.1:2376
@@ -258,7 +265,8 @@ fn compose_gets_one_more_file() {
         ls
         -v
         ./d:/d
-    "#]].assert_eq(&place.normal(&line.replace(hash, "ADDED")));
+    "#]]
+    .assert_eq(&place.normal(&line.replace(hash, "ADDED")));
     expect![[r#"
         {
           "secrets": {
@@ -303,17 +311,19 @@ fn compose_gets_one_more_file() {
             }
           }
         }
-    "#]].assert_eq(&place.normal(file));
-    run(&place, &["compose", "--dry-run", "up", "-d"]).is(expect![[r#"
-        exit 0
-        out: WHERE                           RULE    FROM                        TO
-        out: services.web.volumes[0]         bind    $T/src/app/rel  /work/app/rel
-        out: services.web.volumes[1]         bind    D:\proj                     /mnt/d/proj
-        out: services.web.volumes[4]         bind    $T/src/a$b      /work/a$b
-        out: volumes.dev.driver_opts.device  bind    //d/dev                     /mnt/d/dev
-        out: secrets.key.file                file    $T/src/app/key  /work/app/key
-        out: variable DOCKER_HOST            engine  -                           unix:///run/user/7/docker.sock
-    "#]]);
+    "#]]
+    .assert_eq(&place.normal(file));
+    let dry = run(&place, &["compose", "--dry-run", "up", "-d"]);
+    expect![[r#"
+        WHERE RULE FROM TO
+        services.web.volumes[0] bind $T/src/app/rel /work/app/rel
+        services.web.volumes[1] bind D:\proj /mnt/d/proj
+        services.web.volumes[4] bind $T/src/a$b /work/a$b
+        volumes.dev.driver_opts.device bind //d/dev /mnt/d/dev
+        secrets.key.file file $T/src/app/key /work/app/key
+        variable DOCKER_HOST engine - unix:///run/user/7/docker.sock
+    "#]]
+    .assert_eq(&columns(&place, &dry));
     // The user's files are theirs, and the folder holds no more than ours.
     assert_eq!(
         fs::read_to_string(place.path("src/app/compose.yml")).unwrap(),

@@ -103,6 +103,8 @@ impl Step {
                     packages::NAMES,
                     packages::FILTERS,
                     packages::MOUNTS,
+                    packages::SHELLS,
+                    packages::COMPOSE,
                 ]
                 .concat();
                 packages::ensure(&needs)?;
