@@ -50,6 +50,13 @@ fn a_difference_is_shown_and_written_only_when_accepted() {
         .exits(2)
         .says("nothing was written: there is no terminal to ask on");
     assert_eq!(place.config(), CONFIG);
+    let rows = place
+        .run("--format json import vmx box.vmx --dry-run --guest dev")
+        .json();
+    assert_eq!(
+        (&rows["written"], &rows["left_out"][0]["line"]),
+        (&false.into(), &5.into())
+    );
     place
         .run("import vmx box.vmx --yes")
         .exits(0)
@@ -64,13 +71,6 @@ fn a_difference_is_shown_and_written_only_when_accepted() {
         .exits(0)
         .says("has all of it already");
     assert_eq!(place.config(), written);
-    let rows = place
-        .run("--format json import vmx box.vmx --dry-run --guest dev")
-        .json();
-    assert_eq!(
-        (&rows["written"], &rows["left_out"][0]["line"]),
-        (&false.into(), &5.into())
-    );
 }
 
 /// With a terminal of its own, as script(1) makes it.
