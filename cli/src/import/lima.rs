@@ -215,14 +215,14 @@ fn port(plan: &mut Plan, line: usize, forward: &Forward, guest: &GuestName) -> R
     };
     let inside = forward
         .guest_port_range
-        .or(forward.guest_port.map(|port| [port, port]));
+        .or_else(|| forward.guest_port.map(|port| [port, port]));
     let [first, last] = inside
         .or(forward.host_port_range)
-        .or(forward.host_port.map(|port| [port, port]))
+        .or_else(|| forward.host_port.map(|port| [port, port]))
         .ok_or_else(|| bad("this forward has no guestPort"))?;
     let [from, to] = forward
         .host_port_range
-        .or(forward.host_port.map(|port| [port, port]))
+        .or_else(|| forward.host_port.map(|port| [port, port]))
         .unwrap_or([first, last]);
     if [first, 65535] == [1, last] {
         plan.leave_out(

@@ -154,7 +154,7 @@ fn windows(text: &str) -> Result<Option<Spelling>, TranslationError> {
                 .get(..3)
                 .filter(|word| word.eq_ignore_ascii_case("UNC"));
             let share = word
-                .and(rest.get(3..))
+                .and_then(|_| rest.get(3..))
                 .and_then(|rest| rest.strip_prefix(is_separator));
             if let Some(share) = share {
                 return network(share, text).map(Some);

@@ -45,9 +45,11 @@ fn plain() -> Machine {
 fn to_linux(machine: &Machine, text: &str) -> Result<String, TranslationError> {
     let spelling = Spelling::read(text.as_bytes())?;
     let names = machine.to_linux(&spelling, text.as_bytes(), &NoFiles)?;
-    let bytes = match spelling {
-        Spelling::Relative(_) => names.to_relative(),
-        _absolute => names.to_linux(),
+    let is_relative = matches!(spelling, Spelling::Relative(_));
+    let bytes = if is_relative {
+        names.to_relative()
+    } else {
+        names.to_linux()
     };
     Ok(String::from_utf8(bytes).unwrap())
 }
@@ -602,7 +604,7 @@ proptest! {
         // A folder of this distribution called as a drive is by custom: said with its distribution it is the folder.
         prop_assume!(!text.starts_with(r"\\wsl"));
         if let Ok(once) = to_linux(&machine, &text) {
-            prop_assert_eq!(to_linux(&machine, &once), Ok(once.clone()));
+            prop_assert_eq!(to_linux(&machine, &once), Ok(once));
         }
         if let Ok(once) = to_windows(&machine, &text) {
             prop_assert_eq!(to_windows(&machine, &once), Ok(once.clone()));

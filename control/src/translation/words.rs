@@ -496,7 +496,7 @@ mod tests {
         fn twice_is_once(previous in proptest::option::of("-v|--mount|x"), word in r"(-[vI]|--volume=|A=|type=bind,|source=|/src|/work|C:|[\\/:;,.a ]){0,8}") {
             let previous = previous.as_deref();
             if let Ok(once) = run(previous, &word) {
-                prop_assert_eq!(run(previous, &once), Ok(once.clone()), "{}", word);
+                prop_assert_eq!(run(previous, &once), Ok(once), "{}", word);
             }
         }
     }

@@ -143,7 +143,7 @@ fn start(tool: &[OsString]) -> Command {
     let mut command = Command::new(
         words
             .next()
-            .map_or(OsStr::new("docker"), OsString::as_os_str),
+            .map_or_else(|| OsStr::new("docker"), OsString::as_os_str),
     );
     command.args(words);
     command

@@ -111,7 +111,9 @@ fn changed_volume(
             }))
         }
         // A named volume, a tmpfs, a pipe: nothing of a folder.
-        _no_bind => Ok(None),
+        Value::Object(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
+            Ok(None)
+        }
     }
 }
 

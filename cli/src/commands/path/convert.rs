@@ -70,9 +70,9 @@ pub(crate) fn run_as(line: &[OsString]) -> Option<Result<Args, clap::Error>> {
 pub(crate) fn run(context: &Context, args: Args) -> Outcome<ExitCode> {
     let host = Host::new(args.machine)?;
     let way = match (args.windows, args.mixed) {
-        (true, _) => Way::ToWindows(Style::Windows),
-        (_, true) => Way::ToWindows(Style::Mixed),
-        (false, false) => Way::ToLinux,
+        (true, _) => Way::Windows(Style::Windows),
+        (_, true) => Way::Windows(Style::Mixed),
+        (false, false) => Way::Linux,
     };
     let translator = Translator {
         view: None,
@@ -92,8 +92,8 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome<ExitCode> {
             continue;
         }
         let (from, to) = match way {
-            Way::ToWindows(_) => (b':', b';'),
-            Way::ToLinux | Way::ToGuest | Way::ToHost => (b';', b':'),
+            Way::Windows(_) => (b':', b';'),
+            Way::Linux | Way::Guest | Way::Host => (b';', b':'),
         };
         let parts = bytes(path).split(|byte| *byte == from);
         let parts = parts

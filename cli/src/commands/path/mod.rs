@@ -84,23 +84,24 @@ pub(crate) struct WindowsArgs {
     args: Args,
 }
 
+/// To whose spelling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    ToGuest,
-    ToHost,
-    ToLinux,
-    ToWindows(Style),
+    Guest,
+    Host,
+    Linux,
+    Windows(Style),
 }
 
 impl Command {
     pub(crate) fn run(self, context: &Context) -> Outcome<ExitCode> {
         match self {
-            Self::ToGuest(args) => run(context, args, Way::ToGuest),
-            Self::ToHost(args) => run(context, args, Way::ToHost),
-            Self::ToWsl(args) => run(context, args, Way::ToLinux),
+            Self::ToGuest(args) => run(context, args, Way::Guest),
+            Self::ToHost(args) => run(context, args, Way::Host),
+            Self::ToWsl(args) => run(context, args, Way::Linux),
             Self::ToWindows(WindowsArgs { mixed, args }) => {
                 let style = if mixed { Style::Mixed } else { Style::Windows };
-                run(context, args, Way::ToWindows(style))
+                run(context, args, Way::Windows(style))
             }
             Self::Convert(args) => convert::run(context, args),
         }
@@ -109,7 +110,7 @@ impl Command {
 
 fn run(context: &Context, args: Args, way: Way) -> Outcome<ExitCode> {
     let host = Host::new(args.machine)?;
-    let is_of_shares = args.guest.is_some() || matches!(way, Way::ToGuest | Way::ToHost);
+    let is_of_shares = args.guest.is_some() || matches!(way, Way::Guest | Way::Host);
     let config = if is_of_shares {
         Some(host.config(context)?)
     } else {
@@ -192,10 +193,10 @@ impl Translator<'_> {
             share: Some(answer.share.to_string()),
         };
         match (self.way, &self.view) {
-            (Way::ToGuest, Some(view)) => view.to_guest(path, base).map(written),
-            (Way::ToHost, Some(view)) => view.to_host(path, base).map(written),
+            (Way::Guest, Some(view)) => view.to_guest(path, base).map(written),
+            (Way::Host, Some(view)) => view.to_host(path, base).map(written),
             // From the guest by way of the host.
-            (Way::ToLinux | Way::ToWindows(_), Some(view)) => {
+            (Way::Linux | Way::Windows(_), Some(view)) => {
                 let on_host = view.to_host(path, base).map(written)?;
                 let mut translated = self.of_host(&on_host.path)?;
                 translated.share = on_host.share;
@@ -217,11 +218,11 @@ impl Translator<'_> {
             spelling = Spelling::Linux(names.collapsed());
         }
         let path = match self.way {
-            Way::ToWindows(style) => base
+            Way::Windows(style) => base
                 .machine
                 .to_windows(&spelling, path, base.files, style)?
                 .into_bytes(),
-            Way::ToLinux | Way::ToGuest | Way::ToHost => {
+            Way::Linux | Way::Guest | Way::Host => {
                 let names = base.machine.to_linux(&spelling, path, base.files)?;
                 match spelling {
                     Spelling::Relative(_) => names.to_relative(),
