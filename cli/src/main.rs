@@ -9,16 +9,20 @@
 mod commands;
 mod context;
 mod daemons;
+mod docker;
 mod edit;
 mod error;
+mod import;
 mod mounts;
 mod output;
 mod resolver;
 mod suggest;
 mod sys;
 mod tap;
+mod translate;
 mod vmm;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -56,8 +60,25 @@ struct Cli {
     command: Command,
 }
 
+impl Cli {
+    /// The command under the name of wslpath or cygpath.
+    fn convert(args: commands::path::ConvertArgs) -> Self {
+        Self {
+            config: None,
+            format: Format::Table,
+            quiet: false,
+            command: Command::Path(commands::path::Command::Convert(args)),
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let cli = match commands::path::run_as(&line) {
+        Some(args) => args.map(Cli::convert),
+        None => Cli::try_parse_from(line),
+    };
+    let cli = match cli {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version go to standard output and are no failure; a

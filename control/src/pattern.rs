@@ -1,13 +1,18 @@
 //! Patterns for places in a share, as they are written: `node_modules`, `.git/objects/**`, `!keep.log`.
 //!
-//! Words and meaning are those of gitignore(5). Patterns are read and shown here; sharefs' `tree/places`
-//! follows them down the folders.
+//! Words and meaning are those of gitignore(5). Patterns are read and shown here; [`progress`] follows them down
+//! the folders, for sharefs' `tree/places` and for paths as text.
 
 use std::fmt;
 use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
+
+mod glob;
+pub mod progress;
+
+pub use glob::Letters;
 
 /// Bytes of one pattern: PATH_MAX of Linux, beyond which no place has a path.
 const LONGEST: usize = 4096;

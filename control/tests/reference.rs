@@ -14,6 +14,7 @@ fn parse(text: &str) -> Config {
         uid: 1000,
         gid: 1000,
         machine: Some("4d31f0a2c0de4b0f9f6c3d2e1a0b9c8d".to_owned()),
+        drives: Default::default(),
     };
     Config::parse(text, Path::new("docs/config.toml"), &surroundings)
         .unwrap_or_else(|errors| panic!("{errors}"))

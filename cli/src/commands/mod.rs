@@ -1,18 +1,23 @@
 //! One file a verb: its arguments with their help, and one function.
 
 mod completions;
+mod compose;
 mod config;
 mod describe;
 mod doctor;
 mod down;
 mod events;
+mod exec;
 mod guest;
 pub(crate) mod host;
+mod import;
 mod init;
 mod logs;
 mod network;
+pub(crate) mod path;
 mod port;
 mod share;
+mod shell_hook;
 mod status;
 mod up;
 
@@ -41,6 +46,13 @@ pub(crate) enum Command {
     Port(port::Command),
     #[command(subcommand)]
     Host(host::Command),
+    #[command(subcommand)]
+    Path(path::Command),
+    Exec(exec::Args),
+    Compose(compose::Args),
+    ShellHook(shell_hook::Args),
+    #[command(subcommand)]
+    Import(import::Command),
     Describe(describe::Args),
     Events(events::Args),
     Logs(logs::Args),
@@ -62,6 +74,11 @@ impl Command {
             Self::Share(command) => command.run(context).map(done),
             Self::Port(command) => command.run(context).map(done),
             Self::Host(command) => command.run(context).map(done),
+            Self::Path(command) => command.run(context),
+            Self::Exec(args) => exec::run(context, args).map(done),
+            Self::Compose(args) => compose::run(context, args).map(done),
+            Self::ShellHook(args) => shell_hook::run(context, args).map(done),
+            Self::Import(command) => command.run(context).map(done),
             Self::Describe(args) => describe::run(context, args).map(done),
             Self::Events(args) => events::run(context, args).map(done),
             Self::Logs(args) => logs::run(context, args).map(done),

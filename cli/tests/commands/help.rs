@@ -53,6 +53,17 @@ const VERBS: &[&str] = &[
     "host restore",
     "host repair",
     "host writer",
+    "path to-guest",
+    "path to-host",
+    "path to-windows",
+    "path to-wsl",
+    "path convert",
+    "exec",
+    "compose",
+    "shell-hook",
+    "import vmx",
+    "import vmware-networking",
+    "import lima",
     "describe",
     "events",
     "logs",
@@ -115,6 +126,11 @@ fn front_page() {
         out:   share        Shares: add, remove, list, mount folders of the host that guests see
         out:   port         Published ports: publish, unpublish, list, explain; offer
         out:   host         Names in the hosts files and in DNS: list, add, remove, write, compare, mend
+        out:   path         Paths as the host, a guest, WSL and Windows spell them
+        out:   exec         Run a program of the host with a guest's engine and paths
+        out:   compose      Run docker compose with volumes as a guest has them
+        out:   shell-hook   Print what lets a shell follow you into a guest
+        out:   import       Take over what VMware or Lima knows, as a difference to accept
         out:   describe     Show everything about a guest, share, network or host name
         out:   events       Show what happened: leases, links, ports, shares, names
         out:   logs         Show the logs of the daemons that `sharectl up` started

@@ -32,6 +32,9 @@ use crate::names::{GuestName, HostName, NameError, NetworkName, ShareName, Sourc
 use crate::pattern::PathPattern;
 use crate::port::{Endpoint, PortSpec};
 use crate::rate::RateLimit;
+use crate::translation::Machine;
+use crate::translation::mountinfo::MountTable;
+use crate::translation::wsl_conf::WslConf;
 
 pub use dns::{DnsSettings, RecordData, RecordName};
 pub use duration::duration;
@@ -468,6 +471,8 @@ pub struct Surroundings {
     pub gid: u32,
     /// What tells this machine from others (machine-id(5)): prefixes of its own follow from it.
     pub machine: Option<String>,
+    /// Where Windows' drives are mounted, by letter in lower case; of one that is not here, nothing is known.
+    pub drives: BTreeMap<char, PathBuf>,
 }
 
 impl Surroundings {
@@ -479,6 +484,7 @@ impl Surroundings {
             uid: rustix::process::getuid().as_raw(),
             gid: rustix::process::getgid().as_raw(),
             machine: machine_id(),
+            drives: mounted_drives(),
         }
     }
 }
@@ -488,6 +494,17 @@ fn machine_id() -> Option<String> {
     let text = std::fs::read_to_string("/etc/machine-id").ok()?;
     let id = text.trim();
     (!id.is_empty()).then(|| id.to_owned())
+}
+
+/// None where the system tells nothing of its mounts.
+fn mounted_drives() -> BTreeMap<char, PathBuf> {
+    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = MountTable::parse(&mounts);
+    if !mounts.has_windows() {
+        return BTreeMap::new();
+    }
+    let wsl = std::fs::read_to_string(WslConf::PLACE).unwrap_or_default();
+    Machine::new(mounts, WslConf::parse(&wsl), None).drives()
 }
 
 /// The text of the file at `path`; nothing if it is not there.
@@ -529,6 +546,14 @@ impl Config {
     /// # Errors
     /// Every [`Problem`] of the file, or that it cannot be read.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        Self::load_in(path, &Surroundings::of_process())
+    }
+
+    /// As [`Config::load`], with what another machine has around it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_in(path: &Path, surroundings: &Surroundings) -> Result<Self, ConfigErrors> {
         let text = match read(path) {
             Ok(text) => text,
             Err(problem) => {
@@ -538,7 +563,7 @@ impl Config {
                 });
             }
         };
-        Self::parse(&text, path, &Surroundings::of_process())
+        Self::parse(&text, path, surroundings)
     }
 
     /// Checks a text; `file` is only for messages.

@@ -8,6 +8,7 @@ fn surroundings() -> Surroundings {
         uid: 1000,
         gid: 1000,
         machine: Some("4d31f0a2c0de4b0f9f6c3d2e1a0b9c8d".to_owned()),
+        drives: Default::default(),
     }
 }
 
@@ -93,6 +94,26 @@ files = ["auto", "/tmp/hosts"]
     assert_eq!(config.hosts.entries.len(), 1);
     let other = GuestName::parse("other").unwrap();
     assert_eq!(config.shares_of(&other).count(), 1);
+}
+
+#[test]
+fn a_windows_drive_is_where_it_is_mounted() {
+    let around = Surroundings {
+        drives: BTreeMap::from([('d', "/drives/d".into())]),
+        ..surroundings()
+    };
+    for (text, path) in [
+        ('d', "/drives/d/x"),
+        ('D', "/drives/d/x"),
+        ('e', "/mnt/e/x"),
+    ] {
+        let text = format!("[share.s]\npath = '{text}:\\x'\n");
+        let config = Config::parse(&text, Path::new("c.toml"), &around).unwrap();
+        assert_eq!(
+            config.shares[&ShareName::parse("s").unwrap()].path,
+            Path::new(path)
+        );
+    }
 }
 
 #[test]

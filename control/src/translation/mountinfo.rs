@@ -62,6 +62,14 @@ impl MountTable {
         above.find(|mount| path.starts_with(&mount.point))
     }
 
+    /// Whether a folder of Windows is among them.
+    #[must_use]
+    pub fn has_windows(&self) -> bool {
+        self.mounts
+            .iter()
+            .any(|mount| mount.windows_source().is_some())
+    }
+
     /// Whether the mount can be reached at its own place, and nothing mounted later hides it.
     #[must_use]
     pub fn is_seen(&self, mount: &Mount) -> bool {

@@ -266,6 +266,7 @@ mod tests {
             uid: 1,
             gid: 1,
             machine: None,
+            drives: Default::default(),
         };
         Config::parse(text, Path::new("c.toml"), &surroundings).unwrap()
     }

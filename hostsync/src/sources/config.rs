@@ -98,6 +98,7 @@ mod tests {
             uid: 1,
             gid: 1,
             machine: None,
+            drives: Default::default(),
         };
         let config = Config::parse(text, Path::new("c.toml"), &surroundings).unwrap();
         let shown = |facts: Vec<Fact>| -> Vec<String> {

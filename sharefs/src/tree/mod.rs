@@ -11,7 +11,6 @@ use std::ffi::CStr;
 use rustix::io::Errno;
 
 pub(crate) mod case;
-pub(crate) mod fold;
 pub(crate) mod host;
 mod layer;
 #[cfg(test)]

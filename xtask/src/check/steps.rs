@@ -106,6 +106,8 @@ impl Step {
                     packages::FILTERS,
                     packages::MOUNTS,
                     packages::HOSTS,
+                    packages::SHELLS,
+                    packages::COMPOSE,
                 ]
                 .concat();
                 packages::ensure(&needs)?;

@@ -254,6 +254,7 @@ mod tests {
             uid: 1000,
             gid: 1000,
             machine: Some("4d31f0a2c0de4b0f9f6c3d2e1a0b9c8d".to_owned()),
+            drives: Default::default(),
         };
         let parse = |text: &str| Config::parse(text, Path::new("c.toml"), &surroundings).unwrap();
         let text = r#"

@@ -9,6 +9,7 @@ use toml_edit::{Array, Value};
 use crate::context::Context;
 use crate::edit::document;
 use crate::error::{CliError, Outcome};
+use crate::import::plain_name;
 use crate::output::comma_list;
 
 /// Share a folder of the host with guests
@@ -175,19 +176,7 @@ fn name_of(path: &str) -> Outcome<ShareName> {
         .split(['/', '\\'])
         .rfind(|part| !part.is_empty())
         .unwrap_or_default();
-    let mut name = String::new();
-    for letter in last.to_lowercase().chars() {
-        if letter.is_ascii_alphanumeric() {
-            name.push(letter);
-        } else if !name.is_empty() && !name.ends_with('-') {
-            name.push('-');
-        }
-    }
-    let name: String = name
-        .trim_end_matches('-')
-        .chars()
-        .take(ShareName::LIMIT)
-        .collect();
+    let name = plain_name(last, ShareName::LIMIT).unwrap_or_default();
     ShareName::parse(&name).map_err(|_| {
         CliError::usage(
             format!("no share name can be made of {path}"),

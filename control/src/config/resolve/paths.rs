@@ -1,4 +1,6 @@
 //! Paths on the host, in the spellings that people type.
+//!
+//! More spellings than the file may have, and the way between host and guests, are in `crate::translation`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +8,7 @@ use super::super::Surroundings;
 use super::super::problem::Findings;
 use super::super::raw::At;
 
-/// A host folder: absolute, below `~`, or on a Windows drive, which WSL mounts at `/mnt/x`.
+/// A host folder: absolute, below `~`, or on a Windows drive.
 pub(super) fn read_folder(
     findings: &mut Findings<'_>,
     (owner, key): (&str, &str),
@@ -14,7 +16,7 @@ pub(super) fn read_folder(
     surroundings: &Surroundings,
 ) -> Option<PathBuf> {
     let text = raw.value();
-    let path = if let Some(path) = windows_drive(text) {
+    let path = if let Some(path) = windows_drive(text, surroundings) {
         Some(path)
     } else if text == "~" || text.starts_with("~/") {
         let below = text.trim_start_matches('~').trim_start_matches('/');
@@ -35,8 +37,8 @@ pub(super) fn read_folder(
     }
 }
 
-/// `D:\x\y` and `D:/x/y` as `/mnt/d/x/y`.
-fn windows_drive(text: &str) -> Option<PathBuf> {
+/// `D:\x\y` and `D:/x/y` where the drive is mounted; as `/mnt/d/x/y` where it is not, or not yet.
+fn windows_drive(text: &str, surroundings: &Surroundings) -> Option<PathBuf> {
     let mut characters = text.chars();
     let drive = characters.next().filter(char::is_ascii_alphabetic)?;
     if characters.next()? != ':' {
@@ -46,7 +48,9 @@ fn windows_drive(text: &str) -> Option<PathBuf> {
     if !(rest.is_empty() || rest.starts_with(['\\', '/'])) {
         return None;
     }
-    let mut path = PathBuf::from(format!("/mnt/{}", drive.to_ascii_lowercase()));
+    let drive = drive.to_ascii_lowercase();
+    let mounted = surroundings.drives.get(&drive).cloned();
+    let mut path = mounted.unwrap_or_else(|| PathBuf::from(format!("/mnt/{drive}")));
     path.extend(rest.split(['\\', '/']).filter(|part| !part.is_empty()));
     Some(path)
 }

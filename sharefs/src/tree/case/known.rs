@@ -8,7 +8,9 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 
-use crate::tree::{Attributes, Identity, Timestamp, fold};
+use control::fold;
+
+use crate::tree::{Attributes, Identity, Timestamp};
 
 /// Bytes of the names of all folders together.
 const MOST_BYTES: usize = 32 << 20;

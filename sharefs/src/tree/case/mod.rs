@@ -82,7 +82,7 @@ impl<T: Tree> CaseTree<T> {
     fn read(&self, folder: &T::Node, name: &CStr) -> Result<(Option<Folded>, Option<CString>)> {
         let directory = self.below.open_directory(folder)?;
         let (mut all, mut alike) = (Some(Folded::default()), Folded::default());
-        let wanted = super::fold::name(name.to_bytes());
+        let wanted = control::fold::name(name.to_bytes());
         let mut from = 0;
         loop {
             let start = from;
@@ -92,7 +92,7 @@ impl<T: Tree> CaseTree<T> {
                     if Name::new(entry.name).is_err() {
                         return true;
                     }
-                    if super::fold::name(entry.name.to_bytes()) == wanted {
+                    if control::fold::name(entry.name.to_bytes()) == wanted {
                         alike.add(entry.name);
                     }
                     if let Some(names) = &mut all {

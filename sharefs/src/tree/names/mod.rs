@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 
+use control::windows_names as windows;
 use rustix::io::Errno;
 
 use super::layer::{Layer, pass_on};
@@ -14,7 +15,6 @@ use super::{Attributes, Caller, Entry, Found, Name, NewNode, OpenHow, RenameHow,
 
 #[cfg(test)]
 mod tests;
-mod windows;
 
 /// Which names the host can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

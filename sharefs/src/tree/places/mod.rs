@@ -33,12 +33,11 @@ use super::{
 };
 use rules::Place;
 
-mod glob;
 mod rules;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use glob::Letters;
+pub(crate) use control::pattern::Letters;
 pub(crate) use rules::Rules;
 
 /// See the module's head.

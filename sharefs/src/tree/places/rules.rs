@@ -3,9 +3,9 @@
 //! A `Place` is all that matters of a path: how far each pattern has come. It has a fixed size, and equal
 //! places mean equal rules for whatever is below, at any depth.
 
-use control::pattern::{MOST_STEPS, PathPattern, Step};
+use control::pattern::progress::{Leads, Progress, advance, start};
+use control::pattern::{Letters, PathPattern};
 
-use super::glob::{self, Letters};
 use crate::tree::Kind;
 
 /// Both lists of a share.
@@ -17,10 +17,6 @@ pub(crate) struct Rules {
     /// All is frozen, whatever the patterns say.
     frozen: bool,
 }
-
-/// How far the patterns of one list have come: a bit for each step that may come next.
-type Progress = u128;
-const _: () = assert!(MOST_STEPS <= 128, "a bit for each step of a list");
 
 /// See the module's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,70 +62,25 @@ impl Rules {
 
     /// One name further; None where it is excluded.
     pub(super) fn step(&self, from: Place, name: &[u8], kind: Kind) -> Option<Place> {
-        let (exclude, excluded) = self.advance(&self.exclude, from.exclude, name, kind);
+        let leads = match kind {
+            Kind::Directory => Leads::ToFolder,
+            Kind::File
+            | Kind::SymbolicLink
+            | Kind::BlockDevice
+            | Kind::CharacterDevice
+            | Kind::Fifo
+            | Kind::Socket => Leads::ToFile,
+        };
+        let (exclude, excluded) = advance(&self.exclude, from.exclude, (name, leads), self.letters);
         if excluded == Some(true) {
             return None;
         }
-        let (read_only, frozen) = self.advance(&self.read_only, from.read_only, name, kind);
+        let (read_only, frozen) =
+            advance(&self.read_only, from.read_only, (name, leads), self.letters);
         Some(Place {
             exclude,
             read_only,
             frozen: frozen.unwrap_or(from.frozen),
         })
     }
-
-    /// The progress behind `name`, and what the last pattern says that it ends.
-    fn advance(
-        &self,
-        patterns: &[PathPattern],
-        progress: Progress,
-        name: &[u8],
-        kind: Kind,
-    ) -> (Progress, Option<bool>) {
-        let (mut next, mut said) = (0, None);
-        let mut first = 0;
-        for pattern in patterns {
-            for (index, step) in pattern.steps.iter().enumerate() {
-                if progress & bit(first + index) == 0 {
-                    continue;
-                }
-                match step {
-                    Step::AnyFolders => next |= enter(pattern, first, index),
-                    Step::Name(pieces) if !glob::matches(pieces, name, self.letters) => {}
-                    Step::Name(_) if index + 1 < pattern.steps.len() => {
-                        next |= enter(pattern, first, index + 1);
-                    }
-                    Step::Name(_) if pattern.folders_only && kind != Kind::Directory => {}
-                    Step::Name(_) => said = Some(!pattern.negated),
-                }
-            }
-            first += pattern.steps.len();
-        }
-        (next, said)
-    }
-}
-
-fn start(patterns: &[PathPattern]) -> Progress {
-    let (mut progress, mut first) = (0, 0);
-    for pattern in patterns {
-        progress |= enter(pattern, first, 0);
-        first += pattern.steps.len();
-    }
-    progress
-}
-
-/// The step at `index` comes next; where that may be no folder at all, the one behind it, too.
-fn enter(pattern: &PathPattern, first: usize, index: usize) -> Progress {
-    match pattern.steps.get(index) {
-        Some(Step::AnyFolders) => bit(first + index) | bit(first + index + 1),
-        Some(Step::Name(_)) => bit(first + index),
-        None => 0,
-    }
-}
-
-fn bit(index: usize) -> Progress {
-    u32::try_from(index)
-        .ok()
-        .and_then(|index| 1_u128.checked_shl(index))
-        .unwrap_or(0)
 }

@@ -7,8 +7,7 @@ use ignore::gitignore::GitignoreBuilder;
 use proptest::prelude::*;
 use rustix::io::Errno;
 
-use super::glob::Letters;
-use super::{Place, Places, Rules};
+use super::{Letters, Place, Places, Rules};
 use crate::tree::memory::MemoryTree;
 use crate::tree::model_tests::{self as model, CALLER, Step};
 use crate::tree::{AccessWanted, Changes, Kind, Name, NewNode, OpenHow, RenameHow, Result, Tree};

@@ -23,7 +23,8 @@ const PORTS: [&str; 2] = ["COM", "LPT"];
 const PORT_DIGITS: &str = "123456789¹²³";
 
 /// The host's name for a guest's. None: it cannot be there.
-pub(super) fn to_host(guest: &[u8]) -> Option<Cow<'_, str>> {
+#[must_use]
+pub fn to_host(guest: &[u8]) -> Option<Cow<'_, str>> {
     let name = std::str::from_utf8(guest).ok()?;
     if name.chars().any(is_private) {
         return None;
@@ -46,7 +47,8 @@ pub(super) fn to_host(guest: &[u8]) -> Option<Cow<'_, str>> {
 }
 
 /// The guest's name for a host's. None: it is not one that a guest can have.
-pub(super) fn to_guest(host: &[u8]) -> Option<Cow<'_, str>> {
+#[must_use]
+pub fn to_guest(host: &[u8]) -> Option<Cow<'_, str>> {
     let name = std::str::from_utf8(host).ok()?;
     let guest: Cow<'_, str> = if name.chars().any(is_private) {
         let meant = |c: char| {
@@ -59,6 +61,32 @@ pub(super) fn to_guest(host: &[u8]) -> Option<Cow<'_, str>> {
     };
     let is_ours = to_host(guest.as_bytes()).as_deref() == Some(name);
     is_ours.then_some(guest)
+}
+
+/// A Linux name as WSL shows it to Windows. Less than [`to_host`]: WSL leaves devices and what is at the end as they are.
+#[must_use]
+pub fn wsl_to_windows(name: &str) -> Cow<'_, str> {
+    if !name.contains(is_forbidden) {
+        return Cow::Borrowed(name);
+    }
+    let written = |c: char| match is_forbidden(c) {
+        true => char::from_u32(PRIVATE + u32::from(c)).unwrap_or(c),
+        false => c,
+    };
+    Cow::Owned(name.chars().map(written).collect())
+}
+
+/// The other way round. U+F02F stays: a `/` out of it would be a way into another folder.
+#[must_use]
+pub fn windows_to_wsl(name: &str) -> Cow<'_, str> {
+    let meant = |c: char| {
+        let stands_for = u32::from(c).checked_sub(PRIVATE).and_then(char::from_u32);
+        stands_for.filter(|meant| is_forbidden(*meant)).unwrap_or(c)
+    };
+    if name.chars().all(|c| meant(c) == c) {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(name.chars().map(meant).collect())
 }
 
 fn is_private(c: char) -> bool {
@@ -134,6 +162,25 @@ mod tests {
                 Some(guest),
                 "{host:?}"
             );
+        }
+    }
+
+    #[test]
+    fn wsls_own_escapes_are_fewer() {
+        for (linux, windows) in [
+            ("a:b", "a\u{f03a}b"),
+            (
+                "\u{1}\"*<>?|\\",
+                "\u{f001}\u{f022}\u{f02a}\u{f03c}\u{f03e}\u{f03f}\u{f07c}\u{f05c}",
+            ),
+            ("nul", "nul"),
+            ("dot.", "dot."),
+        ] {
+            assert_eq!(wsl_to_windows(linux), windows);
+            assert_eq!(windows_to_wsl(windows), linux);
+        }
+        for kept in ["\u{f02f}", "\u{f000}", "\u{f041}", "\u{f100}"] {
+            assert_eq!(windows_to_wsl(kept), kept);
         }
     }
 

@@ -1,13 +1,14 @@
 //! One name against one step of a pattern. Time is bounded by the two lengths multiplied.
 
-use control::pattern::Piece;
-
-use crate::tree::fold;
+use super::Piece;
+use crate::fold;
 
 /// Whether letters that differ only in case are one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Letters {
+pub enum Letters {
+    /// They are two.
     Exact,
+    /// They are one.
     Folded,
 }
 

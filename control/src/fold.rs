@@ -5,13 +5,15 @@
 //! names are not normalized. What is not UTF-8 is compared as it is, but for ASCII letters.
 
 /// The character that stands for all spellings of `of`.
-pub(crate) fn character(of: char) -> char {
+#[must_use]
+pub fn character(of: char) -> char {
     let upper = only(of.to_uppercase()).unwrap_or(of);
     only(upper.to_lowercase()).unwrap_or(upper)
 }
 
 /// The name that stands for all spellings of `of`.
-pub(crate) fn name(of: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn name(of: &[u8]) -> Vec<u8> {
     match std::str::from_utf8(of) {
         Ok(text) if !text.is_ascii() => text.chars().map(character).collect::<String>().into(),
         Ok(_) | Err(_) => of.to_ascii_lowercase(),
