@@ -1,85 +1,117 @@
-//! File system test suites of others, run in a real guest on a virtiofs share: fsx and pjdfstest.
+//! What programs of others make of a share in a real guest: fsx, pjdfstest, and everyday work (`works`).
 //!
-//! The programs are installed by cargo into target/suites; the guest runs them with the
-//! host's own libraries, since the host's root folder is a read-only share of its own there. Owners pass
-//! unchanged, for pjdfstest acts as several users; so the daemons run as root here. What a
-//! score means is said in docs/suites.md; `score` reads it, nothing here judges it.
+//! The guest runs the host's own programs, since the host's root folder is a read-only share of its own
+//! there; what is tested is mounted at /mnt below it, from our daemon or from a peer by any of the doors
+//! (`Server`). What a score means is said in docs/suites.md; nothing here judges it.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+mod peer;
+mod program;
+mod score;
+mod work;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::daemons::{Kind, World};
 use crate::guest::{Answer, Guest};
-use crate::limit::wait_for;
 use crate::user::User;
-use crate::{command, place};
+use peer::Peer;
 
-/// A program that cargo can install.
-#[derive(Debug, Clone, Copy)]
-pub struct Program {
-    /// Its crate and its name.
-    pub name: &'static str,
-    /// The version that is known to work, so that scores can be compared.
-    pub version: &'static str,
-}
+pub use peer::DIOD;
+pub use program::{FSX, PJDFSTEST, Program, VIRTIOFSD};
+pub use score::{Score, score};
+pub use work::{WORKS, Work, ready};
 
-/// pjdfstest, the Rust edition: what POSIX says of names, owners, modes and times.
-pub const PJDFSTEST: Program = Program {
-    name: "pjdfstest",
-    version: "0.2.2",
-};
-/// fsx: random reads, writes, truncations and the like on one file, compared with a copy in memory.
-pub const FSX: Program = Program {
-    name: "fsx",
-    version: "0.3.2",
-};
-/// The virtiofs daemon to compare with; needs libcap-ng-dev and libseccomp-dev.
-pub const VIRTIOFSD: Program = Program {
-    name: "virtiofsd",
-    version: "1.14.0",
-};
-
-/// Building any of them on two slow cores.
-const BUILD_LIMIT: Duration = Duration::from_secs(1200);
-const READY_LIMIT: Duration = Duration::from_secs(10);
 /// All of pjdfstest in an emulated guest, many times over.
-const SUITE_LIMIT: Duration = Duration::from_secs(400);
+const SUITE_LIMIT: Duration = Duration::from_secs(600);
+const ADDRESS_LIMIT: Duration = Duration::from_secs(30);
+/// Enough for rustc and for PostgreSQL; what is not touched is not there.
+const MEMORY_MIB: u32 = 1024;
 
-impl Program {
-    /// The program, installed when it is not there yet.
-    ///
-    /// # Errors
-    /// When it cannot be fetched or built.
-    pub fn installed(self) -> Result<PathBuf> {
-        let root = place::target().join("suites").join(self.version);
-        let program = root.join("bin").join(self.name);
-        if !program.is_file() {
-            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let mut line = Command::new(cargo);
-            line.args(["install", "--quiet", "--locked", self.name])
-                .args(["--version", self.version, "--root"])
-                .arg(&root)
-                .arg("--target-dir")
-                .arg(place::target().join("suites/build"))
-                // Not the workspace, whose configuration is not theirs.
-                .current_dir(std::env::temp_dir());
-            command::run(&mut line, BUILD_LIMIT)
-                .with_context(|| format!("install {} {}", self.name, self.version))?;
-        }
-        Ok(program)
-    }
-}
-
-/// Whose virtiofs the suites run on.
+/// Whose files the suites run on, and by which door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
-    /// Our own daemon.
+    /// Our daemon by virtiofs, as root, owners passed on.
     Sharefs,
-    /// The peer.
+    /// Our daemon by virtiofs, as an ordinary user who keeps owners beside the files.
+    SharefsOfUser,
+    /// Our daemon by 9P, as root, owners passed on.
+    Ninep,
+    /// The peer by virtiofs, as root.
     Virtiofsd,
+    /// The peer by 9P, as root, through the same virtual network as ours.
+    Diod,
+}
+
+impl Server {
+    /// All, ours first.
+    pub const ALL: [Self; 5] = [
+        Self::Sharefs,
+        Self::SharefsOfUser,
+        Self::Ninep,
+        Self::Virtiofsd,
+        Self::Diod,
+    ];
+
+    /// As the tables have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sharefs => "sharefs",
+            Self::SharefsOfUser => "sharefs-of-user",
+            Self::Ninep => "sharefs-9p",
+            Self::Virtiofsd => "virtiofsd",
+            Self::Diod => "diod",
+        }
+    }
+
+    /// Whether the daemon is of this project.
+    #[must_use]
+    pub fn is_ours(self) -> bool {
+        match self {
+            Self::Sharefs | Self::SharefsOfUser | Self::Ninep => true,
+            Self::Virtiofsd | Self::Diod => false,
+        }
+    }
+
+    /// What the guest's kernel calls such a file system.
+    fn file_system(self) -> &'static str {
+        match self {
+            Self::Sharefs | Self::SharefsOfUser | Self::Virtiofsd => "virtiofs",
+            Self::Ninep | Self::Diod => "9p",
+        }
+    }
+
+    fn config(self) -> String {
+        let (owners, more) = match self {
+            Self::Sharefs | Self::Virtiofsd | Self::Diod => ("owner = \"pass\"", ""),
+            Self::Ninep => ("owner = \"pass\"", "ninep = true\n"),
+            Self::SharefsOfUser => ("guest-owner = \"0:0\"", "owner-store = \"xattr\"\n"),
+        };
+        let mut config = format!("{CONFIG}{owners}\n");
+        if self.is_ours() {
+            config = format!("{config}{TESTED}{owners}\n{more}");
+        }
+        config
+    }
+
+    /// The guest's commands that put the share at `AT`.
+    fn mount(self, peer: Option<&Peer>) -> String {
+        let ninep = |gateway: &str, more: &str| {
+            format!("mount -t 9p -o trans=tcp,version=9p2000.L,msize=1048576,{more} {gateway} {AT}")
+        };
+        match (self, peer) {
+            (Self::Ninep, _) => ninep(GATEWAY, "aname=tested"),
+            (_, Some(Peer::Diod { port, folder, .. })) => {
+                let folder = folder.display();
+                ninep(HOST_INTERNAL, &format!("port={port},aname={folder}"))
+            }
+            (_, Some(Peer::Virtiofsd { .. })) => format!("mount -t virtiofs tested {AT}"),
+            (_, None) => format!("mount --bind /run/sharectl/tested {AT}"),
+        }
+    }
 }
 
 /// A guest with the share to be tested at /mnt of the host's root.
@@ -88,24 +120,19 @@ pub struct Bed {
     guest: Guest,
     folder: PathBuf,
     world: World,
-    peer: Option<Peer>,
+    // Dropped last: the guest uses it until then.
+    _peer: Option<Peer>,
 }
 
-/// A daemon that is not of this project; it is killed when dropped.
-#[derive(Debug)]
-struct Peer(Child);
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // It may have ended with the guest.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
+const GATEWAY: &str = "192.168.130.1";
+const HOST_INTERNAL: &str = "192.168.130.254";
+/// Where the guest has the share.
+const AT: &str = "/mnt/tested";
 
 const CONFIG: &str = r#"
 [network.vmnet8]
 type = "nat"
+subnet = "192.168.130.0/24"
 
 [guest.dev]
 
@@ -113,14 +140,12 @@ type = "nat"
 path = "/"
 at = "/host"
 read-only = true
-owner = "pass"
 "#;
 
 const TESTED: &str = r#"
 [share.tested]
 path = "@shared/tested"
 at = "/mnt/tested"
-owner = "pass"
 "#;
 
 impl Bed {
@@ -129,22 +154,21 @@ impl Bed {
     /// # Errors
     /// When one does not start.
     pub fn new(server: Server) -> Result<Self> {
-        let config = match server {
-            Server::Sharefs => format!("{CONFIG}{TESTED}"),
-            Server::Virtiofsd => CONFIG.to_owned(),
+        let user = match server {
+            Server::SharefsOfUser => User::unprivileged(),
+            Server::Sharefs | Server::Ninep | Server::Virtiofsd | Server::Diod => User::ourselves(),
         };
-        let mut world = World::of(User::ourselves(), &config)?;
+        let mut world = World::of(user, &server.config())?;
         let folder = world.share_folder("tested")?;
         world.start(Kind::Netd)?;
         world.start(Kind::Sharefs)?;
-        let mut machine = world.machine("dev", &[("tested", "/mnt/tested"), ("host", "/host")])?;
-        let mut peer = None;
-        if server == Server::Virtiofsd {
-            let socket = world.path("virtiofsd.sock");
-            peer = Some(Peer(virtiofsd(&socket, &folder)?));
-            wait_for("virtiofsd's socket", READY_LIMIT, || {
-                Ok(socket.exists().then_some(()))
-            })?;
+        let peer = Peer::of(server, &world.path("peer"), &folder)?;
+        let mut machine = world
+            .machine("dev", &[("host", "/host")])?
+            .memory(MEMORY_MIB)
+            .module("9p")
+            .module("9pnet_fd");
+        if let Some(Peer::Virtiofsd { socket, .. }) = &peer {
             machine = machine.arguments([
                 "-chardev".to_owned(),
                 format!("socket,id=peer,path={}", socket.display()),
@@ -153,15 +177,22 @@ impl Bed {
             ]);
         }
         let guest = machine.boot()?;
-        guest.ok(
-            "mount --bind /mnt/tested /host/mnt && mount -t proc proc /host/proc && \
-             mount --bind /dev /host/dev && mount -t tmpfs tmp /host/tmp",
-        )?;
+        guest.address(ADDRESS_LIMIT)?;
+        guest.ok(&format!("mkdir -p {AT} && {}", server.mount(peer.as_ref())))?;
+        let mounted = guest.ok(&format!("grep ' {AT} ' /proc/mounts | cut -d ' ' -f 3"))?;
+        ensure!(
+            mounted == server.file_system(),
+            "{AT} is {mounted:?} in the guest"
+        );
+        guest.ok(&format!(
+            "mount --bind {AT} /host/mnt && mount -t proc proc /host/proc && \
+             mount --bind /dev /host/dev && mount -t tmpfs tmp /host/tmp && chmod 1777 /host/tmp"
+        ))?;
         Ok(Self {
             guest,
             folder,
             world,
-            peer,
+            _peer: peer,
         })
     }
 
@@ -192,15 +223,23 @@ impl Bed {
         score(&answer.stdout)
     }
 
-    /// Whether the peer, if there is one, still runs.
+    /// Does some everyday work on the share, of about `size` where it has one; an answer of status 0 is a pass.
     ///
     /// # Errors
-    /// When that cannot be asked.
-    pub fn is_served(&mut self) -> Result<bool> {
-        match &mut self.peer {
-            Some(Peer(child)) => Ok(child.try_wait()?.is_none()),
-            None => self.world.daemon(Kind::Sharefs)?.is_running(),
+    /// When its files cannot be made, or the guest does not answer.
+    pub fn work(&self, work: &Work, size: usize) -> Result<Answer> {
+        work.prepare(&self.world, &self.folder, size)?;
+        let script = self.folder.join("work.sh");
+        self.world.write(&script, work.script)?;
+        let shell = format!(
+            "chroot /host env -i {} sh -eu /mnt/work.sh 2>&1",
+            work.environment(size)?
+        );
+        let answer = self.guest.run_within(work.limit(size), &shell)?;
+        if answer.status == 0 {
+            work.check(&self.folder)?;
         }
+        Ok(answer)
     }
 
     /// Puts a program into the share; its path in the host's root of the guest.
@@ -210,24 +249,10 @@ impl Bed {
         if !to.exists() {
             std::fs::copy(&from, &to)
                 .with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
+            self.world.user().own(&to)?;
         }
         Ok(format!("/mnt/{}", program.name))
     }
-}
-
-fn virtiofsd(socket: &Path, folder: &Path) -> Result<Child> {
-    let log = socket.with_extension("log");
-    Command::new(VIRTIOFSD.installed()?)
-        .arg("--socket-path")
-        .arg(socket)
-        .arg("--shared-dir")
-        .arg(folder)
-        .args(["--sandbox", "none", "--xattr"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(std::fs::File::create(log)?)
-        .spawn()
-        .context("start virtiofsd")
 }
 
 /// Where pjdfstest works. It counts in pieces of a path, and with some lengths of this one it subtracts
@@ -251,88 +276,3 @@ expected_failures = []
 [dummy_auth]
 entries = [["nobody", "nogroup"], ["daemon", "daemon"]]
 "#;
-
-/// What pjdfstest said.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Score {
-    /// Tests that passed.
-    pub passed: usize,
-    /// Tests that cannot be run on this system.
-    pub skipped: usize,
-    /// Those that failed, by name, with what the suite says of it.
-    pub failed: Vec<(String, String)>,
-}
-
-/// Reads pjdfstest's output: a line a test, what is to be said of it on indented ones, a summary.
-///
-/// # Errors
-/// When it did not come to its end, or its own count differs.
-pub fn score(text: &str) -> Result<Score> {
-    let mut score = Score::default();
-    let mut of_a_failure = false;
-    for line in text.lines() {
-        if let Some(reason) = line.strip_prefix('\t') {
-            if let Some((_, said)) = score.failed.last_mut().filter(|_| of_a_failure) {
-                said.push_str(reason);
-            }
-            continue;
-        }
-        if let Some(summary) = line.strip_prefix("Summary: ") {
-            let own = format!(
-                "{} failed, {} skipped, {} passed,",
-                score.failed.len(),
-                score.skipped,
-                score.passed
-            );
-            ensure!(summary.starts_with(&own), "{own} read, but {summary}");
-            return Ok(score);
-        }
-        of_a_failure = false;
-        match line.rsplit_once(' ') {
-            Some((_, "ok")) => score.passed += 1,
-            Some((_, "skipped")) => score.skipped += 1,
-            Some((name, "FAILED")) => {
-                score.failed.push((name.trim().to_owned(), String::new()));
-                of_a_failure = true;
-            }
-            _ => {}
-        }
-    }
-    let end: Vec<&str> = text.lines().rev().take(5).collect();
-    bail!("pjdfstest did not come to its end: {end:?}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OUTPUT: &str = "\
-unlink::remove_type::fifo                                                     ok
-unlink::enametoolong_path                                                 FAILED
-\tcapacity overflow
-chown::erofs_named                                                       skipped
-\tRemounts (allow_remount) are not allowed in the configuration file
-
-Summary: 1 failed, 1 skipped, 1 passed, 0 expected failures, 3 total
-Error: Some tests have failed
-";
-
-    #[test]
-    fn a_score_names_what_failed_and_why() {
-        let read = score(OUTPUT).unwrap();
-        assert_eq!((read.passed, read.skipped), (1, 1));
-        let failed = [(
-            "unlink::enametoolong_path".to_owned(),
-            "capacity overflow".to_owned(),
-        )];
-        assert_eq!(read.failed, failed);
-    }
-
-    #[test]
-    fn a_run_that_was_cut_short_or_miscounted_is_no_score() {
-        let cut = OUTPUT.split("Summary").next().unwrap();
-        assert!(score(cut).is_err());
-        assert!(score("").is_err());
-        assert!(score(&OUTPUT.replace("1 passed", "2 passed")).is_err());
-    }
-}
