@@ -43,16 +43,19 @@ pub enum Server {
     Virtiofsd,
     /// The peer by 9P, as root, through the same virtual network as ours.
     Diod,
+    /// QEMU's own 9P device.
+    Qemu,
 }
 
 impl Server {
     /// All, ours first.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Sharefs,
         Self::SharefsOfUser,
         Self::Ninep,
         Self::Virtiofsd,
         Self::Diod,
+        Self::Qemu,
     ];
 
     /// As the tables have it.
@@ -64,6 +67,7 @@ impl Server {
             Self::Ninep => "sharefs-9p",
             Self::Virtiofsd => "virtiofsd",
             Self::Diod => "diod",
+            Self::Qemu => "qemu-9p",
         }
     }
 
@@ -72,7 +76,7 @@ impl Server {
     pub fn is_ours(self) -> bool {
         match self {
             Self::Sharefs | Self::SharefsOfUser | Self::Ninep => true,
-            Self::Virtiofsd | Self::Diod => false,
+            Self::Virtiofsd | Self::Diod | Self::Qemu => false,
         }
     }
 
@@ -80,13 +84,13 @@ impl Server {
     fn file_system(self) -> &'static str {
         match self {
             Self::Sharefs | Self::SharefsOfUser | Self::Virtiofsd => "virtiofs",
-            Self::Ninep | Self::Diod => "9p",
+            Self::Ninep | Self::Diod | Self::Qemu => "9p",
         }
     }
 
     fn config(self) -> String {
         let (owners, more) = match self {
-            Self::Sharefs | Self::Virtiofsd | Self::Diod => ("owner = \"pass\"", ""),
+            Self::Sharefs | Self::Virtiofsd | Self::Diod | Self::Qemu => ("owner = \"pass\"", ""),
             Self::Ninep => ("owner = \"pass\"", "ninep = true\n"),
             Self::SharefsOfUser => ("guest-owner = \"0:0\"", "owner-store = \"xattr\"\n"),
         };
@@ -100,13 +104,16 @@ impl Server {
     /// The guest's commands that put the share at `AT`.
     fn mount(self, peer: Option<&Peer>) -> String {
         let ninep = |gateway: &str, more: &str| {
-            format!("mount -t 9p -o trans=tcp,version=9p2000.L,msize=1048576,{more} {gateway} {AT}")
+            format!("mount -t 9p -o trans=tcp,version=9p2000.L,{OF_NINEP},{more} {gateway} {AT}")
         };
         match (self, peer) {
             (Self::Ninep, _) => ninep(GATEWAY, "aname=tested"),
             (_, Some(Peer::Diod { port, folder, .. })) => {
                 let folder = folder.display();
                 ninep(HOST_INTERNAL, &format!("port={port},aname={folder}"))
+            }
+            (Self::Qemu, _) => {
+                format!("mount -t 9p -o trans=virtio,version=9p2000.L,{OF_NINEP} tested {AT}")
             }
             (_, Some(Peer::Virtiofsd { .. })) => format!("mount -t virtiofs tested {AT}"),
             (_, None) => format!("mount --bind /run/sharectl/tested {AT}"),
@@ -128,6 +135,9 @@ const GATEWAY: &str = "192.168.130.1";
 const HOST_INTERNAL: &str = "192.168.130.254";
 /// Where the guest has the share.
 const AT: &str = "/mnt/tested";
+
+/// With the default, cache=none, v9fs of Linux 6.1 lets no file be mapped to be written and shared (EINVAL).
+const OF_NINEP: &str = "msize=1048576,cache=mmap";
 
 const CONFIG: &str = r#"
 [network.vmnet8]
@@ -156,7 +166,9 @@ impl Bed {
     pub fn new(server: Server) -> Result<Self> {
         let user = match server {
             Server::SharefsOfUser => User::unprivileged(),
-            Server::Sharefs | Server::Ninep | Server::Virtiofsd | Server::Diod => User::ourselves(),
+            Server::Sharefs | Server::Ninep | Server::Virtiofsd | Server::Diod | Server::Qemu => {
+                User::ourselves()
+            }
         };
         let mut world = World::of(user, &server.config())?;
         let folder = world.share_folder("tested")?;
@@ -174,6 +186,17 @@ impl Bed {
                 format!("socket,id=peer,path={}", socket.display()),
                 "-device".to_owned(),
                 "vhost-user-fs-pci,chardev=peer,tag=tested,vectors=0".to_owned(),
+            ]);
+        }
+        if server == Server::Qemu {
+            machine = machine.module("9pnet_virtio").arguments([
+                "-fsdev".to_owned(),
+                format!(
+                    "local,id=peer,path={},security_model=passthrough,multidevs=remap",
+                    folder.display()
+                ),
+                "-device".to_owned(),
+                "virtio-9p-pci,fsdev=peer,mount_tag=tested".to_owned(),
             ]);
         }
         let guest = machine.boot()?;
@@ -194,6 +217,12 @@ impl Bed {
             world,
             _peer: peer,
         })
+    }
+
+    /// The guest itself, where the share is at /mnt/tested and, in the host's root at /host, at /mnt.
+    #[must_use]
+    pub fn guest(&self) -> &Guest {
+        &self.guest
     }
 
     /// Runs fsx with this seed; an answer of status 0 is a pass.
@@ -229,17 +258,26 @@ impl Bed {
     /// When its files cannot be made, or the guest does not answer.
     pub fn work(&self, work: &Work, size: usize) -> Result<Answer> {
         work.prepare(&self.world, &self.folder, size)?;
-        let script = self.folder.join("work.sh");
-        self.world.write(&script, work.script)?;
-        let shell = format!(
-            "chroot /host env -i {} sh -eu /mnt/work.sh 2>&1",
-            work.environment(size)?
-        );
-        let answer = self.guest.run_within(work.limit(size), &shell)?;
+        let answer = self.script(work.script, &work.environment(size)?, work.limit(size))?;
         if answer.status == 0 {
             work.check(&self.folder)?;
         }
         Ok(answer)
+    }
+
+    /// Runs a shell script of the host's programs, which stops at the first command that fails; the share is
+    /// at /mnt. `environment`: words for env(1).
+    ///
+    /// # Errors
+    /// When the guest does not answer within `limit`.
+    pub fn script(&self, text: &str, environment: &str, limit: Duration) -> Result<Answer> {
+        self.world.write(&self.folder.join("work.sh"), text)?;
+        // By their paths, or busybox takes itself for them.
+        let shell = format!(
+            "chroot /host /usr/bin/env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/tmp {environment} \
+             /bin/sh -eu /mnt/work.sh 2>&1"
+        );
+        self.guest.run_within(limit, &shell)
     }
 
     /// Puts a program into the share; its path in the host's root of the guest.

@@ -133,7 +133,7 @@ impl Work {
             _ => {}
         }
         Ok(format!(
-            "SIZE={size} HOME=/tmp LC_ALL=C CARGO_HOME=/tmp/cargo PATH={path}"
+            "SIZE={size} HOME=/tmp TMPDIR=/tmp LC_ALL=C CARGO_HOME=/tmp/cargo PATH={path}"
         ))
     }
 

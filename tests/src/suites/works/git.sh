@@ -15,7 +15,7 @@ ln -s d0/f0 link
 printf '#!/bin/sh\n' > run.sh && chmod 755 run.sh
 git add -A && git commit -q -m one
 git checkout -q -b other
-git mv d0 moved && echo more >> moved/f1 && git rm -q moved/f2 && git commit -q -a -m two
+git mv d0 moved && echo more >> moved/f1 && git rm -q -f moved/f2 && git commit -q -a -m two
 git checkout -q main
 [ -f d0/f2 ] && [ ! -e moved ]
 [ -z "$(git status --porcelain)" ]
