@@ -6,8 +6,8 @@ use tests::{Context, Result, Skip, ensure, user, whole_system};
 /// As many operations as take some seconds in an emulated guest.
 const OPERATIONS: u32 = 5000;
 const SEED: u32 = 20_261;
-/// Of everyday work, so much.
-const SMALL: &[(&str, usize)] = &[("sqlite", 10), ("git", 60), ("tar", 400)];
+/// That can be run on this system and need no remount.
+const ALL_PJDFSTESTS: usize = 384;
 
 fn bed(server: Server) -> Result<Bed> {
     if !user::is_root() {
@@ -18,22 +18,29 @@ fn bed(server: Server) -> Result<Bed> {
     Bed::new(server)
 }
 
-fn everyday(bed: &Bed) -> Result<()> {
-    for (name, size) in SMALL {
+/// So much of this work and of that.
+fn everyday(bed: &Bed, works: &[(&str, usize)]) -> Result<()> {
+    for &(name, size) in works {
         let work = Work::of(name).context("no such work")?;
         ready(work)?;
-        let done = bed.work(work, *size)?;
+        let done = bed.work(work, size)?;
         ensure!(done.status == 0, "{name}: {}", done.stdout);
     }
     Ok(())
 }
 
-fn suites(bed: &Bed, at_least: usize) -> Result<()> {
-    let fsx = bed.fsx(SEED, OPERATIONS)?;
+/// `not_ours`: what fails in the guest before the daemon hears of it; see docs/suites.md.
+fn suites(bed: &Bed, operations: u32, not_ours: &[&str]) -> Result<()> {
+    let fsx = bed.fsx(SEED, operations)?;
     ensure!(fsx.status == 0, "fsx: {}", fsx.stdout);
     let score = bed.pjdfstest("")?;
-    ensure!(score.failed.is_empty(), "pjdfstest: {score:?}");
-    ensure!(score.passed >= at_least, "only {} passed", score.passed);
+    let failed: Vec<&str> = score.failed.iter().map(|(name, _)| name.as_str()).collect();
+    ensure!(failed == not_ours, "pjdfstest: {score:?}");
+    ensure!(
+        score.passed + failed.len() >= ALL_PJDFSTESTS,
+        "only {} passed",
+        score.passed
+    );
     Ok(())
 }
 
@@ -41,8 +48,8 @@ fn suites(bed: &Bed, at_least: usize) -> Result<()> {
 fn virtiofs_is_what_posix_and_programs_ask_for() {
     whole_system(|| {
         let bed = bed(Server::Sharefs)?;
-        suites(&bed, 384)?;
-        everyday(&bed)
+        suites(&bed, OPERATIONS, &[])?;
+        everyday(&bed, &[("sqlite", 10), ("git", 60), ("tar", 400)])
     });
 }
 
@@ -50,8 +57,9 @@ fn virtiofs_is_what_posix_and_programs_ask_for() {
 fn ninep_is_what_posix_and_programs_ask_for() {
     whole_system(|| {
         let bed = bed(Server::Ninep)?;
-        suites(&bed, 350)?;
-        everyday(&bed)
+        // Each operation is some messages through the virtual network.
+        suites(&bed, OPERATIONS / 5, &["utimensat::subsecond"])?;
+        everyday(&bed, &[("sqlite", 5), ("tar", 60)])
     });
 }
 
@@ -59,7 +67,7 @@ fn ninep_is_what_posix_and_programs_ask_for() {
 fn an_ordinary_users_daemon_with_owners_kept_is_what_posix_and_programs_ask_for() {
     whole_system(|| {
         let bed = bed(Server::SharefsOfUser)?;
-        suites(&bed, 350)?;
-        everyday(&bed)
+        suites(&bed, OPERATIONS / 5, &[])?;
+        everyday(&bed, &[("sqlite", 5), ("git", 40), ("tar", 200)])
     });
 }

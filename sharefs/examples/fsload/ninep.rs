@@ -19,6 +19,10 @@ pub(crate) const OVERHEAD: usize = 24;
 const NO_FID: u32 = u32::MAX;
 const NO_TAG: u16 = u16::MAX;
 const ERROR: u8 = 7;
+/// EOPNOTSUPP.
+const NOT_SUPPORTED: usize = 95;
+/// A fid that only older messages need.
+const SPARE: u32 = 100;
 /// No daemon takes that long.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -111,12 +115,22 @@ pub(crate) fn mkdir(fid: u32, name: &str) -> Frame {
     frame(72, &[&words(&[fid]), &text(name), &words(&[0o755, 0])])
 }
 
-pub(crate) fn unlink(fid: u32, name: &str, folder: bool) -> Frame {
+fn unlink(fid: u32, name: &str, folder: bool) -> Frame {
     let flags = if folder { 0x200 } else { 0 };
     frame(76, &[&words(&[fid]), &text(name), &words(&[flags])])
 }
 
-pub(crate) fn rename(fid: u32, old: &str, new: &str) -> Frame {
+/// Removes what a fid is, and the fid with it.
+fn remove(fid: u32) -> Frame {
+    frame(122, &[&words(&[fid])])
+}
+
+/// Renames what a fid is, in its folder.
+fn rename_fid(fid: u32, folder: u32, new: &str) -> Frame {
+    frame(20, &[&words(&[fid, folder]), &text(new)])
+}
+
+fn rename(fid: u32, old: &str, new: &str) -> Frame {
     frame(
         74,
         &[&words(&[fid]), &text(old), &words(&[fid]), &text(new)],
@@ -159,6 +173,14 @@ pub(crate) struct Connection {
     said: Vec<u8>,
     /// The longest frame that both agreed on.
     pub(crate) longest: usize,
+    /// Whether it knows Tunlinkat and Trenameat; else Linux falls back to older messages.
+    names: Names,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Names {
+    InFolders,
+    ByFid,
 }
 
 /// The fid that is attached.
@@ -178,6 +200,7 @@ impl Connection {
             filled: 0,
             said: Vec::new(),
             longest: 4096,
+            names: Names::InFolders,
         };
         let version = frame(100, &[&words(&[MSIZE]), &text("9P2000.L")]);
         connection.send(&[(NO_TAG, &version)])?;
@@ -190,7 +213,32 @@ impl Connection {
         let names = [text("bench"), text(share)].concat();
         let attach = frame(104, &[&words(&[ROOT, NO_FID]), &names, &words(&[user])]);
         connection.ask(&attach).context("Tattach")?;
+        let probe = unlink(ROOT, "nothing", false);
+        connection.send(&[(0, &probe)])?;
+        let (_, answer) = connection.receive()?;
+        if number(answer, HEADER)? == NOT_SUPPORTED {
+            connection.names = Names::ByFid;
+        }
         Ok(connection)
+    }
+
+    /// Removes a name, with Tunlinkat or what stands for it.
+    pub(crate) fn remove(&mut self, folder: u32, name: &str, is_folder: bool) -> Result<()> {
+        if self.names == Names::InFolders {
+            return self.ask(&unlink(folder, name, is_folder)).map(drop);
+        }
+        self.ask(&walk(folder, SPARE, name))?;
+        self.ask(&remove(SPARE)).map(drop)
+    }
+
+    /// Renames in a folder, with Trenameat or what stands for it.
+    pub(crate) fn rename(&mut self, folder: u32, old: &str, new: &str) -> Result<()> {
+        if self.names == Names::InFolders {
+            return self.ask(&rename(folder, old, new)).map(drop);
+        }
+        self.ask(&walk(folder, SPARE, old))?;
+        self.ask(&rename_fid(SPARE, folder, new))?;
+        self.ask(&clunk(SPARE)).map(drop)
     }
 
     /// One frame and its answer's body.

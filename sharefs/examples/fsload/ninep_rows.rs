@@ -83,7 +83,7 @@ impl Bench {
             link.ask(&ninep::walk(WORK, PASSING, ""))?;
             link.ask(&ninep::create(PASSING, "new"))?;
             link.ask(&ninep::clunk(PASSING))?;
-            link.ask(&ninep::unlink(WORK, "new", false)).map(drop)
+            link.remove(WORK, "new", false)
         })?;
         let small = [7; 4 * KIB];
         self.sequence("9p-untar", |link, turn| {
@@ -95,14 +95,14 @@ impl Bench {
         })?;
         self.sequence("9p-mkdir", |link, _| {
             link.ask(&ninep::mkdir(WORK, "folder"))?;
-            link.ask(&ninep::unlink(WORK, "folder", true)).map(drop)
+            link.remove(WORK, "folder", true)
         })?;
         self.connection.ask(&ninep::walk(WORK, PASSING, ""))?;
         self.connection.ask(&ninep::create(PASSING, "name-0"))?;
         self.connection.ask(&ninep::clunk(PASSING))?;
         self.sequence("9p-rename", |link, turn| {
             let [old, new] = [turn % 2, (turn + 1) % 2].map(|name| format!("name-{name}"));
-            link.ask(&ninep::rename(WORK, &old, &new)).map(drop)
+            link.rename(WORK, &old, &new)
         })
     }
 

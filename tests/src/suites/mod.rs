@@ -89,16 +89,20 @@ impl Server {
     }
 
     fn config(self) -> String {
-        let (owners, more) = match self {
-            Self::Sharefs | Self::Virtiofsd | Self::Diod | Self::Qemu => ("owner = \"pass\"", ""),
-            Self::Ninep => ("owner = \"pass\"", "ninep = true\n"),
-            Self::SharefsOfUser => ("guest-owner = \"0:0\"", "owner-store = \"xattr\"\n"),
+        // Of an ordinary user's daemon root's programs would be nobody's, and set-uid mount(8) would run as nobody.
+        let (host, tested) = match self {
+            Self::Sharefs | Self::Virtiofsd | Self::Diod | Self::Qemu => (PASS, PASS.to_owned()),
+            Self::Ninep => (PASS, format!("{PASS}ninep = true\n")),
+            Self::SharefsOfUser => (
+                "owner = \"squash\"\nguest-owner = \"0:0\"\n",
+                "guest-owner = \"0:0\"\nowner-store = \"xattr\"\n".to_owned(),
+            ),
         };
-        let mut config = format!("{CONFIG}{owners}\n");
         if self.is_ours() {
-            config = format!("{config}{TESTED}{owners}\n{more}");
+            format!("{CONFIG}{host}{TESTED}{tested}")
+        } else {
+            format!("{CONFIG}{host}")
         }
-        config
     }
 
     /// The guest's commands that put the share at `AT`.
@@ -151,6 +155,8 @@ path = "/"
 at = "/host"
 read-only = true
 "#;
+
+const PASS: &str = "owner = \"pass\"\n";
 
 const TESTED: &str = r#"
 [share.tested]

@@ -82,7 +82,7 @@ fn diod(name: &Path, folder: &Path) -> Result<Peer> {
         .port();
     let program = crate::packages::find(DIOD.program).context("diod is not installed")?;
     let mut line = Command::new(program);
-    line.args(["--foreground", "--no-auth", "--no-userdb"])
+    line.args(["--foreground", "--no-auth"])
         .args(["--config-file", "/dev/null", "--logdest", "stderr"])
         .args(["--listen", &format!("127.0.0.1:{port}"), "--export"])
         .arg(folder);

@@ -2,11 +2,12 @@
 # and every page's checksum verified. It refuses to run as root.
 pg=/mnt/postgresql
 rm -rf $pg && mkdir $pg && chown nobody:nogroup $pg
+: > /tmp/pg.log && chown nobody /tmp/pg.log
 as() { setpriv --reuid=nobody --regid=nogroup --clear-groups "$@"; }
 cd /tmp
 start() { as pg_ctl -D $pg/data -w -t 240 -l /tmp/pg.log -o '-c listen_addresses= -k /tmp -c shared_buffers=16MB' start; }
 trap 'tail -n 20 /tmp/pg.log; as pg_ctl -D $pg/data -m immediate stop || true' EXIT
-as initdb -D $pg/data --no-locale -E UTF8 --data-checksums -A trust > /tmp/pg.log
+as initdb -D $pg/data --no-locale -E UTF8 --data-checksums -A trust > /tmp/initdb.log
 start > /dev/null
 as createdb -h /tmp bench
 as pgbench -h /tmp -i -q -s 1 bench

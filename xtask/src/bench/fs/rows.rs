@@ -184,7 +184,7 @@ const ROWS: &[(&str, &str, Better, usize)] = &[
     ("9p-open.1", "Twalk, Tlopen, Tclunk, µs", Lower, 1),
     (
         "9p-create.1",
-        "Twalk, Tlcreate, Tclunk, Tunlinkat, µs",
+        "a file made and removed (Twalk, Tlcreate, Tclunk, removal), µs",
         Lower,
         1,
     ),
@@ -194,8 +194,8 @@ const ROWS: &[(&str, &str, Better, usize)] = &[
         Lower,
         1,
     ),
-    ("9p-mkdir.1", "Tmkdir, Tunlinkat, µs", Lower, 1),
-    ("9p-rename.1", "Trenameat, µs", Lower, 1),
+    ("9p-mkdir.1", "Tmkdir, removal, µs", Lower, 1),
+    ("9p-rename.1", "a rename in a folder, µs", Lower, 1),
     ("9p-read-4k.1", "Tread 4 KiB, µs", Lower, 1),
     ("9p-write-4k.1", "Twrite 4 KiB, µs", Lower, 1),
     ("9p-read-32k.1", "Tread 32 KiB, µs", Lower, 1),
@@ -287,7 +287,7 @@ const ROWS: &[(&str, &str, Better, usize)] = &[
     ),
     (
         "9p-create.cpu",
-        "daemon CPU, one at a time: Twalk, Tlcreate, Tclunk, Tunlinkat, µs",
+        "daemon CPU, one at a time: a file made and removed (Twalk, Tlcreate, Tclunk, removal), µs",
         Lower,
         1,
     ),
