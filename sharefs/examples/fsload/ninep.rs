@@ -3,12 +3,16 @@
 //! Only what is measured; the codec that the daemon's own tests use is not here, so that both are judged by
 //! the protocol. Read first: the 9P2000.L part of diod's protocol.md, or Linux's net/9p/protocol.c.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::clock::now;
+use crate::guest::Wait;
 
 /// What v9fs is told to ask for; the daemon may agree on less.
 const MSIZE: u32 = 1 << 20;
@@ -175,6 +179,7 @@ pub(crate) struct Connection {
     pub(crate) longest: usize,
     /// Whether it knows Tunlinkat and Trenameat; else Linux falls back to older messages.
     names: Names,
+    wait: Wait,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,8 +196,7 @@ impl Connection {
     pub(crate) fn open(socket: &Path, share: &str, user: u32) -> Result<Self> {
         let stream = UnixStream::connect(socket)
             .with_context(|| format!("connect to {}", socket.display()))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nonblocking(true)?;
         let mut connection = Self {
             stream,
             came: vec![0; 2 * MSIZE as usize],
@@ -201,6 +205,7 @@ impl Connection {
             said: Vec::new(),
             longest: 4096,
             names: Names::InFolders,
+            wait: Wait::Looking,
         };
         let version = frame(100, &[&words(&[MSIZE]), &text("9P2000.L")]);
         connection.send(&[(NO_TAG, &version)])?;
@@ -220,6 +225,11 @@ impl Connection {
             connection.names = Names::ByFid;
         }
         Ok(connection)
+    }
+
+    /// From now on it learns of answers so.
+    pub(crate) fn learn_by(&mut self, wait: Wait) {
+        self.wait = wait;
     }
 
     /// Removes a name, with Tunlinkat or what stands for it.
@@ -257,9 +267,18 @@ impl Connection {
             self.said.extend_from_slice(&frame.bytes);
             self.said[start + TAG.start..start + TAG.end].copy_from_slice(&tag.to_le_bytes());
         }
-        self.stream
-            .write_all(&self.said)
-            .context("write to the daemon")
+        let mut rest = self.said.as_slice();
+        let begin = now();
+        while !rest.is_empty() {
+            match self.stream.write(rest) {
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    ensure!(begin.elapsed() < PATIENCE, "the daemon takes nothing");
+                }
+                Err(error) => return Err(error).context("write to the daemon"),
+            }
+        }
+        Ok(())
     }
 
     /// Whether a whole answer is here already.
@@ -275,10 +294,7 @@ impl Connection {
                 self.came.copy_within(self.seen..self.filled, 0);
                 (self.seen, self.filled) = (0, self.filled - self.seen);
             }
-            let room = self.came.get_mut(self.filled..).unwrap_or_default();
-            let count = self.stream.read(room).context("read from the daemon")?;
-            ensure!(count > 0, "the daemon closed the connection");
-            self.filled += count;
+            self.filled += self.read()?;
         }
         let start = self.seen;
         let length = number(self.came.get(start..).unwrap_or_default(), 0)?;
@@ -287,6 +303,33 @@ impl Connection {
         let answer = self.came.get(start..start + length).unwrap_or_default();
         let tag = u16::from_le_bytes(answer[TAG].try_into()?);
         Ok((tag, answer))
+    }
+}
+
+impl Connection {
+    /// Waits for more bytes.
+    fn read(&mut self) -> Result<usize> {
+        let begin = now();
+        let room = self.came.get_mut(self.filled..).unwrap_or_default();
+        loop {
+            match self.stream.read(room) {
+                Ok(0) => bail!("the daemon closed the connection"),
+                Ok(count) => return Ok(count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error).context("read from the daemon"),
+            }
+            ensure!(begin.elapsed() < PATIENCE, "no answer within {PATIENCE:?}");
+            if self.wait == Wait::Asleep {
+                let second = Timespec {
+                    tv_sec: 1,
+                    tv_nsec: 0,
+                };
+                poll(
+                    &mut [PollFd::new(&self.stream, PollFlags::IN)],
+                    Some(&second),
+                )?;
+            }
+        }
     }
 }
 

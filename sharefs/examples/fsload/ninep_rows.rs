@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::clock::{median, now, spent};
 use crate::folder::LISTED;
+use crate::guest::Wait;
 use crate::ninep::{self, Connection, Frame, OVERHEAD, ROOT};
 use crate::rows::{Measured, micros, say};
 
@@ -61,6 +62,13 @@ impl Bench {
         let data = vec![7; MIB];
         self.bulk("9p-write-1m", |at, size| {
             ninep::write(DATA, at, data.get(..size).unwrap_or_default())
+        })?;
+        self.connection.learn_by(Wait::Asleep);
+        self.sequence("9p-asleep-getattr", |link, _| {
+            link.ask(&ninep::getattr(KNOWN)).map(drop)
+        })?;
+        self.sequence("9p-asleep-read-4k", |link, _| {
+            link.ask(&ninep::read(DATA, 0, 4 * KIB)).map(drop)
         })
     }
 

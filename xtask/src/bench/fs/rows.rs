@@ -212,6 +212,18 @@ const ROWS: &[(&str, &str, Better, usize)] = &[
         Lower,
         1,
     ),
+    (
+        "9p-asleep-getattr.1",
+        "Tgetattr, client asleep meanwhile, µs",
+        Lower,
+        1,
+    ),
+    (
+        "9p-asleep-read-4k.1",
+        "Tread 4 KiB, client asleep meanwhile, µs",
+        Lower,
+        1,
+    ),
     ("9p-readdir", "Treaddir, thousand entries/s", Higher, 0),
     (
         "9p-getattr.16",
