@@ -1,16 +1,18 @@
-//! `fsload SOCKET FOLDER PID`: how fast a virtiofs daemon answers, as a guest at full speed would see it.
+//! `fsload SOCKET FOLDER PID`: how fast a file daemon answers, as a guest at full speed would see it.
 //!
-//! It plays the VMM and the guest's kernel at once: a vhost-user front end that puts FUSE requests into
+//! By virtiofs it plays the VMM and the guest's kernel at once: a vhost-user front end that puts FUSE requests into
 //! the daemon's own virtqueue, shaped as Linux shapes them. No guest stands between, so what is
-//! measured is the daemon. It knows no daemon's name: `cargo xtask bench fs` starts them and makes the
+//! measured is the daemon. With `--ninep SHARE` it is a 9P2000.L client at a unix socket. It knows no daemon's name: `cargo xtask bench fs` starts them and makes the
 //! table. FOLDER is the share as the host has it; its files are made there. One line of JSON a row.
 //!
-//! Read first: guest.rs (the queue), fuse.rs (the requests), rows.rs (what is measured).
+//! Read first: guest.rs (the queue), fuse.rs (the requests), rows.rs (what is measured); ninep.rs, ninep_rows.rs.
 
 mod clock;
 mod folder;
 mod fuse;
 mod guest;
+mod ninep;
+mod ninep_rows;
 mod paced;
 mod rows;
 
@@ -20,21 +22,27 @@ use std::time::Duration;
 
 use clap::Parser;
 
-/// Measures a virtiofs daemon at its vhost-user socket
+/// Measures a virtiofs daemon at its vhost-user socket, or a 9P daemon
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The daemon's vhost-user socket
+    /// The daemon's socket
     socket: PathBuf,
     /// The folder it shares; it must be empty, and is emptied at the end
     folder: PathBuf,
     /// Its process id, whose processor time is counted
     pid: u32,
-    /// Measure only rows whose key contains this text
+    /// Measure only rows whose key contains this text, or one of several between commas
     #[arg(long, default_value = "")]
     rows: String,
     /// Length of each measurement
     #[arg(long, default_value_t = 150)]
     milliseconds: u64,
+    /// Speak 9P2000.L and attach this share
+    #[arg(long)]
+    ninep: Option<String>,
+    /// The user to attach as
+    #[arg(long, default_value_t = 0)]
+    user: u32,
 }
 
 fn main() -> ExitCode {
@@ -50,8 +58,12 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let folder = folder::Folder::fill(&arguments.folder)?;
-    let guest = guest::Guest::connect(&arguments.socket)?;
     let time = Duration::from_millis(arguments.milliseconds);
+    if let Some(share) = &arguments.ninep {
+        let connection = ninep::Connection::open(&arguments.socket, share, arguments.user)?;
+        return ninep_rows::Bench::new(connection, arguments.pid, time, &arguments.rows).run();
+    }
+    let guest = guest::Guest::connect(&arguments.socket)?;
     let mut bench = rows::Bench::new(guest, arguments.pid, time, &arguments.rows)?;
     bench.run(&folder)
 }

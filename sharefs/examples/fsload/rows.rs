@@ -33,10 +33,10 @@ pub(crate) struct Bench {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measured {
     /// Of one operation.
-    median: Duration,
-    operations: usize,
-    whole: Duration,
-    processor: Duration,
+    pub(crate) median: Duration,
+    pub(crate) operations: usize,
+    pub(crate) whole: Duration,
+    pub(crate) processor: Duration,
 }
 
 impl Bench {
@@ -103,7 +103,7 @@ impl Bench {
     }
 
     fn wants(&self, key: &str) -> bool {
-        key.contains(&self.wanted)
+        self.wanted.split(',').any(|part| key.contains(part))
     }
 
     /// LOOKUP, which counts once.
@@ -364,17 +364,17 @@ impl Bench {
 
 impl Measured {
     /// Operations a second.
-    fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         self.operations as f64 / self.whole.as_secs_f64()
     }
 
     /// Processor time of the daemon for one operation.
-    fn each(&self) -> Duration {
+    pub(crate) fn each(&self) -> Duration {
         self.processor / u32::try_from(self.operations.max(1)).unwrap_or(u32::MAX)
     }
 }
 
-fn micros(time: Duration) -> f64 {
+pub(crate) fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
@@ -382,6 +382,6 @@ fn micros(time: Duration) -> f64 {
     clippy::print_stdout,
     reason = "the figures are what this program is for"
 )]
-fn say(row: &str, value: f64) {
+pub(crate) fn say(row: &str, value: f64) {
     println!("{{\"row\": \"{row}\", \"value\": {value}}}");
 }

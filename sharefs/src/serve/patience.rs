@@ -1,4 +1,4 @@
-//! How long a queue's thread looks at its empty queue before it sleeps.
+//! How long a queue's thread looks at its empty queue (or a 9P connection's at its socket) before it sleeps.
 //!
 //! Waking a sleeping thread costs the guest an exit, the host an event and a switch: more than most
 //! requests. A guest that asks one thing after the other has the next answered at once if the thread is

@@ -145,6 +145,8 @@ impl Tree for MemoryTree {
     type Directory = u64;
     type Locks = ();
 
+    const LOOKS_WHOLE: bool = true;
+
     fn root(&self) -> Result<Found<MemoryNode>> {
         let attributes = self.inodes()[&ROOT].attributes(ROOT);
         Ok(Found {
@@ -173,6 +175,9 @@ impl Tree for MemoryTree {
             node: MemoryNode(number),
             attributes: inodes[&number].attributes(number),
         })
+    }
+    fn look(&self, parent: &MemoryNode, name: Name<'_>) -> Result<Attributes> {
+        self.child(parent, name).map(|found| found.attributes)
     }
     fn attributes(&self, node: &MemoryNode) -> Result<Attributes> {
         Ok(self.inodes()[&node.0].attributes(node.0))

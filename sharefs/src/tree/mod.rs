@@ -236,16 +236,17 @@ pub(crate) trait Tree: Send + Sync + 'static {
     /// A holder of byte-range locks on one file, on behalf of one owner; dropping it unlocks.
     type Locks: Send + Sync;
 
+    /// Whether `look` tells all; else owner, kind, mode and device (but never folder or not) are to be asked of the node.
+    const LOOKS_WHOLE: bool;
+
     fn root(&self) -> Result<Found<Self::Node>>;
     /// Whether nodes should not be held that nobody has asked for: there is not much room for more.
     fn is_short_of_nodes(&self) -> bool;
     fn identity(&self, node: &Self::Node) -> Identity;
     /// One step down. Never follows a symbolic link.
     fn child(&self, parent: &Self::Node, name: Name<'_>) -> Result<Found<Self::Node>>;
-    /// What `child` would find, without holding it.
-    fn look(&self, parent: &Self::Node, name: Name<'_>) -> Result<Attributes> {
-        self.child(parent, name).map(|found| found.attributes)
-    }
+    /// What `child` would find, without holding it; see `LOOKS_WHOLE`.
+    fn look(&self, parent: &Self::Node, name: Name<'_>) -> Result<Attributes>;
     fn attributes(&self, node: &Self::Node) -> Result<Attributes>;
     /// Applies all of `changes` or as many as went well before the error.
     fn change(

@@ -22,6 +22,8 @@ impl<T: Tree> Tree for ReadOnly<T> {
     type Directory = T::Directory;
     type Locks = T::Locks;
 
+    const LOOKS_WHOLE: bool = T::LOOKS_WHOLE;
+
     fn root(&self) -> Result<Found<T::Node>> {
         self.0.root()
     }

@@ -56,7 +56,14 @@ impl<T: Tree> Session<T> {
         if look_first {
             let attributes = self.tree.look(parent, name)?;
             if let Some(number) = state.nodes.told_again(attributes.identity) {
-                self.told(output, number, &attributes, parent);
+                let whole = if T::LOOKS_WHOLE {
+                    Ok(attributes)
+                } else {
+                    let known = node(state, number).and_then(|known| self.tree.attributes(&known));
+                    // Not told after all.
+                    known.inspect_err(|_| self.forget(state, number, 1))
+                };
+                self.told(output, number, &whole?, parent);
                 return Ok(Met::Before);
             }
         }

@@ -8,6 +8,7 @@ use client::{Client, Options};
 mod client;
 mod escape;
 mod hostile;
+mod layers;
 mod listing;
 mod locking;
 mod many;

@@ -1,13 +1,14 @@
 //! One connection: frames in, answers out, until the client goes.
 //!
 //! All frames that one receive has brought are served before their answers are sent together, so a client that
-//! sends many at once costs two system calls for all of them. A lock that is waited for is asked for again
-//! from time to time; the connection goes on meanwhile.
+//! sends many at once costs two system calls for all of them. Before the thread sleeps it looks for more, within the
+//! budget of `patience`: a client that asks one thing after the other is answered without a wake-up. A lock that
+//! is waited for is asked for again from time to time; the connection goes on meanwhile.
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -18,6 +19,8 @@ use crate::confine::calls;
 use crate::ninep::counters::Counters;
 use crate::ninep::messages::{Request, VERSION};
 use crate::ninep::session::{Outcome, Session};
+use crate::serve::patience::Patience;
+use crate::sys;
 
 /// A lock that is waited for is asked for again after this, then after twice as long, and so on.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
@@ -68,6 +71,7 @@ pub(super) fn run(
         lane,
         pause: FIRST_RETRY,
         receives: 0,
+        patience: Patience::new(sys::processors()),
     };
     loop {
         let went = connection
@@ -97,6 +101,7 @@ struct Connection {
     lane: Lane,
     pause: Duration,
     receives: u32,
+    patience: Patience,
 }
 
 impl Connection {
@@ -163,14 +168,36 @@ impl Connection {
                 Err(error) => return Err(error.into()),
             }
         }
+        let looking = self.look()?;
         loop {
             match self.input.receive(&self.stream) {
                 Ok(0) => return Err(End::Closed),
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.patience.asked(now(), looking);
+                    return Ok(());
+                }
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Looks for more for as long as patience has it. True: there is something to receive.
+    fn look(&mut self) -> Result<bool, End> {
+        let mut moment = now();
+        let Some(until) = self.patience.emptied(moment) else {
+            return Ok(false);
+        };
+        while moment < until {
+            let mut wanted = [PollFd::new(&self.stream, PollFlags::IN)];
+            match rustix::event::poll(&mut wanted, Some(&Timespec::default())) {
+                Ok(0) | Err(Errno::INTR) => moment = now(),
+                Ok(_) => return Ok(true),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.patience.in_vain(moment);
+        Ok(false)
     }
 
     fn retry(&mut self) -> Result<(), End> {
@@ -190,4 +217,12 @@ impl Connection {
         sent?;
         Ok(self.output.send()?)
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the thread's loop; what it decides by it is in patience"
+)]
+fn now() -> Instant {
+    Instant::now()
 }

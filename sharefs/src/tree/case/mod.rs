@@ -233,6 +233,8 @@ impl<T: Tree> Tree for CaseTree<T> {
     type Directory = T::Directory;
     type Locks = T::Locks;
 
+    const LOOKS_WHOLE: bool = T::LOOKS_WHOLE;
+
     pass_on! {
         is_short_of_nodes root identity attributes change read_link create_unnamed open read write
         drop_privileges flush sync allocate seek copy_range locking open_directory entries
@@ -241,6 +243,10 @@ impl<T: Tree> Tree for CaseTree<T> {
 
     fn child(&self, parent: &T::Node, name: Name<'_>) -> Result<Found<T::Node>> {
         self.old(parent, name, |name| self.below.child(parent, name))
+    }
+
+    fn look(&self, parent: &T::Node, name: Name<'_>) -> Result<Attributes> {
+        self.old(parent, name, |name| self.below.look(parent, name))
     }
 
     fn make_directory(

@@ -227,6 +227,8 @@ impl Tree for HostTree {
     type Directory = directory::HostDirectory;
     type Locks = HostLocks;
 
+    const LOOKS_WHOLE: bool = true;
+
     fn root(&self) -> Result<Found<HostNode>> {
         let open = || rustix::fs::openat(CWD, &self.path, FOLDER, Mode::empty());
         let place = self.descriptors.hold(open)?;

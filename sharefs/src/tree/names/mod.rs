@@ -87,6 +87,8 @@ impl<T: Tree> Tree for Names<T> {
     type Directory = T::Directory;
     type Locks = T::Locks;
 
+    const LOOKS_WHOLE: bool = T::LOOKS_WHOLE;
+
     pass_on! {
         is_short_of_nodes root identity attributes change read_link create_unnamed open read write
         drop_privileges flush sync allocate seek copy_range locking open_directory sync_directory
@@ -96,6 +98,11 @@ impl<T: Tree> Tree for Names<T> {
     fn child(&self, parent: &T::Node, name: Name<'_>) -> Result<Found<T::Node>> {
         let host = self.of_old(name)?;
         self.below.child(parent, Name::new(&host)?)
+    }
+
+    fn look(&self, parent: &T::Node, name: Name<'_>) -> Result<Attributes> {
+        let host = self.of_old(name)?;
+        self.below.look(parent, Name::new(&host)?)
     }
 
     fn make_directory(

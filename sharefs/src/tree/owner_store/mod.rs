@@ -141,9 +141,19 @@ impl<T: Tree> OwnerStore<T> {
     /// Keeps the record of what was just made, and tells of it.
     fn born(&self, made: Found<T::Node>, wanted: Record) -> Result<Found<OwnedNode<T::Node>>> {
         let Found { node, attributes } = made;
-        self.keep(&node, &attributes, wanted)?;
-        let attributes = self.below.attributes(&node)?;
-        Ok(self.found(Found { node, attributes }))
+        let as_made = attributes.mode == wanted.host_mode() && wanted == Record::of(&attributes);
+        let attributes = if as_made {
+            attributes
+        } else {
+            self.keep(&node, &attributes, wanted)?;
+            // When it was last changed is another time by now.
+            wanted.shown(&self.below.attributes(&node)?)
+        };
+        let node = OwnedNode {
+            below: Arc::new(node),
+            kind: attributes.kind,
+        };
+        Ok(Found { node, attributes })
     }
 
     /// Better no file than one that is not as it was asked for.
@@ -221,6 +231,9 @@ impl<T: Tree> Tree for OwnerStore<T> {
     type Directory = T::Directory;
     type Locks = T::Locks;
 
+    /// The record can be read of a node only: by name it might be another file's.
+    const LOOKS_WHOLE: bool = false;
+
     pass_on! {
         is_short_of_nodes identity read_link names read write flush sync allocate seek copy_range
         locking open_directory sync_directory whole access
@@ -232,6 +245,10 @@ impl<T: Tree> Tree for OwnerStore<T> {
 
     fn child(&self, parent: &Self::Node, name: Name<'_>) -> Result<Found<Self::Node>> {
         Ok(self.found(self.below.child(&parent.below, name)?))
+    }
+
+    fn look(&self, parent: &Self::Node, name: Name<'_>) -> Result<Attributes> {
+        self.below.look(&parent.below, name)
     }
 
     fn attributes(&self, node: &Self::Node) -> Result<Attributes> {
@@ -248,22 +265,23 @@ impl<T: Tree> Tree for OwnerStore<T> {
         if changes.size.is_some() {
             holds_data(node.kind)?;
         }
-        let host = self.below.attributes(&node.below)?;
         let mut rest = *changes;
-        if can_have_record(host.kind) {
-            if changes.owner.is_some() || changes.group.is_some() || changes.mode.is_some() {
+        if changes.owner.is_some() || changes.group.is_some() || changes.mode.is_some() {
+            let host = self.below.attributes(&node.below)?;
+            if can_have_record(host.kind) {
                 self.change_record(&node.below, &host, changes)?;
+                (rest.owner, rest.group, rest.mode) = (None, None, None);
+            } else if host.kind == Kind::SymbolicLink {
+                (rest.owner, rest.group) = (None, None);
             }
-            (rest.owner, rest.group, rest.mode) = (None, None, None);
-        } else if host.kind == Kind::SymbolicLink {
-            (rest.owner, rest.group) = (None, None);
         }
         let file = file.map(|file| &file.below);
-        self.below.change(&node.below, file, &rest)?;
+        let host = self.below.change(&node.below, file, &rest)?;
         if changes.size.is_some() && changes.drop_privileges {
             self.drop_set_id_bits(&node.below)?;
+            return self.attributes(node);
         }
-        self.attributes(node)
+        Ok(self.shown(&node.below, host))
     }
 
     fn make_directory(

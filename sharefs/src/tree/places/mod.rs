@@ -174,6 +174,8 @@ impl<T: Tree> Tree for Places<T> {
     type Directory = PlacedDirectory<T::Directory, T::Node>;
     type Locks = T::Locks;
 
+    const LOOKS_WHOLE: bool = T::LOOKS_WHOLE;
+
     // A frozen file is never open for writing: write, allocate and copy_range find that below.
     pass_on! {
         is_short_of_nodes identity attributes read_link read write flush sync allocate seek
@@ -188,6 +190,13 @@ impl<T: Tree> Tree for Places<T> {
         let found = self.below.child(&parent.below, name)?;
         let place = self.step(parent.place, name, found.attributes.kind);
         Ok(placed(found, place.ok_or(Errno::NOENT)?))
+    }
+
+    fn look(&self, parent: &Self::Node, name: Name<'_>) -> Result<Attributes> {
+        let attributes = self.below.look(&parent.below, name)?;
+        // Only folder or not matters, which `look` tells in any case.
+        let place = self.step(parent.place, name, attributes.kind);
+        place.map(|_| attributes).ok_or(Errno::NOENT)
     }
 
     fn change(

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tests::daemons::World;
-use tests::suites::VIRTIOFSD;
+use tests::suites::{DIOD, VIRTIOFSD};
 use tests::user::User;
-use tests::{limit, place, programs};
+use tests::{limit, packages, place, programs};
 
 use crate::bench::bed::Running;
 
@@ -25,6 +25,50 @@ pub(super) enum Daemon {
     Virtiofsd,
     /// Our own.
     Sharefs,
+    /// diod at a unix socket, for its own user only.
+    Diod,
+    /// Ours by 9P.
+    Ninep,
+    /// Ours by virtiofs, with options of the share that lay a layer around it.
+    Layered(Layer),
+}
+
+/// What a share can ask for besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layer {
+    None,
+    Exclude,
+    Windows,
+    Insensitive,
+    OwnerStore,
+}
+
+impl Layer {
+    pub(super) const ALL: [Self; 5] = [
+        Self::None,
+        Self::Exclude,
+        Self::Windows,
+        Self::Insensitive,
+        Self::OwnerStore,
+    ];
+
+    /// Lines of the share.
+    fn options(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Exclude => "exclude = [\".git/objects/**\", \"node_modules\", \"*.secret\"]\n",
+            Self::Windows => "names = \"windows\"\n",
+            Self::Insensitive => "case = \"insensitive\"\n",
+            Self::OwnerStore => "owner-store = \"xattr\"\n",
+        }
+    }
+}
+
+/// How a daemon is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Speech {
+    Virtiofs,
+    Ninep { share: String, user: u32 },
 }
 
 /// A daemon at work; it stops and its folder goes when this is dropped.
@@ -32,6 +76,7 @@ pub(super) enum Daemon {
 pub(super) struct Serving {
     daemon: Running,
     socket: PathBuf,
+    speech: Speech,
     folder: Folder,
     log: PathBuf,
     _world: Option<World>,
@@ -48,13 +93,17 @@ impl Drop for Folder {
 }
 
 impl Daemon {
-    pub(super) const ALL: [Self; 2] = [Self::Virtiofsd, Self::Sharefs];
-
     /// The head of its column.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Virtiofsd => "virtiofsd",
-            Self::Sharefs => "sharectl",
+            Self::Sharefs | Self::Ninep => "sharectl",
+            Self::Diod => "diod",
+            Self::Layered(Layer::None) => "plain",
+            Self::Layered(Layer::Exclude) => "exclude",
+            Self::Layered(Layer::Windows) => "names windows",
+            Self::Layered(Layer::Insensitive) => "case insensitive",
+            Self::Layered(Layer::OwnerStore) => "owner-store",
         }
     }
 
@@ -65,7 +114,10 @@ impl Daemon {
     pub(super) fn install(self) -> Result<()> {
         match self {
             Self::Virtiofsd => VIRTIOFSD.installed().map(drop),
-            Self::Sharefs => programs::prepare("release").map(drop),
+            Self::Diod => packages::ensure(&[DIOD]),
+            Self::Sharefs | Self::Ninep | Self::Layered(_) => {
+                programs::prepare("release").map(drop)
+            }
         }
     }
 
@@ -81,14 +133,32 @@ impl Daemon {
         user.own(&folder.0)?;
         let log = place::staging()?.join(format!("{}.log", self.name()));
         let file = File::create(&log)?;
+        let mut speech = Speech::Virtiofs;
         let (world, socket, mut line) = match self {
             Self::Virtiofsd => virtiofsd(user, &folder.0)?,
-            Self::Sharefs => sharefs(user, &folder.0)?,
+            Self::Sharefs => sharefs(user, &folder.0, "")?,
+            Self::Layered(layer) => sharefs(user, &folder.0, layer.options())?,
+            Self::Diod => {
+                speech = Speech::Ninep {
+                    share: folder.0.display().to_string(),
+                    user: user.uid,
+                };
+                diod(user, &folder.0)?
+            }
+            Self::Ninep => {
+                speech = Speech::Ninep {
+                    share: "bench".to_owned(),
+                    user: 0,
+                };
+                let (world, socket, line) = sharefs(user, &folder.0, "ninep = true\n")?;
+                (world, socket.with_file_name("9p.sock"), line)
+            }
         };
         let daemon = on_processor(Processor::First, || Running::start(&mut line, Some(file)))?;
         let mut serving = Serving {
             daemon,
             socket,
+            speech,
             folder,
             log,
             _world: world,
@@ -105,6 +175,11 @@ impl Daemon {
 impl Serving {
     pub(super) fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// What it expects there.
+    pub(super) fn speech(&self) -> &Speech {
+        &self.speech
     }
 
     /// The folder it shares.
@@ -141,10 +216,27 @@ fn virtiofsd(user: User, folder: &Path) -> Result<(Option<World>, PathBuf, Comma
     Ok((None, socket, line))
 }
 
-fn sharefs(user: User, folder: &Path) -> Result<(Option<World>, PathBuf, Command)> {
+fn diod(user: User, folder: &Path) -> Result<(Option<World>, PathBuf, Command)> {
+    let here = place::staging()?.join("diod");
+    std::fs::create_dir_all(&here)?;
+    user.own(&here)?;
+    let socket = here.join("diod.sock");
+    drop(std::fs::remove_file(&socket));
+    let program = packages::find(DIOD.program).context("diod is not installed")?;
+    let mut line = user.command(program);
+    line.args(["--foreground", "--no-auth", "--no-userdb"])
+        .args(["--config-file", "/dev/null", "--logdest", "stderr"])
+        .arg("--listen")
+        .arg(&socket)
+        .arg("--export")
+        .arg(folder);
+    Ok((None, socket, line))
+}
+
+fn sharefs(user: User, folder: &Path, more: &str) -> Result<(Option<World>, PathBuf, Command)> {
     let config = format!(
         "[network.vmnet8]\ntype = \"nat\"\n\n[guest.bench]\n\n\
-         [share.bench]\npath = \"{0}\"\nat = \"/mnt\"\nguest-owner = \"0:0\"\n",
+         [share.bench]\npath = \"{0}\"\nat = \"/mnt\"\nguest-owner = \"0:0\"\n{more}",
         folder.display()
     );
     let world = World::of(user, &config)?;

@@ -1,11 +1,12 @@
-//! `cargo xtask bench fs`: our virtiofs daemon and virtiofsd, side by side in one run.
+//! `cargo xtask bench fs`: our daemon and its peers, side by side in one run; a table for each way in.
 //!
-//! Both run as the same ordinary user and share a folder in memory; sharefs's example fsload drives each
-//! at its vhost-user socket, as a guest at full speed would. Daemon and driver have a processor each,
-//! so that the scheduler's choice between them is not what is measured. The table shows medians; what
-//! they mean stands in docs/performance.md.
+//! All run as the same ordinary user and share a folder in memory; sharefs's example fsload drives each
+//! at its socket, as a guest at full speed would. Daemon and driver have a processor each,
+//! so that the scheduler's choice between them is not what is measured. The last table is of programs in an
+//! emulated guest (`guest`). Tables show medians; what they mean stands in docs/performance.md.
 
 mod daemons;
+mod guest;
 mod rows;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use serde_json::Value as Json;
 
 use super::table::{Sample, Table, Value};
 use super::{BUILD_LIMIT, need, say};
-use daemons::{Daemon, Processor, on_processor};
+use daemons::{Daemon, Layer, Processor, Speech, on_processor};
 use rows::Row;
 
 /// What virtiofsd links with and what starts both.
@@ -39,10 +40,13 @@ pub(super) struct Arguments {
     /// Length of each measurement
     #[arg(long, default_value_t = 100)]
     milliseconds: u64,
-    /// Daemons to measure, of: virtiofsd, sharectl
+    /// Tables to make [default: all]
+    #[arg(long, value_delimiter = ',')]
+    tables: Vec<Which>,
+    /// Columns to measure, such as: virtiofsd, sharectl, diod
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Rows to measure: those whose key contains this text, such as getattr or read-4k
+    /// Rows to measure: those whose key contains this text, such as getattr or read-4k; with commas, one of these
     #[arg(long, default_value = "")]
     rows: String,
     /// Also write the table as markdown to this file
@@ -50,13 +54,103 @@ pub(super) struct Arguments {
     markdown: Option<PathBuf>,
 }
 
+/// A table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Which {
+    /// Requests of virtiofs, beside virtiofsd
+    Virtiofs,
+    /// Messages of 9P, beside diod
+    Ninep,
+    /// What a share's options cost
+    Layers,
+    /// Programs in an emulated guest, beside all peers
+    Guest,
+}
+
+impl Which {
+    const ALL: [Self; 4] = [Self::Virtiofs, Self::Ninep, Self::Layers, Self::Guest];
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Virtiofs => "virtiofs",
+            Self::Ninep => "9P",
+            Self::Layers => "options of a share",
+            Self::Guest => "in an emulated guest",
+        }
+    }
+
+    /// The columns of those tables that fsload fills.
+    fn daemons(self) -> Vec<Daemon> {
+        match self {
+            Self::Virtiofs => vec![Daemon::Virtiofsd, Daemon::Sharefs],
+            Self::Ninep => vec![Daemon::Diod, Daemon::Ninep],
+            Self::Layers => Layer::ALL.map(Daemon::Layered).to_vec(),
+            Self::Guest => Vec::new(),
+        }
+    }
+
+    /// All its columns.
+    fn columns(self) -> Vec<&'static str> {
+        match self {
+            Self::Guest => guest::columns().collect(),
+            Self::Virtiofs | Self::Ninep | Self::Layers => {
+                self.daemons().into_iter().map(Daemon::name).collect()
+            }
+        }
+    }
+}
+
+/// Of a share with options only these, which go through the layers.
+const OF_LAYERS: &str = "getattr,lookup,walk,readdirplus,create,setattr";
+
 /// Runs the bench.
 ///
 /// # Errors
 /// When a daemon does not build, start or answer.
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let daemons = chosen(&arguments.only)?;
+    let tables = arguments.tables()?;
     packages::ensure(NEEDS)?;
+    let mut markdown = String::new();
+    for which in tables {
+        let table = match which {
+            Which::Guest => guest::run(arguments)?,
+            Which::Virtiofs | Which::Ninep | Which::Layers => requests(which, arguments)?,
+        };
+        say(&format!("{}:\n{}", which.title(), table.text()));
+        markdown = format!("{markdown}## {}\n\n{}\n", which.title(), table.markdown());
+    }
+    if let Some(path) = &arguments.markdown {
+        std::fs::write(path, markdown).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+impl Arguments {
+    /// The tables that have a column that is wanted.
+    fn tables(&self) -> Result<Vec<Which>> {
+        let wanted = |which: &Which| self.tables.is_empty() || self.tables.contains(which);
+        let tables: Vec<Which> = Which::ALL.into_iter().filter(wanted).collect();
+        let known: Vec<&str> = tables.iter().flat_map(|which| which.columns()).collect();
+        if let Some(unknown) = self
+            .only
+            .iter()
+            .find(|name| !known.contains(&name.as_str()))
+        {
+            bail!("no column {unknown:?}; there are: {}", known.join(", "));
+        }
+        let has_any = |which: &Which| which.columns().into_iter().any(|name| self.wants(name));
+        Ok(tables.into_iter().filter(has_any).collect())
+    }
+
+    fn wants(&self, column: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == column)
+    }
+}
+
+/// A table that fsload fills.
+fn requests(which: Which, arguments: &Arguments) -> Result<Table<Row>> {
+    let mut daemons = which.daemons();
+    daemons.retain(|daemon| arguments.wants(daemon.name()));
     let driver = build()?;
     for daemon in &daemons {
         daemon.install()?;
@@ -82,34 +176,24 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     table.note_load();
-    say(&table.text());
-    if let Some(path) = &arguments.markdown {
-        std::fs::write(path, table.markdown())
-            .with_context(|| format!("write {}", path.display()))?;
-    }
-    Ok(())
-}
-
-fn chosen(only: &[String]) -> Result<Vec<Daemon>> {
-    let unknown = only
-        .iter()
-        .find(|name| !Daemon::ALL.iter().any(|daemon| daemon.name() == **name));
-    if let Some(unknown) = unknown {
-        let known = Daemon::ALL.map(Daemon::name).join(", ");
-        bail!("no daemon {unknown:?}; there are: {known}");
-    }
-    let wanted = |daemon: &Daemon| only.is_empty() || only.iter().any(|name| name == daemon.name());
-    Ok(Daemon::ALL.into_iter().filter(wanted).collect())
+    Ok(table)
 }
 
 fn measure(driver: &Path, daemon: Daemon, arguments: &Arguments) -> Result<Vec<Sample<Row>>> {
     let running = daemon.start()?;
+    let mut rows = arguments.rows.as_str();
+    if rows.is_empty() && matches!(daemon, Daemon::Layered(_)) {
+        rows = OF_LAYERS;
+    }
     let mut line = Command::new(driver);
     line.arg(running.socket())
         .arg(running.folder())
         .arg(running.pid().to_string())
-        .args(["--rows", &arguments.rows])
+        .args(["--rows", rows])
         .args(["--milliseconds", &arguments.milliseconds.to_string()]);
+    if let Speech::Ninep { share, user } = running.speech() {
+        line.args(["--ninep", share, "--user", &user.to_string()]);
+    }
     let text = on_processor(Processor::Last, || command::run(&mut line, RUN_LIMIT))
         .with_context(|| format!("{}\n{}", daemon.name(), running.log()))?;
     text.lines()
@@ -163,9 +247,19 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_daemon_is_refused_with_the_known_ones() {
-        let error = chosen(&["samba".to_owned()]).unwrap_err().to_string();
+    fn an_unknown_column_is_refused_and_a_known_one_chooses_its_tables() {
+        let asked = |only: &str| Arguments {
+            runs: 1,
+            milliseconds: 1,
+            tables: Vec::new(),
+            only: vec![only.to_owned()],
+            rows: String::new(),
+            markdown: None,
+        };
+        let error = asked("samba").tables().unwrap_err().to_string();
         assert!(error.contains("virtiofsd, sharectl"), "{error}");
-        assert_eq!(chosen(&[]).unwrap(), Daemon::ALL);
+        assert_eq!(asked("plain").tables().unwrap(), [Which::Layers]);
+        let peers = asked("diod").tables().unwrap();
+        assert_eq!(peers, [Which::Ninep, Which::Guest]);
     }
 }

@@ -1,0 +1,64 @@
+//! The table of programs in an emulated guest: everything a program waits for is in it, and nothing is as fast as
+//! on a real processor. Only how the columns compare means something.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tests::suites::{Bed, DIOD, Server};
+use tests::{packages, programs, user};
+
+use super::rows::Row;
+use super::{Arguments, sample};
+use crate::bench::say;
+use crate::bench::table::Table;
+
+/// One run on a slow machine.
+const RUN_LIMIT: Duration = Duration::from_secs(120);
+
+const SERVERS: [(Server, &str); 5] = [
+    (Server::Virtiofsd, "virtiofsd"),
+    (Server::Sharefs, "sharectl"),
+    (Server::Qemu, "QEMU 9P"),
+    (Server::Diod, "diod"),
+    (Server::Ninep, "sharectl 9P"),
+];
+
+/// The heads of its columns.
+pub(super) fn columns() -> impl Iterator<Item = &'static str> {
+    SERVERS.into_iter().map(|(_, name)| name)
+}
+
+/// Boots a guest for each column.
+///
+/// # Errors
+/// When not root, or a guest or daemon does not start.
+pub(super) fn run(arguments: &Arguments) -> Result<Table<Row>> {
+    ensure!(
+        user::is_root(),
+        "the daemons of the table of guests run as root: be root, or leave it out by --tables virtiofs,ninep,layers"
+    );
+    packages::ensure(packages::GUEST)?;
+    packages::ensure(&[DIOD])?;
+    programs::prepare("release")?;
+    let servers = SERVERS
+        .into_iter()
+        .filter(|(_, name)| arguments.wants(name));
+    let mut table: Table<Row> = Table::new(servers.clone().map(|(_, name)| name), arguments.runs);
+    table.note_machine();
+    for (server, name) in servers {
+        say(&format!("{} runs in a guest: {name}", arguments.runs));
+        let bed = Bed::new(server)?;
+        let runs = format!("RUNS={}", arguments.runs);
+        let limit = RUN_LIMIT * u32::try_from(arguments.runs).unwrap_or(1);
+        let done = bed.script(include_str!("guest.sh"), &runs, limit)?;
+        ensure!(done.status == 0, "{name}: {}", done.stdout);
+        for line in done.stdout.lines() {
+            let sample = sample(line).with_context(|| name.to_owned())?;
+            if let Some(sample) = sample {
+                table.add(name, sample);
+            }
+        }
+    }
+    table.note_load();
+    Ok(table)
+}

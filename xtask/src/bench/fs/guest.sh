@@ -1,0 +1,61 @@
+# Run in an emulated guest on each daemon's share: what a developer's programs do. One JSON line a row.
+share=/mnt/speed
+rm -rf $share && mkdir $share && cd $share
+export GIT_CONFIG_GLOBAL=/dev/null HOME=/tmp
+
+now() { read -r up _ < /proc/uptime; echo "$up"; }
+# key, work done, when it began
+say() {
+    perl -e '($k, $n, $a, $b) = @ARGV; $t = $b - $a || .01; printf "{\"row\": \"%s\", \"value\": %.3f}\n", $k, $n / $t' \
+        "$1" "$2" "$3" "$(now)"
+}
+cold() { sync && echo 3 > /proc/sys/vm/drop_caches; }
+
+files=400
+tree=/tmp/speed-tree
+mkdir -p $tree
+perl -e '
+    for (0 .. $ARGV[0] - 1) {
+        mkdir sprintf "%s/d%d", $ARGV[1], $_ / 20 if $_ % 20 == 0;
+        open F, ">", sprintf "%s/d%d/f%d", $ARGV[1], $_ / 20, $_ or die; print F "x" x 2000; close F;
+    }' $files $tree
+tar -C /tmp -cf /tmp/speed.tar speed-tree
+
+run=0
+while [ $run -lt "$RUNS" ]; do
+    run=$((run + 1))
+    mkdir made
+    begin=$(now)
+    perl -e 'for (1 .. $ARGV[0]) { open F, ">", "made/f$_" or die; close F }' $files
+    say guest-create $files "$begin"
+    cold
+    begin=$(now)
+    perl -e 'for (1 .. $ARGV[0]) { lstat "made/f$_" or die }' $files
+    say guest-stat $files "$begin"
+
+    begin=$(now)
+    tar -xf /tmp/speed.tar
+    say guest-untar $files "$begin"
+    cold
+    begin=$(now)
+    ls -lR speed-tree > /dev/null
+    say guest-ls $files "$begin"
+
+    [ -d speed-tree/.git ] || { git -C speed-tree init -q && git -C speed-tree add -A; }
+    cold
+    begin=$(now)
+    git -C speed-tree status --porcelain > /dev/null
+    say guest-git $files "$begin"
+    begin=$(now)
+    rm -r made speed-tree
+    say guest-rm $((files * 2)) "$begin"
+
+    begin=$(now)
+    dd if=/dev/zero of=big bs=1M count=48 oflag=direct 2> /dev/null
+    say guest-write 48 "$begin"
+    begin=$(now)
+    dd if=big of=/dev/null bs=1M iflag=direct 2> /dev/null
+    say guest-read 48 "$begin"
+    rm big
+done
+cd / && rm -rf $share
