@@ -13,6 +13,7 @@ mod metrics;
 mod mounter;
 mod mounts;
 mod ninep;
+mod remote;
 mod serve;
 mod served;
 mod shares;
