@@ -9,6 +9,7 @@ pub mod confine;
 mod count;
 pub mod daemon;
 mod fuse;
+mod guest_mounts;
 mod metrics;
 mod mounter;
 mod mounts;

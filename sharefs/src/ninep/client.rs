@@ -255,7 +255,10 @@ fn timestamp((seconds, nanoseconds): (u64, u64)) -> Result<Timestamp> {
 /// new_decode_dev() of the kernel, as v9fs reads it.
 fn device(number: u64) -> (u32, u32) {
     let number = u32::try_from(number & 0xffff_ffff).unwrap_or_default();
-    ((number & 0xfff00) >> 8, number & 0xff | number >> 12 & 0xfff00)
+    (
+        (number & 0xfff00) >> 8,
+        number & 0xff | number >> 12 & 0xfff00,
+    )
 }
 
 /// Rstatfs: type and id of the guest's file system mean nothing here.

@@ -59,7 +59,11 @@ impl RemoteTree {
             }
         }
         let fid = self.opened(&node.fid, flags)?;
-        Ok(RemoteFile::new(fid, Arc::clone(&node.fid), self.next_holder()))
+        Ok(RemoteFile::new(
+            fid,
+            Arc::clone(&node.fid),
+            self.next_holder(),
+        ))
     }
 
     fn opened(&self, node: &Fid, flags: u32) -> Result<Fid> {
@@ -105,7 +109,11 @@ impl RemoteTree {
                 return Ok(done);
             };
             let answer = ticket.wait();
-            let count = match answer.as_ref().map_err(|error| *error).and_then(Answer::reply) {
+            let count = match answer
+                .as_ref()
+                .map_err(|error| *error)
+                .and_then(Answer::reply)
+            {
                 Ok(Reply::Read { data }) if data.0.len() <= wanted => {
                     sys::scatter(into, done, data.0)
                 }

@@ -214,9 +214,7 @@ impl Line {
     ) -> Result<Ticket<'_>> {
         let longest = self.longest();
         self.send_with_tag(Pace::Slow, longest, |tag, room| {
-            let data = room
-                .get_mut(WRITTEN_AT..WRITTEN_AT + count)
-                .ok_or(NoRoom)?;
+            let data = room.get_mut(WRITTEN_AT..WRITTEN_AT + count).ok_or(NoRoom)?;
             let gathered = sys::gather(from, data);
             head_of_write(room, tag, (fid, offset), gathered)
         })
@@ -279,7 +277,9 @@ impl Line {
                 return Ok(free);
             }
             let now = Instant::now();
-            let Some(left) = until.checked_duration_since(now).filter(|left| !left.is_zero())
+            let Some(left) = until
+                .checked_duration_since(now)
+                .filter(|left| !left.is_zero())
             else {
                 return Err(Errno::IO);
             };
@@ -343,7 +343,8 @@ impl Line {
             return false;
         };
         // A socket that is writable has room for it: half of its buffer is free (unix(7), tcp(7)).
-        self.send_all(room.get(..length).unwrap_or_default()).is_ok()
+        self.send_all(room.get(..length).unwrap_or_default())
+            .is_ok()
     }
 
     /// The server has let go of this number.
@@ -362,7 +363,11 @@ impl Line {
         loop {
             let mut state = self.state();
             // Some are left to those who wait.
-            let free = state.tags.iter().filter(|tag| matches!(tag, Tag::Free)).count();
+            let free = state
+                .tags
+                .iter()
+                .filter(|tag| matches!(tag, Tag::Free))
+                .count();
             if state.lost || free <= MOST_TAGS / 4 {
                 return;
             }
@@ -398,10 +403,6 @@ impl Line {
         self.freed.notify_all();
         self.answered.iter().for_each(Condvar::notify_all);
         (self.lost)(reason);
-    }
-
-    pub(crate) fn is_lost(&self) -> bool {
-        self.state().lost
     }
 
     /// The thread that reads: until the line is lost.
@@ -462,7 +463,10 @@ impl Line {
         let mut state = self.state();
         let silent = state.heard.elapsed();
         let left = match state.asked {
-            Some(since) => self.limits.silence.saturating_sub(silent.min(since.elapsed())),
+            Some(since) => self
+                .limits
+                .silence
+                .saturating_sub(silent.min(since.elapsed())),
             None if state.is_waited_for() => self.limits.doubt.saturating_sub(silent),
             None => self.limits.rest.saturating_sub(silent),
         };

@@ -16,9 +16,8 @@ use crate::confine::calls;
 use crate::ninep::client::{NO_FID, OVERHEAD, Swap};
 use crate::ninep::messages::{Reply, Request};
 use crate::ninep::wire::Text;
-use crate::tree::Result;
 use fids::Fid;
-use line::{LONGEST, Line, Limits, Lost, Pace};
+use line::{LONGEST, Limits, Line, Lost, Pace};
 
 mod extended;
 mod fids;
@@ -77,14 +76,14 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Whether the server is gone.
-    pub(crate) fn is_lost(&self) -> bool {
-        self.line.is_lost()
-    }
-
     /// Requests so far.
     pub(crate) fn requests(&self) -> u64 {
         self.line.requests()
+    }
+
+    /// What the server holds for us.
+    pub(crate) fn fids(&self) -> usize {
+        self.line.fids()
     }
 
     /// Whatever is asked from now on, or waits, ends with ENOTCONN.
@@ -111,7 +110,7 @@ pub(crate) fn attach(
     wanted: &Wanted,
     swap: Swap,
     (limits, lost): (Limits, Lost),
-) -> std::result::Result<(RemoteTree, Connection), Refused> {
+) -> Result<(RemoteTree, Connection), Refused> {
     let away = |error: io::Error| Refused::Away(error.to_string());
     let line = Line::new(socket, limits, lost).map_err(away)?;
     let inner = Arc::clone(&line);
@@ -129,7 +128,14 @@ pub(crate) fn attach(
         line: Arc::clone(&line),
         reader: Some(reader),
     };
-    let root = greet(&line, wanted)?;
+    let root = std::thread::scope(|scope| {
+        let greeting = scope.spawn(|| {
+            calls::confine_thread().ok();
+            greet(&line, wanted)
+        });
+        greeting.join()
+    })
+    .unwrap_or_else(|_| Err(Refused::No("the first answers cannot be read".to_owned())))?;
     let client = format!("sharectl-{}", std::process::id());
     let tree = RemoteTree {
         line,
@@ -143,7 +149,7 @@ pub(crate) fn attach(
 }
 
 /// Tversion, Tattach, and the way down.
-fn greet(line: &Arc<Line>, wanted: &Wanted) -> std::result::Result<Fid, Refused> {
+fn greet(line: &Arc<Line>, wanted: &Wanted) -> Result<Fid, Refused> {
     let failed = |what: String| {
         move |error: Errno| match error {
             Errno::NOTCONN => Refused::Away(format!("{what}: the server closed the connection")),
@@ -189,10 +195,16 @@ fn greet(line: &Arc<Line>, wanted: &Wanted) -> std::result::Result<Fid, Refused>
         share: Text(export.as_bytes()),
         number: *uid,
     };
-    let answer = line.ask(&request, Pace::Quick).map_err(failed(what.clone()))?;
+    let answer = line
+        .ask(&request, Pace::Quick)
+        .map_err(failed(what.clone()))?;
     match answer.reply().map_err(failed(what))? {
         Reply::Attach { .. } => {}
-        _ => return Err(Refused::No("the server answers Tattach with something else".to_owned())),
+        _ => {
+            return Err(Refused::No(
+                "the server answers Tattach with something else".to_owned(),
+            ));
+        }
     }
     let mut place = root;
     for name in below {

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 
-use super::files::{RemoteFile, RemoteLocks};
 use super::fids::Fid;
+use super::files::{RemoteFile, RemoteLocks};
 use super::line::{Line, Pace};
 use super::{RemoteTree, longest_data};
 use crate::ninep::client::{self, Told};
@@ -443,9 +443,7 @@ impl Tree for RemoteTree {
         };
         let answer = self.line.ask(&request, Pace::Quick)?;
         match answer.reply()? {
-            Reply::Entries { data } if data.0.len() <= count => {
-                client::entries(data.0, from, each)
-            }
+            Reply::Entries { data } if data.0.len() <= count => client::entries(data.0, from, each),
             _ => Err(Errno::IO),
         }
     }
@@ -460,25 +458,28 @@ impl Tree for RemoteTree {
 
     fn statistics(&self, node: &RemoteNode) -> Result<Statistics> {
         let fid = node.fid.number();
-        let (sizes, counts) = self.ask(&Request::Statistics { fid }, Pace::Quick, |reply| {
-            match reply {
-                Reply::Statistics {
-                    kind: _,
-                    block_size,
-                    blocks,
-                    free,
-                    available,
-                    files,
-                    free_files,
-                    id: _,
-                    longest_name,
-                } => Some((
-                    (block_size, longest_name),
-                    [blocks, free, available, files, free_files],
-                )),
-                _ => None,
-            }
-        })?;
+        let (sizes, counts) =
+            self.ask(
+                &Request::Statistics { fid },
+                Pace::Quick,
+                |reply| match reply {
+                    Reply::Statistics {
+                        kind: _,
+                        block_size,
+                        blocks,
+                        free,
+                        available,
+                        files,
+                        free_files,
+                        id: _,
+                        longest_name,
+                    } => Some((
+                        (block_size, longest_name),
+                        [blocks, free, available, files, free_files],
+                    )),
+                    _ => None,
+                },
+            )?;
         client::statistics(sizes, counts)
     }
 
@@ -486,9 +487,8 @@ impl Tree for RemoteTree {
     /// surely refuse is refused. Which groups its user is in, nobody knows here.
     fn access(&self, node: &RemoteNode, wanted: AccessWanted) -> Result<()> {
         let Attributes { mode, owner, .. } = self.attributes(node)?;
-        let bits = u32::from(wanted.read) << 2
-            | u32::from(wanted.write) << 1
-            | u32::from(wanted.execute);
+        let bits =
+            u32::from(wanted.read) << 2 | u32::from(wanted.write) << 1 | u32::from(wanted.execute);
         let granted = if self.uid == 0 {
             0o6 | (mode >> 6 | mode >> 3 | mode) & 1
         } else if owner.0 == self.swap.user(self.uid) {
