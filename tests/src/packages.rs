@@ -76,6 +76,13 @@ pub const MOUNTS: &[Need] = &[
     need("perl", "perl-base"),
 ];
 
+/// Another 9P server, with clients of its own. Its service stays off (DIOD_ENABLE=false in /etc/default/diod).
+pub const NINEP: &[Need] = &[
+    need("diod", "diod"),
+    need("diodls", "diod"),
+    need("setfattr", "attr"),
+];
+
 /// What of `needs` this machine lacks, as package names, each once.
 #[must_use]
 pub fn missing(needs: &[Need]) -> Vec<&'static str> {

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::fids::Fid;
 use super::line::Pace;
-use super::tree::RemoteNode;
+use super::nodes::RemoteNode;
 use super::{RemoteTree, longest_data};
 use crate::ninep::client;
 use crate::ninep::messages::{Reply, Request};
@@ -38,16 +38,25 @@ impl RemoteTree {
     }
 
     fn extended_walk(&self, node: &RemoteNode, name: Text<'_>) -> Result<(Fid, usize)> {
+        self.with(node, |fid| self.extended_walk_from(fid, name))
+    }
+
+    fn extended_walk_from(&self, node: &Fid, name: Text<'_>) -> Result<(Fid, usize)> {
         let fid = self.line.fid()?;
         let request = Request::ExtendedWalk {
-            fid: node.fid.number(),
+            fid: node.number(),
             new_fid: fid.number(),
             name,
         };
-        let size = self.ask(&request, Pace::Quick, |reply| match reply {
-            Reply::ExtendedWalk { size } => Some(size),
-            _ => None,
-        })?;
+        let answer = self.line.ask(&request, Pace::Quick)?;
+        let size = match answer.reply() {
+            Ok(Reply::ExtendedWalk { size }) => size,
+            Ok(_) => return Err(Errno::IO),
+            Err(error) => {
+                fid.was_refused();
+                return Err(error);
+            }
+        };
         match usize::try_from(size) {
             Ok(size) if size <= LONGEST => Ok((fid, size)),
             _ => Err(Errno::IO),
@@ -106,7 +115,7 @@ impl RemoteTree {
         name: &CStr,
         (value, flags): (&[u8], u32),
     ) -> Result<()> {
-        let fid = self.twin(&node.fid)?;
+        let fid = self.with(node, |fid| self.twin(fid))?;
         let request = Request::ExtendedCreate {
             fid: fid.number(),
             name: client::text(name),

@@ -72,13 +72,29 @@ impl Fid {
         self.number
     }
 
-    /// Lets go of it and waits for what the server says, which is where an extended attribute is written.
-    pub(super) fn clunk(mut self) -> Result<()> {
+    /// The server has said that there is no such fid: what was to make it failed.
+    pub(super) fn was_refused(mut self) {
         self.spent = true;
+        self.line.is_free(self.number);
+    }
+
+    /// Tremove, which lets go of it, too, whatever comes of it (remove(5)).
+    pub(super) fn remove(self) -> Result<()> {
         let fid = self.number;
-        let answer = self.line.ask(&Request::Clunk { fid }, Pace::Slow)?;
-        // Answered, however: the number is free (clunk(5)).
-        self.line.is_free(fid);
+        self.end_by(&Request::Remove { fid })
+    }
+
+    /// Lets go of it and waits for what the server says, which is where an extended attribute is written.
+    pub(super) fn clunk(self) -> Result<()> {
+        let fid = self.number;
+        self.end_by(&Request::Clunk { fid })
+    }
+
+    fn end_by(mut self, request: &Request<'_>) -> Result<()> {
+        self.spent = true;
+        let answer = self.line.ask(request, Pace::Slow)?;
+        // Answered, however: the number is free.
+        self.line.is_free(self.number);
         answer.reply().map(drop)
     }
 }

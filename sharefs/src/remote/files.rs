@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::fids::Fid;
 use super::line::{Answer, Pace};
-use super::tree::RemoteNode;
+use super::nodes::RemoteNode;
 use super::{RemoteTree, longest_data};
 use crate::ninep::client;
 use crate::ninep::messages::{Reply, Request};
@@ -22,16 +22,18 @@ const WINDOW: usize = 8;
 
 /// An open file.
 pub(crate) struct RemoteFile {
-    pub(super) fid: Fid,
-    /// The same file, not opened.
-    node: Arc<Fid>,
+    pub(super) fid: Arc<Fid>,
+    /// What is open.
+    node: Arc<RemoteNode>,
     holder: u32,
     /// The file opened once more, to append: only the server knows where its end is.
     appending: Mutex<Option<Fid>>,
 }
 
 impl RemoteFile {
-    pub(super) fn new(fid: Fid, node: Arc<Fid>, holder: u32) -> Self {
+    pub(super) fn new(fid: Fid, node: Arc<RemoteNode>, holder: u32) -> Self {
+        let fid = Arc::new(fid);
+        node.opened(&fid);
         Self {
             fid,
             node,
@@ -48,7 +50,7 @@ pub(crate) struct RemoteLocks {
 }
 
 impl RemoteTree {
-    pub(super) fn open_file(&self, node: &RemoteNode, flags: u32) -> Result<RemoteFile> {
+    pub(super) fn open_file(&self, node: &Arc<RemoteNode>, flags: u32) -> Result<RemoteFile> {
         match node.kind {
             Kind::File => {}
             Kind::Directory => return Err(Errno::ISDIR),
@@ -58,25 +60,28 @@ impl RemoteTree {
                 return Err(Errno::NXIO);
             }
         }
-        let fid = self.opened(&node.fid, flags)?;
-        Ok(RemoteFile::new(
-            fid,
-            Arc::clone(&node.fid),
-            self.next_holder(),
-        ))
+        let fid = self.opened(node, flags)?;
+        Ok(RemoteFile::new(fid, Arc::clone(node), self.next_holder()))
     }
 
-    fn opened(&self, node: &Fid, flags: u32) -> Result<Fid> {
-        let fid = self.twin(node)?;
-        let request = Request::Open {
-            fid: fid.number(),
-            flags,
-        };
-        self.ask(&request, Pace::Slow, |reply| match reply {
-            Reply::Open { .. } => Some(()),
-            _ => None,
-        })?;
-        Ok(fid)
+    fn opened(&self, node: &RemoteNode, flags: u32) -> Result<Fid> {
+        self.with(node, |fid| {
+            let fid = self.twin(fid)?;
+            let request = Request::Open {
+                fid: fid.number(),
+                flags,
+            };
+            let qid = self.ask(&request, Pace::Slow, |reply| match reply {
+                Reply::Open { qid, .. } => Some(qid),
+                _ => None,
+            })?;
+            // A fid that is a path may lead to another file by now.
+            if qid.path == node.identity.inode {
+                Ok(fid)
+            } else {
+                Err(Errno::STALE)
+            }
+        })
     }
 
     pub(super) fn read_file(
@@ -220,7 +225,7 @@ impl RemoteTree {
     }
 
     fn end_of(&self, file: &RemoteFile) -> Result<u64> {
-        self.attributes_of(&file.node).map(|found| found.size)
+        self.attributes_now(&file.node).map(|found| found.size)
     }
 
     /// flock(2): a lock of the whole file in the name of this open file.
@@ -243,9 +248,9 @@ impl RemoteTree {
             return Err(Errno::BADF);
         }
         let holder = self.next_holder();
-        let fid = match self.opened(&node.fid, 0o2) {
+        let fid = match self.opened(node, 0o2) {
             // A lock to read wants no more than to read.
-            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => self.opened(&node.fid, 0)?,
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => self.opened(node, 0)?,
             other => other?,
         };
         Ok(RemoteLocks { fid, holder })

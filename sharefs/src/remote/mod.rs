@@ -7,7 +7,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::thread::JoinHandle;
 
 use rustix::io::Errno;
@@ -18,11 +18,13 @@ use crate::ninep::messages::{Reply, Request};
 use crate::ninep::wire::Text;
 use fids::Fid;
 use line::{LONGEST, Limits, Line, Lost, Pace};
+use nodes::Known;
 
 mod extended;
 mod fids;
 mod files;
 pub(crate) mod line;
+mod nodes;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -63,6 +65,11 @@ pub(crate) struct RemoteTree {
     swap: Swap,
     /// As whom the server acts.
     uid: u32,
+    known: Arc<Known>,
+    /// Of renames so far: who has looked before one looks again.
+    moves: AtomicU64,
+    /// The server has no Trenameat and no Tunlinkat.
+    by_fid_alone: AtomicBool,
     /// For locks: each holder has a number of its own.
     holders: AtomicU32,
     /// For locks: this connection and no other.
@@ -142,6 +149,9 @@ pub(crate) fn attach(
         root,
         swap,
         uid: wanted.uid,
+        known: Arc::default(),
+        moves: AtomicU64::new(0),
+        by_fid_alone: AtomicBool::new(false),
         holders: AtomicU32::new(1),
         client,
     };
@@ -198,9 +208,13 @@ fn greet(line: &Arc<Line>, wanted: &Wanted) -> Result<Fid, Refused> {
     let answer = line
         .ask(&request, Pace::Quick)
         .map_err(failed(what.clone()))?;
-    match answer.reply().map_err(failed(what))? {
-        Reply::Attach { .. } => {}
-        _ => {
+    match answer.reply() {
+        Ok(Reply::Attach { .. }) => {}
+        Err(error) => {
+            root.was_refused();
+            return Err(failed(what)(error));
+        }
+        Ok(_) => {
             return Err(Refused::No(
                 "the server answers Tattach with something else".to_owned(),
             ));

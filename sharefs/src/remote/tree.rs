@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::fids::Fid;
 use super::files::{RemoteFile, RemoteLocks};
 use super::line::{Line, Pace};
+use super::nodes::RemoteNode;
 use super::{RemoteTree, longest_data};
 use crate::ninep::client::{self, Told};
 use crate::ninep::messages::{Reply, Request};
@@ -18,13 +19,6 @@ use crate::tree::{
     AccessWanted, Allocation, Attributes, Caller, Changes, Entry, ExtendedHow, Found, Identity,
     Kind, Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Tree, WholeLock,
 };
-
-/// A file of the server's, by a fid that is never opened.
-pub(crate) struct RemoteNode {
-    pub(super) fid: Arc<Fid>,
-    pub(super) identity: Identity,
-    pub(super) kind: Kind,
-}
 
 /// An open directory.
 pub(crate) struct RemoteDirectory {
@@ -44,11 +38,15 @@ pub(super) fn walk(line: &Arc<Line>, from: u32, names: &[&[u8]]) -> Result<Fid> 
         names: few,
     };
     let answer = line.ask(&request, Pace::Quick)?;
-    match answer.reply()? {
-        Reply::Walk { qids } if qids.as_slice().len() == names.len() => Ok(fid),
-        Reply::Walk { qids } if qids.as_slice().len() < names.len() => Err(Errno::NOENT),
-        _ => Err(Errno::IO),
-    }
+    let refusal = match answer.reply() {
+        Ok(Reply::Walk { qids }) if qids.as_slice().len() == names.len() => return Ok(fid),
+        // Not all the way: then there is no new fid (walk(5)).
+        Ok(Reply::Walk { qids }) if qids.as_slice().len() < names.len() => Errno::NOENT,
+        Ok(_) => return Err(Errno::IO),
+        Err(error) => error,
+    };
+    fid.was_refused();
+    Err(refusal)
 }
 
 impl RemoteTree {
@@ -113,22 +111,6 @@ impl RemoteTree {
         client::attributes(&told, self.swap)
     }
 
-    fn found(&self, fid: Fid) -> Result<Found<RemoteNode>> {
-        let attributes = self.attributes_of(&fid)?;
-        let node = RemoteNode {
-            fid: Arc::new(fid),
-            identity: attributes.identity,
-            kind: attributes.kind,
-        };
-        Ok(Found { node, attributes })
-    }
-
-    /// Twalk of one name. A server that takes a name as a path would still take this as one.
-    fn step(&self, parent: &RemoteNode, name: Name<'_>) -> Result<Fid> {
-        let name = name.as_c_str().to_bytes();
-        walk(&self.line, parent.fid.number(), &[name])
-    }
-
     fn group(&self, caller: Caller) -> u32 {
         self.swap.group(caller.gid.0)
     }
@@ -139,13 +121,16 @@ impl RemoteTree {
 }
 
 impl Tree for RemoteTree {
-    type Node = RemoteNode;
+    type Node = Arc<RemoteNode>;
     type File = RemoteFile;
     type Directory = RemoteDirectory;
     type Locks = RemoteLocks;
 
-    fn root(&self) -> Result<Found<RemoteNode>> {
-        self.found(walk(&self.line, self.root.number(), &[])?)
+    fn root(&self) -> Result<Found<Arc<RemoteNode>>> {
+        let fid = walk(&self.line, self.root.number(), &[])?;
+        let attributes = self.attributes_of(&fid)?;
+        let node = self.known.seen(fid, None, &attributes);
+        Ok(Found { node, attributes })
     }
 
     /// Two messages a node, which only those shall pay for who look at it.
@@ -153,116 +138,123 @@ impl Tree for RemoteTree {
         true
     }
 
-    fn identity(&self, node: &RemoteNode) -> Identity {
+    fn identity(&self, node: &Arc<RemoteNode>) -> Identity {
         node.identity
     }
 
-    fn child(&self, parent: &RemoteNode, name: Name<'_>) -> Result<Found<RemoteNode>> {
-        self.found(self.step(parent, name)?)
+    fn child(&self, parent: &Arc<RemoteNode>, name: Name<'_>) -> Result<Found<Arc<RemoteNode>>> {
+        let name = name.as_c_str().to_bytes();
+        let (fid, attributes) = self.with(parent, |folder| {
+            let fid = walk(&self.line, folder.number(), &[name])?;
+            let attributes = self.attributes_of(&fid)?;
+            Ok((fid, attributes))
+        })?;
+        let place = (parent, name);
+        let node = self.known.seen(fid, Some(place), &attributes);
+        Ok(Found { node, attributes })
     }
 
-    fn attributes(&self, node: &RemoteNode) -> Result<Attributes> {
-        let attributes = self.attributes_of(&node.fid)?;
-        // A fid stays what it is; a server that says otherwise is not believed.
-        if attributes.identity == node.identity && attributes.kind == node.kind {
-            Ok(attributes)
-        } else {
-            Err(Errno::STALE)
-        }
+    fn attributes(&self, node: &Arc<RemoteNode>) -> Result<Attributes> {
+        self.attributes_now(node)
     }
 
     fn change(
         &self,
-        node: &RemoteNode,
+        node: &Arc<RemoteNode>,
         file: Option<&RemoteFile>,
         changes: &Changes,
     ) -> Result<Attributes> {
         // Who has it open may cut it, whatever its mode is by now.
-        let fid = file.map_or(&*node.fid, |file| &file.fid).number();
-        if let Some(request) = client::change(fid, changes, self.swap) {
-            self.done(&request, Pace::Slow)?;
+        let apply = |fid: &Fid| match client::change(fid.number(), changes, self.swap) {
+            Some(request) => self.done(&request, Pace::Slow),
+            None => Ok(()),
+        };
+        match file {
+            Some(file) => apply(&file.fid)?,
+            None => self.with(node, apply)?,
         }
         if changes.drop_privileges && changes.size.is_some() {
-            self.without_privileges(&node.fid)?;
+            self.with(node, |fid| self.without_privileges(fid))?;
         }
         self.attributes(node)
     }
 
-    fn read_link(&self, node: &RemoteNode, target: &mut Vec<u8>) -> Result<()> {
+    fn read_link(&self, node: &Arc<RemoteNode>, target: &mut Vec<u8>) -> Result<()> {
         target.clear();
-        let fid = node.fid.number();
-        let answer = self.line.ask(&Request::ReadLink { fid }, Pace::Quick)?;
-        match answer.reply()? {
-            Reply::ReadLink { target: Text(text) } => {
-                target.extend_from_slice(client::link_target(text)?);
-                Ok(())
+        let said = self.with(node, |fid| {
+            let fid = fid.number();
+            let answer = self.line.ask(&Request::ReadLink { fid }, Pace::Quick)?;
+            match answer.reply()? {
+                Reply::ReadLink { target: Text(text) } => Ok(client::link_target(text)?.to_vec()),
+                _ => Err(Errno::IO),
             }
-            _ => Err(Errno::IO),
-        }
+        })?;
+        target.extend_from_slice(&said);
+        Ok(())
     }
 
     fn make_directory(
         &self,
         caller: Caller,
-        parent: &RemoteNode,
+        parent: &Arc<RemoteNode>,
         name: Name<'_>,
         mode: u32,
-    ) -> Result<Found<RemoteNode>> {
-        let request = Request::Directory {
-            fid: parent.fid.number(),
+    ) -> Result<Found<Arc<RemoteNode>>> {
+        let request = |folder: &Fid| Request::Directory {
+            fid: folder.number(),
             name: client::text(name.as_c_str()),
             mode: mode & 0o7777,
             group: self.group(caller),
         };
-        self.done(&request, Pace::Slow)?;
+        self.with(parent, |folder| self.done(&request(folder), Pace::Slow))?;
         self.child(parent, name)
     }
 
     fn make_node(
         &self,
         caller: Caller,
-        parent: &RemoteNode,
+        parent: &Arc<RemoteNode>,
         name: Name<'_>,
         new: NewNode,
-    ) -> Result<Found<RemoteNode>> {
-        let request = Request::Node {
-            fid: parent.fid.number(),
+    ) -> Result<Found<Arc<RemoteNode>>> {
+        let request = |folder: &Fid| Request::Node {
+            fid: folder.number(),
             name: client::text(name.as_c_str()),
             mode: client::node_mode(new),
             major: new.device.0,
             minor: new.device.1,
             group: self.group(caller),
         };
-        self.done(&request, Pace::Slow)?;
+        self.with(parent, |folder| self.done(&request(folder), Pace::Slow))?;
         self.child(parent, name)
     }
 
     fn make_symbolic_link(
         &self,
         caller: Caller,
-        parent: &RemoteNode,
+        parent: &Arc<RemoteNode>,
         name: Name<'_>,
         target: &CStr,
-    ) -> Result<Found<RemoteNode>> {
-        let request = Request::SymbolicLink {
-            fid: parent.fid.number(),
+    ) -> Result<Found<Arc<RemoteNode>>> {
+        let request = |folder: &Fid| Request::SymbolicLink {
+            fid: folder.number(),
             name: client::text(name.as_c_str()),
             target: client::text(target),
             group: self.group(caller),
         };
-        self.done(&request, Pace::Slow)?;
+        self.with(parent, |folder| self.done(&request(folder), Pace::Slow))?;
         self.child(parent, name)
     }
 
     fn create(
         &self,
         caller: Caller,
-        parent: &RemoteNode,
+        parent: &Arc<RemoteNode>,
         name: Name<'_>,
         (mode, how): (u32, OpenHow),
-    ) -> Result<(Found<RemoteNode>, RemoteFile)> {
+    ) -> Result<(Found<Arc<RemoteNode>>, RemoteFile)> {
         // The folder's twin becomes the file (Tlcreate).
-        let fid = self.twin(&parent.fid)?;
+        let fid = self.with(parent, |folder| self.twin(folder))?;
         let request = Request::Create {
             fid: fid.number(),
             name: client::text(name.as_c_str()),
@@ -279,7 +271,7 @@ impl Tree for RemoteTree {
             // Somebody has put another in its place meanwhile.
             return Err(Errno::STALE);
         }
-        let file = RemoteFile::new(fid, Arc::clone(&found.node.fid), self.next_holder());
+        let file = RemoteFile::new(fid, Arc::clone(&found.node), self.next_holder());
         Ok((found, file))
     }
 
@@ -287,61 +279,60 @@ impl Tree for RemoteTree {
     fn create_unnamed(
         &self,
         _caller: Caller,
-        _parent: &RemoteNode,
+        _parent: &Arc<RemoteNode>,
         _mode: u32,
         _how: OpenHow,
-    ) -> Result<(Found<RemoteNode>, RemoteFile)> {
+    ) -> Result<(Found<Arc<RemoteNode>>, RemoteFile)> {
         Err(Errno::OPNOTSUPP)
     }
 
-    fn link(&self, node: &RemoteNode, parent: &RemoteNode, name: Name<'_>) -> Result<Attributes> {
-        let request = Request::Link {
-            folder: parent.fid.number(),
-            fid: node.fid.number(),
+    fn link(
+        &self,
+        node: &Arc<RemoteNode>,
+        parent: &Arc<RemoteNode>,
+        name: Name<'_>,
+    ) -> Result<Attributes> {
+        let request = |folder: &Fid, fid: &Fid| Request::Link {
+            folder: folder.number(),
+            fid: fid.number(),
             name: client::text(name.as_c_str()),
         };
-        self.done(&request, Pace::Slow)?;
+        self.with(parent, |folder| {
+            self.with(node, |fid| self.done(&request(folder, fid), Pace::Slow))
+        })?;
         self.attributes(node)
     }
 
-    fn remove_file(&self, parent: &RemoteNode, name: Name<'_>) -> Result<()> {
-        let request = Request::RemoveAt {
-            folder: parent.fid.number(),
-            name: client::text(name.as_c_str()),
-            flags: 0,
-        };
-        self.done(&request, Pace::Slow)
+    fn remove_file(&self, parent: &Arc<RemoteNode>, name: Name<'_>) -> Result<()> {
+        self.remove(parent, name, 0)
     }
 
-    fn remove_directory(&self, parent: &RemoteNode, name: Name<'_>) -> Result<()> {
-        let request = Request::RemoveAt {
-            folder: parent.fid.number(),
-            name: client::text(name.as_c_str()),
-            flags: client::REMOVE_DIRECTORY,
-        };
-        self.done(&request, Pace::Slow)
+    fn remove_directory(&self, parent: &Arc<RemoteNode>, name: Name<'_>) -> Result<()> {
+        self.remove(parent, name, client::REMOVE_DIRECTORY)
     }
 
     fn rename(
         &self,
-        (from, old): (&RemoteNode, Name<'_>),
-        (to, new): (&RemoteNode, Name<'_>),
+        (from, old): (&Arc<RemoteNode>, Name<'_>),
+        (to, new): (&Arc<RemoteNode>, Name<'_>),
         how: RenameHow,
     ) -> Result<()> {
         // There are no flags in the message; EINVAL is what file systems without say (rename(2)).
         if how != RenameHow::default() {
             return Err(Errno::INVAL);
         }
-        let request = Request::RenameAt {
-            folder: from.fid.number(),
-            name: client::text(old.as_c_str()),
-            new_folder: to.fid.number(),
-            new_name: client::text(new.as_c_str()),
-        };
-        self.done(&request, Pace::Slow)
+        self.with(from, |from| {
+            self.with(to, |to| self.move_name((from, old), (to, new)))
+        })?;
+        // What has moved is known by its new place.
+        self.has_moved();
+        match self.child(to, new) {
+            // Somebody else may have taken it away already.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
-    fn open(&self, node: &RemoteNode, how: OpenHow) -> Result<RemoteFile> {
+    fn open(&self, node: &Arc<RemoteNode>, how: OpenHow) -> Result<RemoteFile> {
         self.open_file(node, client::open_flags(how))
     }
 
@@ -394,7 +385,7 @@ impl Tree for RemoteTree {
         Err(Errno::NOSYS)
     }
 
-    fn sync_all(&self, _node: &RemoteNode) -> Result<()> {
+    fn sync_all(&self, _node: &Arc<RemoteNode>) -> Result<()> {
         Err(Errno::NOSYS)
     }
 
@@ -402,7 +393,7 @@ impl Tree for RemoteTree {
         self.lock_file(file, lock)
     }
 
-    fn locks(&self, node: &RemoteNode) -> Result<RemoteLocks> {
+    fn locks(&self, node: &Arc<RemoteNode>) -> Result<RemoteLocks> {
         self.open_locks(node)
     }
 
@@ -414,11 +405,11 @@ impl Tree for RemoteTree {
         self.lock_in_the_way(locks, range)
     }
 
-    fn open_directory(&self, node: &RemoteNode) -> Result<RemoteDirectory> {
+    fn open_directory(&self, node: &Arc<RemoteNode>) -> Result<RemoteDirectory> {
         if node.kind != Kind::Directory {
             return Err(Errno::NOTDIR);
         }
-        let fid = self.twin(&node.fid)?;
+        let fid = self.with(node, |fid| self.twin(fid))?;
         let request = Request::Open {
             fid: fid.number(),
             flags: client::OPEN_DIRECTORY,
@@ -456,8 +447,8 @@ impl Tree for RemoteTree {
         self.done(&request, Pace::Slow)
     }
 
-    fn statistics(&self, node: &RemoteNode) -> Result<Statistics> {
-        let fid = node.fid.number();
+    fn statistics(&self, node: &Arc<RemoteNode>) -> Result<Statistics> {
+        let fid = node.fid().number();
         let (sizes, counts) =
             self.ask(
                 &Request::Statistics { fid },
@@ -485,7 +476,7 @@ impl Tree for RemoteTree {
 
     /// The server decides when something is done; there is no message to ask before. What permission bits
     /// surely refuse is refused. Which groups its user is in, nobody knows here.
-    fn access(&self, node: &RemoteNode, wanted: AccessWanted) -> Result<()> {
+    fn access(&self, node: &Arc<RemoteNode>, wanted: AccessWanted) -> Result<()> {
         let Attributes { mode, owner, .. } = self.attributes(node)?;
         let bits =
             u32::from(wanted.read) << 2 | u32::from(wanted.write) << 1 | u32::from(wanted.execute);
@@ -504,13 +495,13 @@ impl Tree for RemoteTree {
         }
     }
 
-    fn extended(&self, node: &RemoteNode, name: &CStr, into: &mut [u8]) -> Result<usize> {
+    fn extended(&self, node: &Arc<RemoteNode>, name: &CStr, into: &mut [u8]) -> Result<usize> {
         self.extended_value(node, name, into)
     }
 
     fn set_extended(
         &self,
-        node: &RemoteNode,
+        node: &Arc<RemoteNode>,
         name: &CStr,
         value: &[u8],
         how: ExtendedHow,
@@ -518,16 +509,72 @@ impl Tree for RemoteTree {
         self.set_extended_value(node, name, value, how)
     }
 
-    fn list_extended(&self, node: &RemoteNode, into: &mut [u8]) -> Result<usize> {
+    fn list_extended(&self, node: &Arc<RemoteNode>, into: &mut [u8]) -> Result<usize> {
         self.extended_names(node, into)
     }
 
-    fn remove_extended(&self, node: &RemoteNode, name: &CStr) -> Result<()> {
+    fn remove_extended(&self, node: &Arc<RemoteNode>, name: &CStr) -> Result<()> {
         self.remove_extended_value(node, name)
     }
 }
 
 impl RemoteTree {
+    /// What the server says to Trenameat or Tunlinkat; None: it has none of these (diod 1.0.24, for one), and is
+    /// asked by messages that name the file by a fid.
+    fn if_known(&self, request: &Request<'_>) -> Option<Result<()>> {
+        if self.by_fid_alone.load(Ordering::Relaxed) {
+            return None;
+        }
+        match self.done(request, Pace::Slow) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                self.by_fid_alone.store(true, Ordering::Relaxed);
+                None
+            }
+            said => Some(said),
+        }
+    }
+
+    fn remove(&self, parent: &Arc<RemoteNode>, name: Name<'_>, flags: u32) -> Result<()> {
+        self.with(parent, |folder| self.remove_name(folder, name, flags))
+    }
+
+    fn remove_name(&self, folder: &Fid, name: Name<'_>, flags: u32) -> Result<()> {
+        let request = Request::RemoveAt {
+            folder: folder.number(),
+            name: client::text(name.as_c_str()),
+            flags,
+        };
+        if let Some(done) = self.if_known(&request) {
+            return done;
+        }
+        let gone = walk(&self.line, folder.number(), &[name.as_c_str().to_bytes()])?;
+        let is_folder = self.attributes_of(&gone)?.kind == Kind::Directory;
+        match (is_folder, flags & client::REMOVE_DIRECTORY != 0) {
+            (true, false) => Err(Errno::ISDIR),
+            (false, true) => Err(Errno::NOTDIR),
+            (true, true) | (false, false) => gone.remove(),
+        }
+    }
+
+    fn move_name(&self, (from, old): (&Fid, Name<'_>), (to, new): (&Fid, Name<'_>)) -> Result<()> {
+        let request = Request::RenameAt {
+            folder: from.number(),
+            name: client::text(old.as_c_str()),
+            new_folder: to.number(),
+            new_name: client::text(new.as_c_str()),
+        };
+        if let Some(done) = self.if_known(&request) {
+            return done;
+        }
+        let moved = walk(&self.line, from.number(), &[old.as_c_str().to_bytes()])?;
+        let request = Request::Rename {
+            fid: moved.number(),
+            folder: to.number(),
+            name: client::text(new.as_c_str()),
+        };
+        self.done(&request, Pace::Slow)
+    }
+
     pub(super) fn next_holder(&self) -> u32 {
         self.holders.fetch_add(1, Ordering::Relaxed)
     }
