@@ -240,4 +240,13 @@ mod tests {
             assert!(!refusal.message.contains('\n'));
         }
     }
+
+    #[test]
+    fn a_machine_without_fusermount3_is_told_the_package() {
+        let mut line = Command::new("fusermount3");
+        line.env("PATH", "/nowhere");
+        let refusal = run(line, Path::new("/mnt/d")).unwrap_err();
+        assert!(refusal.message.contains("which is not there"), "{refusal}");
+        assert_eq!(refusal.hint, "sudo apt-get install fuse3");
+    }
 }

@@ -182,3 +182,30 @@ pub(super) fn mounts() -> Result<Vec<Mounted>, Refusal> {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_too_long_is_left_behind_and_only_so_often() {
+        assert_eq!(within(Duration::from_secs(20), || 7), Some(7));
+        let (end, wait) = mpsc::channel::<()>();
+        let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
+        for _ in 0..MOST_STUCK {
+            let wait = std::sync::Arc::clone(&wait);
+            let stuck = move || drop(wait.lock().map(|wait| wait.recv()));
+            assert_eq!(within(Duration::from_millis(1), stuck), None);
+        }
+        assert_eq!(
+            within(Duration::from_secs(20), || 7),
+            None,
+            "there are too many"
+        );
+        drop(end);
+        while STUCK.load(Ordering::Relaxed) > 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(within(Duration::from_secs(20), || 7), Some(7));
+    }
+}
