@@ -27,6 +27,7 @@ use crate::ninep::client::Swap;
 use crate::remote::line::Limits;
 use crate::remote::{self, Connection, Refused, Wanted};
 use crate::serve::mount::HostMount;
+use crate::serve::vsock;
 use crate::tree::host::crossing::OwnMount;
 use crate::tree::read_only::ReadOnly;
 
@@ -52,13 +53,21 @@ struct Keeper {
     thread: Option<JoinHandle<()>>,
 }
 
+/// How the guest's port is reached.
+enum Way {
+    /// netd's socket for it.
+    Netd(PathBuf),
+    /// The VMM's socket for the vsock device.
+    Vsock(PathBuf),
+}
+
 /// What the thread has to do.
 struct Job {
     guest: GuestName,
     wanted: GuestMount,
     /// Folders of all shares.
     folders: Vec<PathBuf>,
-    socket: PathBuf,
+    way: Way,
     mounter: Arc<Mounter>,
     events: EventLog,
     state: Mutex<State>,
@@ -116,7 +125,13 @@ impl GuestMounts {
         let stays = |keeper: &Keeper| {
             let job = &keeper.job;
             let guest = config.guests.get(&job.guest);
-            let wanted = guest.is_some_and(|guest| guest.mounts.contains(&job.wanted));
+            let wanted = guest.is_some_and(|guest| {
+                let vsock = match &job.way {
+                    Way::Vsock(socket) => Some(socket),
+                    Way::Netd(_) => None,
+                };
+                guest.mounts.contains(&job.wanted) && guest.vsock.as_ref() == vsock
+            });
             wanted && !matches!(job.state().stage, Stage::Unmounted | Stage::Failed(_))
         };
         let gone: Vec<PathBuf> = self
@@ -158,7 +173,10 @@ impl GuestMounts {
                     guest: guest.name.clone(),
                     wanted: wanted.clone(),
                     folders: folders.clone(),
-                    socket: self.paths.guest_port_socket(&guest.name, wanted.port),
+                    way: match &guest.vsock {
+                        Some(socket) => Way::Vsock(socket.clone()),
+                        None => Way::Netd(self.paths.guest_port_socket(&guest.name, wanted.port)),
+                    },
                     mounter: Arc::clone(&self.mounter),
                     events: self.events.clone(),
                     state: Mutex::default(),
@@ -474,21 +492,23 @@ impl Job {
         }
     }
 
-    /// netd's way to the guest's port.
     fn connect(&self) -> Result<UnixStream, Refused> {
         let port = self.wanted.port;
-        UnixStream::connect(&self.socket).map_err(|error| {
-            Refused::Away(match error.kind() {
-                ErrorKind::NotFound => format!(
-                    "netd does not lead to the guest's TCP port {port}; sharectl up starts it"
-                ),
-                ErrorKind::ConnectionRefused => format!(
-                    "nothing serves TCP port {port} in the guest; there: apt-get install diod && {}",
-                    server_line(port, &self.wanted.path)
-                ),
-                _ => format!("cannot connect to {}: {error}", self.socket.display()),
-            })
-        })
+        match &self.way {
+            Way::Vsock(socket) => vsock::connect(socket, port).map_err(Refused::Away),
+            Way::Netd(socket) => UnixStream::connect(socket).map_err(|error| {
+                Refused::Away(match error.kind() {
+                    ErrorKind::NotFound => format!(
+                        "netd does not lead to the guest's TCP port {port}; sharectl up starts it"
+                    ),
+                    ErrorKind::ConnectionRefused => format!(
+                        "nothing serves TCP port {port} in the guest; there: apt-get install diod && {}",
+                        server_line(port, &self.wanted.path)
+                    ),
+                    _ => format!("cannot connect to {}: {error}", socket.display()),
+                })
+            }),
+        }
     }
 }
 

@@ -404,3 +404,63 @@ fn a_real_guests_tree_is_there_while_the_guest_is_and_no_read_outlives_it() {
         Ok(())
     });
 }
+
+/// A VMM's side of a vsock device in user space, as far as bytes go: what is said to its socket leads to the
+/// guest's server, and what the guest says to port 564 of the host goes to the socket's path with `_564`.
+const VMM: &str = r#"
+    use strict; use warnings; use Socket; $^F = 255; # Sockets are kept by what is started.
+    my ($path, $server) = @ARGV; $SIG{CHLD} = 'IGNORE';
+    socket my $listener, PF_UNIX, SOCK_STREAM, 0 or die; bind $listener, sockaddr_un($path) or die $!; listen $listener, 5;
+    while (accept my $client, $listener) {
+        next if fork; my $line = '';
+        while (sysread $client, my $byte, 1) { last if $byte eq "\n"; $line .= $byte }
+        $line =~ /^CONNECT (\d+)$/ or die $line; exit 0 if $1 != 564;
+        syswrite $client, "OK 1073741824\n";
+        my $number = fileno $client; exec 'socat', "FD:$number", "UNIX-CONNECT:$server";
+    }
+"#;
+
+#[test]
+fn shares_and_a_guests_folder_go_through_a_vmms_vsock_socket() {
+    whole_system(|| {
+        let world = world(ordinary(), CONFIG)?;
+        let vsock = world.path("vm.vsock").display().to_string();
+        let guest = format!("{}vsock = \"{vsock}\"\n", CONFIG);
+        world.set_config(&format!("{guest}{OURS}"))?;
+        let reload = || {
+            world
+                .ask(Kind::Sharefs, "POST", "/v1/reload", None)?
+                .success()
+        };
+        reload()?;
+        // From the guest: the VMM connects for it.
+        world.write(&world.share_folder("served")?.join("a"), "there\n")?;
+        let listener = format!("{vsock}_564");
+        let mut line = world.command("diodcat");
+        let read = command::output(line.args(["-s", &listener, "-a", "served", "a"]), SOON)?;
+        ensure!(read.success()? == "there\n");
+
+        // To the guest: no network, no netd's socket.
+        let place = world.path("m").display().to_string();
+        let arguments = [
+            "guest", "mount", "dev:/", &place, "--export", "served", "--owner", "0:0",
+        ];
+        let said = world.sharectl(&arguments)?;
+        ensure!(said.stderr.contains("no VMM listens at"), "{said:?}");
+        let mut line = world.command("perl");
+        let vmm = line.args(["-e", VMM, &vsock, &listener]).spawn()?;
+        let vmm = Server(vmm);
+        wait_until_mounted(&world, true)?;
+        shell(
+            &world,
+            "test \"$(cat m/a)\" = there && echo back > m/b && test \"$(cat shared/served/b)\" = back",
+        )?;
+        ensure!(!world.runtime().join("guest/dev/port-564.sock").exists());
+        // Without it, they are gone with their sockets.
+        world.set_config(&format!("{CONFIG}{OURS}"))?;
+        reload()?;
+        ensure!(!is_mounted()? && !Path::new(&listener).exists());
+        drop(vmm);
+        Ok(())
+    });
+}

@@ -261,13 +261,25 @@ pub struct Guest {
     /// Folders of it that the host has mounted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<GuestMount>,
+    /// The unix socket that its VMM has for the guest's vsock device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<PathBuf>,
 }
 
 impl Guest {
-    /// The guest's TCP ports that [`Guest::mounts`] are served at, each once.
+    /// Where the VMM leads what the guest sends to a vsock port of the host.
+    #[must_use]
+    pub fn vsock_listener(&self, port: u16) -> Option<PathBuf> {
+        let mut name = self.vsock.clone()?.into_os_string();
+        name.push(format!("_{port}"));
+        Some(name.into())
+    }
+
+    /// The guest's TCP ports that [`Guest::mounts`] are served at, each once; none where they go by vsock.
     #[must_use]
     pub fn mount_ports(&self) -> BTreeSet<u16> {
-        self.mounts.iter().map(|mount| mount.port).collect()
+        let by_network = self.mounts.iter().filter(|_| self.vsock.is_none());
+        by_network.map(|mount| mount.port).collect()
     }
 }
 

@@ -242,6 +242,8 @@ pub(super) struct RawGuest {
     /// or a table with `path` and options. A 9P server in the guest serves them.
     #[schemars(with = "BTreeMap<String, RawGuestMount>")]
     pub(super) mounts: Table<At<RawGuestMount>>,
+    /// The unix socket that its VMM has for the guest's vsock device (Firecracker, cloud-hypervisor).
+    pub(super) vsock: Option<At<String>>,
 }
 
 /// A folder of a guest: its path, or with options.

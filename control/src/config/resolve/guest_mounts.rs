@@ -20,7 +20,7 @@ pub(super) fn read(
 ) -> Vec<GuestMount> {
     let mut mounts = Vec::new();
     for (at, wanted) in &raw.mounts {
-        if network.kind == NetworkKind::Bridged {
+        if network.kind == NetworkKind::Bridged && raw.vsock.is_none() {
             findings.add(
                 Some(at.offset()),
                 format!(

@@ -8,6 +8,7 @@ use super::super::raw::{At, RawConfig, RawGuest};
 use super::super::{
     DEFAULT_NETWORK, Devices, Guest, LinkChoice, Network, NetworkKind, Surroundings,
 };
+use super::paths::read_folder;
 use super::{bridged, egress, guest_mounts, is_reserved, read, read_address};
 use crate::mac::{MacAddress, fnv1a};
 use crate::names::{GuestName, HostName, NetworkName};
@@ -93,9 +94,16 @@ pub(super) fn guests(
         let link = choice(links, raw.link.as_ref(), &owner, findings);
         let all = ("devices", &Devices::ALL[..]);
         let devices = choice(all, raw.devices.as_ref(), &owner, findings);
+        let vsock = raw.vsock.as_ref().and_then(|text| {
+            let path = read_folder(findings, (&owner, "vsock"), text, surroundings)?;
+            let socket = format!("the vsock socket {}", path.display());
+            claims.claim(findings, text.offset(), &owner, socket);
+            Some(path)
+        });
         guests.insert(
             name.clone(),
             Guest {
+                vsock,
                 link,
                 devices,
                 network: network.name.clone(),
