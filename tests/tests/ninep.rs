@@ -88,6 +88,18 @@ fn metric(world: &World, name: &str) -> Result<u64> {
         .sum())
 }
 
+/// 9P requests of one kind so far.
+fn operation(world: &World, operation: &str) -> Result<u64> {
+    let page = world.ask(Kind::Sharefs, "GET", "/metrics", None)?.body;
+    let wanted = format!("operation=\"{operation}\"");
+    let lines = page.lines().filter(|line| {
+        line.starts_with("sharectl_sharefs_ninep_requests_total{") && line.contains(&wanted)
+    });
+    Ok(lines
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum())
+}
+
 /// Runs a Perl program of the host's in /mnt of the guest's host root; each line of it must hold.
 fn perl(guest: &Guest, program: &str) -> Result<String> {
     let prelude = "use strict; use warnings; use Fcntl qw(:DEFAULT :flock :seek); use POSIX ();\
@@ -427,6 +439,34 @@ fn diods_own_clients_read_list_load_and_mount_our_shares() {
         guest.ok("grep -q 'trans=fd' /proc/mounts && test \"$(cat /host/mnt/small)\" = small")?;
         guest.ok("echo guest > /host/mnt/from-guest && cmp /host/mnt/big /host/mnt/big && umount /host/mnt")?;
         ensure!(fs::read_to_string(d.join("from-guest"))? == "guest\n");
+        // Each user of the guest is an attach of its own (access=user); a lock of another owner is told (F_GETLK).
+        fs::set_permissions(&d, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+        mount(&guest, "d", "/host/mnt", ",access=user")?;
+        let attaches = |world: &World| operation(world, "attach");
+        let before = attaches(&world)?;
+        perl(
+            &guest,
+            r#"
+            $) = "7 7"; $> = 7; open(my $f, ">", "by-user") or die "as user 7: $!"; print $f "seven\n"; close $f or die;
+            must(-e "small" && `cat by-user` eq "seven\n", "its own"); $> = 0;
+            my $range = sub { pack("s s x4 q q i x4", shift, 0, @_, 0) };
+            open(my $h, "+<", "big") or die; must(fcntl($h, F_SETLK, $range->(F_WRLCK, 5, 10)), "lock: $!");
+            my $child = fork // die;
+            if (!$child) {
+                open(my $g, "+<", "big") or die; my $asked = $range->(F_WRLCK, 0, 100);
+                must(fcntl($g, F_GETLK, $asked), "getlk: $!");
+                my ($kind, undef, $start, $length) = unpack("s s x4 q q", $asked);
+                must($kind == F_WRLCK && $start == 5 && $length == 10, "told $kind $start $length"); exit 0;
+            }
+            waitpid($child, 0); must($? == 0, "child: $?");
+        "#,
+        )?;
+        ensure!(
+            attaches(&world)? == before + 1,
+            "{before}, then {}",
+            attaches(&world)?
+        );
+        guest.ok("umount /host/mnt")?;
         // What a program opens, it can hand over itself: the way for a VMM's vsock, too. (The host's mount is
         // set-id, and of nobody in the guest.)
         guest.ok("cp /bin/busybox /host/tmp/busybox")?;
