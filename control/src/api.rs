@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{CachePolicy, MountUsers, NetworkKind, SourceKind};
+use crate::config::{CachePolicy, GuestMount, MountUsers, NetworkKind, SourceKind};
 use crate::egress::Verdict;
 use crate::mac::MacAddress;
 use crate::names::{GuestName, HostName, NetworkName, ShareName, SourceName};
@@ -348,6 +348,24 @@ pub struct ShareMount {
     /// Why it is not.
     pub problem: Option<String>,
     /// Requests answered since the daemon started.
+    pub requests: u64,
+}
+
+/// A guest's folder on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GuestMountStatus {
+    /// Whose folder.
+    pub guest: GuestName,
+    /// What is to be mounted where.
+    #[serde(flatten)]
+    pub mount: GuestMount,
+    /// Whether it is there now.
+    pub mounted: bool,
+    /// Why it is not.
+    pub problem: Option<String>,
+    /// Whether that is only that the guest, or its server, is not there.
+    pub away: bool,
+    /// Requests to the guest since the daemon started.
     pub requests: u64,
 }
 

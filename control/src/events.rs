@@ -152,6 +152,14 @@ pub enum EventBody {
         path: PathBuf,
         reason: String,
     },
+    /// A guest's folder was mounted on the host.
+    GuestMounted { guest: GuestName, path: PathBuf },
+    /// A guest's folder is no longer on the host.
+    GuestUnmounted {
+        guest: GuestName,
+        path: PathBuf,
+        reason: String,
+    },
     /// A hosts file was changed.
     HostsWritten { file: PathBuf, names: usize },
     /// A hosts file could not be changed.

@@ -180,6 +180,12 @@ impl Paths {
         self.guest(guest).join("9p.sock")
     }
 
+    /// Where netd leads to a TCP port of the guest, for a mount of the guest's folder on the host.
+    #[must_use]
+    pub fn guest_port_socket(&self, guest: &GuestName, port: u16) -> PathBuf {
+        self.guest(guest).join(format!("port-{port}.sock"))
+    }
+
     /// Where netd listens for guests that the configuration does not name.
     #[must_use]
     pub fn network_socket(&self, network: &NetworkName) -> PathBuf {

@@ -91,7 +91,7 @@ fn every_key_of_the_schema_is_written_in_its_table_and_no_other() {
             "RawNetwork",
             &["dns-rules", "records", "services"][..],
         ),
-        ("[guest.dev]", "RawGuest", &[]),
+        ("[guest.dev]", "RawGuest", &["mounts"]),
         ("[share.src]", "RawShare", &[]),
         ("[hosts]", "RawHosts", &["source", "static"]),
     ] {

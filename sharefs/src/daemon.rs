@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use control::api::{Changes, DaemonStatus, ShareStatus};
+use control::api::{Changes, DaemonStatus, GuestMountStatus, ShareStatus};
 use control::config::Config;
 use control::events::{EventBody, EventLog, timestamp_now};
 use control::failure::{Failure, FailureKind};
@@ -149,6 +149,11 @@ fn api(state: &State) -> Api<State> {
             "/v1/shares",
             "Shares and their devices",
             |state, _| async move { Ok(state.shares().status()) },
+        )
+        .get::<Vec<GuestMountStatus>, _, _>(
+            "/v1/guest-mounts",
+            "Guests' folders on the host",
+            |state, _| async move { Ok(state.shares().guest_mounts()) },
         )
         .post::<(), Changes, _, _>(
             "/v1/reload",

@@ -85,6 +85,27 @@ pub(crate) fn page(shares: &Shares, events: u64) -> String {
     shares
         .ninep_numbers()
         .for_each(|door| add_ninep(&mut page, &door));
+    for (guest, at, requests, fids) in shares.guest_mount_numbers() {
+        let labels = [("guest", guest.as_str()), ("mount", at.as_str())];
+        page.add(
+            (
+                Counter,
+                "guest_mount_requests",
+                "9P requests to a guest's server.",
+            ),
+            &labels,
+            requests,
+        );
+        page.add(
+            (
+                Gauge,
+                "guest_mount_fids",
+                "Files that a guest's server holds for us.",
+            ),
+            &labels,
+            fids,
+        );
+    }
     let descriptors = shares.descriptors();
     for (family, value) in [
         (

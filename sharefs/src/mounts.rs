@@ -15,14 +15,14 @@ use control::names::ShareName;
 
 use crate::fuse::counters::Counters;
 use crate::fuse::session::Serve;
-use crate::mounter::{MountAsk, Mounter, Place, table};
+use crate::mounter::{Judge, MountAsk, Mounter, Place, table};
 use crate::serve::mount::HostMount;
 use crate::shares::{DeviceNumbers, same_tree};
 use crate::tree::host::crossing::OwnMount;
 
 /// All of them.
 pub(crate) struct Mounts {
-    mounter: Mounter,
+    mounter: Arc<Mounter>,
     events: EventLog,
     /// Those that are there, or were.
     mounted: BTreeMap<ShareName, Mounted>,
@@ -51,7 +51,7 @@ struct Mounted {
 }
 
 impl Mounts {
-    pub(crate) fn new(mounter: Mounter, events: EventLog) -> Self {
+    pub(crate) fn new(mounter: Arc<Mounter>, events: EventLog) -> Self {
         Self {
             mounter,
             events,
@@ -110,10 +110,12 @@ impl Mounts {
             return Err("it is to be mounted nowhere".to_owned());
         };
         let ask = MountAsk {
-            share: share.name.clone(),
+            source: share.name.to_string(),
+            again: format!("sharectl share mount {}", share.name),
             path: wanted.path.clone(),
             users: wanted.users,
             read_only: share.read_only,
+            judge: Judge::Kernel,
             folders: folders.to_vec(),
         };
         let (place, device) = self
@@ -250,14 +252,18 @@ pub(crate) fn on_the_host(share: &Share) -> Share {
 /// Whether the kernel still lists it, if only below another mount. Programs that have files open keep a mount alive that is
 /// nowhere to be seen any more.
 fn is_there(mounted: &Mounted) -> bool {
-    let Place { path, device } = &mounted.place;
+    is_listed(&mounted.place, &mounted.served)
+}
+
+pub(crate) fn is_listed(place: &Place, served: &HostMount) -> bool {
+    let Place { path, device } = place;
     let listed = |mounts: Vec<table::Mounted>| {
         mounts
             .iter()
             .any(|mount| mount.device == *device && mount.path == *path)
     };
     // A table that cannot be read is no reason to unmount.
-    !mounted.served.is_over() && table::read().map_or(true, listed)
+    !served.is_over() && table::read().map_or(true, listed)
 }
 
 fn gone(name: &ShareName, mounted: &Mounted) -> Option<String> {

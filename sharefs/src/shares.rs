@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use control::api::{Changes, ShareDevice, ShareStatus};
+use control::api::{Changes, GuestMountStatus, ShareDevice, ShareStatus};
 use control::config::{CachePolicy, Config, Devices, Owner, Share};
 use control::events::{EventBody, EventLog};
 use control::names::{GuestName, ShareName};
@@ -19,6 +19,7 @@ use ninep::{Doors, NinepNumbers};
 
 use crate::fuse::cache::Cache;
 use crate::fuse::counters::Counters;
+use crate::guest_mounts::GuestMounts;
 use crate::mounter::Mounter;
 use crate::mounts::{self, Mounts};
 use crate::serve::door::{Door, DoorEvent, MakeSession, Notice};
@@ -47,6 +48,7 @@ pub(crate) struct Shares {
     /// Kept when a device goes and comes back, so that counters only grow.
     counters: BTreeMap<(GuestName, ShareName), Arc<Counters>>,
     mounts: Mounts,
+    guest_mounts: GuestMounts,
     ninep: Doors,
 }
 
@@ -83,8 +85,10 @@ impl Shares {
         descriptors: Arc<Descriptors>,
         mounter: Mounter,
     ) -> Self {
+        let mounter = Arc::new(mounter);
         Self {
-            mounts: Mounts::new(mounter, events.clone()),
+            mounts: Mounts::new(Arc::clone(&mounter), events.clone()),
+            guest_mounts: GuestMounts::new(mounter, events.clone(), paths.clone()),
             paths,
             events,
             descriptors,
@@ -104,6 +108,7 @@ impl Shares {
     pub(crate) fn apply(&mut self, config: &Config, now: Timestamp) -> Changes {
         let mut changes = Changes::default();
         self.mounts.close_unwanted(config, &mut changes);
+        self.guest_mounts.close_unwanted(config, &mut changes);
         let mut untouched = Vec::new();
         let mut shares = BTreeMap::new();
         for (name, share) in &config.shares {
@@ -149,6 +154,7 @@ impl Shares {
         self.apply_mounts(config, &mut changes);
         self.ninep
             .apply(config, &self.shares, &self.paths, &mut changes);
+        self.guest_mounts.apply(config, &mut changes);
         changes
     }
 
@@ -295,6 +301,7 @@ impl Shares {
             .chain(of_devices)
             .chain(of_ones)
             .chain(self.mounts.problems())
+            .chain(self.guest_mounts.problems())
             .chain(self.ninep.problems())
             .collect()
     }
@@ -385,6 +392,14 @@ impl Shares {
         shares.chain(ones).chain(self.mounts.numbers())
     }
 
+    pub(crate) fn guest_mounts(&self) -> Vec<GuestMountStatus> {
+        self.guest_mounts.status()
+    }
+
+    pub(crate) fn guest_mount_numbers(&self) -> Vec<(String, String, u64, u64)> {
+        self.guest_mounts.numbers()
+    }
+
     pub(crate) fn ninep_numbers(&self) -> impl Iterator<Item = NinepNumbers<'_>> {
         self.ninep.numbers()
     }
@@ -394,6 +409,7 @@ impl Shares {
         self.ninep.close();
         self.devices.clear();
         self.ones.clear();
+        self.guest_mounts.close();
         self.mounts.close();
     }
 }

@@ -90,11 +90,19 @@ pub const MOUNTS: &[Need] = &[
 
 /// What the tests of the hosts writer need: systemd's own judgement of its units, and a trace of its system calls.
 pub const HOSTS: &[Need] = &[need("systemd-analyze", "systemd"), need("strace", "strace")];
+
 /// Shells whose prompts follow a guest's paths; bash is there.
 pub const SHELLS: &[Need] = &[need("zsh", "zsh"), need("fish", "fish")];
 
 /// What reads compose files; it needs no engine for that.
 pub const COMPOSE: &[Need] = &[need("docker-compose", "docker-compose")];
+
+/// Another 9P server, with clients of its own. Its service stays off (DIOD_ENABLE=false in /etc/default/diod).
+pub const NINEP: &[Need] = &[
+    need("diod", "diod"),
+    need("diodls", "diod"),
+    need("setfattr", "attr"),
+];
 
 /// What of `needs` this machine lacks, as package names, each once.
 #[must_use]

@@ -274,10 +274,18 @@ fn mount_points_that_will_not_do_are_refused_with_the_reason() {
         ] {
             refused(&world, &["share", "mount", "d", &path(place)], said)?;
         }
+        // Root's, whatever this machine's /root is like.
+        let locked = world.path("locked");
+        command::run(
+            std::process::Command::new("mkdir")
+                .args(["-m", "700"])
+                .arg(&locked),
+            SOON,
+        )?;
         refused(
             &world,
-            &["share", "mount", "d", "/root/d"],
-            "cannot look at /root",
+            &["share", "mount", "d", &path("locked/d")],
+            &format!("cannot look at {}", locked.display()),
         )?;
         refused(
             &world,
@@ -372,6 +380,59 @@ fn a_read_only_share_is_a_read_only_mount() {
         shell(
             &world,
             "cat m/file && ! touch m/file 2> /dev/null && grep -q ' m\\| .*/m ro,' /proc/self/mountinfo",
+        )?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_machine_without_dev_fuse_is_told_what_it_lacks() {
+    whole_system(|| {
+        let world = world(ordinary())?;
+        // The namespace's own /dev, with what programs cannot do without.
+        let line = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/zero c 1 5 && \
+                    mknod -m 666 /dev/urandom c 1 9";
+        command::run(std::process::Command::new("sh").args(["-c", line]), SOON)?;
+        let place = world.path("m").display().to_string();
+        refused(
+            &world,
+            &["share", "mount", "d", &place],
+            "there is no /dev/fuse: sudo modprobe fuse",
+        )?;
+        command::run(std::process::Command::new("umount").arg("/dev"), SOON)?;
+        mount(&world)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn another_sharefs_that_stands_still_keeps_nobody_from_mounting() {
+    whole_system(|| {
+        let mut stopped = world(ordinary())?;
+        let taken = mount(&stopped)?;
+        let pid = i32::try_from(stopped.daemon(Kind::Sharefs)?.pid())?;
+        let pid = rustix::process::Pid::from_raw(pid).context("its process id")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
+        // Looked at, such a mount waits for ever.
+        let mut other = World::of(ordinary(), CONFIG)?;
+        other.start(Kind::Sharefs)?;
+        mount(&other)?;
+        shell(
+            &other,
+            "echo x > m/file && test \"$(cat shared/d/file)\" = x",
+        )?;
+        let place = taken.display().to_string();
+        refused(
+            &other,
+            &["share", "mount", "d", &place],
+            "has a mount already: d by another sharefs",
+        )?;
+        other.sharectl(&["share", "unmount", "d"])?.success()?;
+        other.daemon(Kind::Sharefs)?.stop()?;
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT)?;
+        shell(
+            &stopped,
+            "echo y > m/file && test \"$(cat shared/d/file)\" = y",
         )?;
         Ok(())
     });

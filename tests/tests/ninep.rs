@@ -6,7 +6,7 @@ use std::time::Duration;
 use tests::daemons::{Kind, World};
 use tests::guest::Guest;
 use tests::limit::wait_for;
-use tests::{Result, ensure, whole_system};
+use tests::{Result, ensure, packages, whole_system};
 
 const CONFIG: &str = r#"
 [network.vmnet8]
@@ -83,6 +83,18 @@ fn metric(world: &World, name: &str) -> Result<u64> {
     let lines = page
         .lines()
         .filter(|line| line.split(['{', ' ']).next() == Some(name));
+    Ok(lines
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum())
+}
+
+/// 9P requests of one kind so far.
+fn operation(world: &World, operation: &str) -> Result<u64> {
+    let page = world.ask(Kind::Sharefs, "GET", "/metrics", None)?.body;
+    let wanted = format!("operation=\"{operation}\"");
+    let lines = page.lines().filter(|line| {
+        line.starts_with("sharectl_sharefs_ninep_requests_total{") && line.contains(&wanted)
+    });
     Ok(lines
         .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
         .sum())
@@ -330,6 +342,139 @@ fn a_guest_gets_to_its_own_shares_and_no_further() {
             answer.status != 0 && answer.stderr.contains("refused"),
             "{answer:?}"
         );
+        Ok(())
+    });
+}
+
+/// What diod's load generator asks for: a share of the name `ctl` with `zero` to read and `null` to write.
+const CTL: &str = r#"
+[share.ctl]
+path = "@shared/ctl"
+at = "/mnt/ctl"
+guest-owner = "0:0"
+guests = ["dev"]
+ninep = true
+"#;
+
+#[test]
+fn diods_own_clients_read_list_load_and_mount_our_shares() {
+    whole_system(|| {
+        packages::ensure(packages::NINEP)?;
+        let world = world()?;
+        let (d, ctl) = (world.share_folder("d")?, world.share_folder("ctl")?);
+        world.set_config(&format!("{CONFIG}{CTL}"))?;
+        world
+            .ask(Kind::Sharefs, "POST", "/v1/reload", None)?
+            .success()?;
+        world
+            .ask(Kind::Netd, "POST", "/v1/reload", None)?
+            .success()?;
+        let mut big = Vec::new();
+        (0..300_000_u32).for_each(|number| big.extend(number.to_le_bytes()));
+        world.write(&d.join("big"), &big)?;
+        world.write(&d.join("small"), "small\n")?;
+        for number in 0..500 {
+            world.write(&d.join(format!("{number:060}")), "")?;
+        }
+        world.write(&ctl.join("null"), "")?;
+        world.write(&ctl.join("zero"), vec![0; 1 << 20])?;
+
+        // Over the unix socket, with messages of any length, and over the network of the guest.
+        let socket = world
+            .runtime()
+            .join("guest/dev/9p.sock")
+            .display()
+            .to_string();
+        let uid = world.user().uid.to_string();
+        let client = |program: &str, share: &str, more: &[&str]| {
+            let mut line = world.command(program);
+            line.args(["-s", &socket, "-a", share, "-u", &uid, "-t", "20"])
+                .args(more);
+            tests::command::output(&mut line, SOON)
+        };
+        for longest in ["4096", "65536", "1048576", "4000000"] {
+            let read = client("diodcat", "d", &["-m", longest, "small", "big", "small"])?;
+            let read = read.success()?;
+            ensure!(
+                read.starts_with("small\n") && read.ends_with("small\n"),
+                "{longest}"
+            );
+            let names = client("diodls", "d", &["-m", longest, "/"])?.success()?;
+            ensure!(
+                names.lines().filter(|name| name.len() == 60).count() == 500,
+                "{names}"
+            );
+        }
+        let listed = client("diodls", "d", &["-l", "small"])?.success()?;
+        ensure!(
+            listed.starts_with("-rw-r--r--") && listed.contains(" 6 "),
+            "{listed}"
+        );
+        let kept = client("diodcat", "frozen", &["kept"])?.success()?;
+        ensure!(kept == "as it was", "{kept}");
+        for (share, file) in [("d", "nothing"), ("nothing", "small"), ("../d", "small")] {
+            let refused = client("diodcat", share, &[file])?;
+            ensure!(
+                !refused.status.success() && refused.stderr.contains("No such file"),
+                "{share} {file}: {refused:?}"
+            );
+        }
+        let before = metric(&world, "sharectl_sharefs_ninep_requests_total")?;
+        let mut line = world.command("diodload");
+        tests::command::output(line.args(["-s", &socket, "-r", "1", "-n", "8", "-g"]), SOON)?
+            .success()?;
+        let after = metric(&world, "sharectl_sharefs_ninep_requests_total")?;
+        ensure!(
+            after > before + 100,
+            "{before} requests before, {after} after"
+        );
+        ensure!(metric(&world, "sharectl_sharefs_ninep_malformed_total")? == 0);
+        ensure!(metric(&world, "sharectl_sharefs_ninep_unknown_total")? == 0);
+
+        // In a guest: mount.diod hands the kernel a socket (trans=fd), which is how any socket gets there.
+        let guest = boot(&world, "dev", HOST)?;
+        guest.ok("mount -t proc proc /host/proc && mount -t tmpfs tmp /host/tmp")?;
+        guest.ok("chroot /host /usr/sbin/diodls -s 192.168.130.1 -a d / | grep -qx small")?;
+        guest.ok("chroot /host /sbin/mount.diod -n -o msize=65512 192.168.130.1:d /mnt")?;
+        guest.ok("grep -q 'trans=fd' /proc/mounts && test \"$(cat /host/mnt/small)\" = small")?;
+        guest.ok("echo guest > /host/mnt/from-guest && cmp /host/mnt/big /host/mnt/big && umount /host/mnt")?;
+        ensure!(fs::read_to_string(d.join("from-guest"))? == "guest\n");
+        // Each user of the guest is an attach of its own (access=user); a lock of another owner is told (F_GETLK).
+        fs::set_permissions(&d, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+        mount(&guest, "d", "/host/mnt", ",access=user")?;
+        let attaches = |world: &World| operation(world, "attach");
+        let before = attaches(&world)?;
+        perl(
+            &guest,
+            r#"
+            $) = "7 7"; $> = 7; open(my $f, ">", "by-user") or die "as user 7: $!"; print $f "seven\n"; close $f or die;
+            must(-e "small" && `cat by-user` eq "seven\n", "its own"); $> = 0;
+            my $range = sub { pack("s s x4 q q i x4", shift, 0, @_, 0) };
+            open(my $h, "+<", "big") or die; must(fcntl($h, F_SETLK, $range->(F_WRLCK, 5, 10)), "lock: $!");
+            my $child = fork // die;
+            if (!$child) {
+                open(my $g, "+<", "big") or die; my $asked = $range->(F_WRLCK, 0, 100);
+                must(fcntl($g, F_GETLK, $asked), "getlk: $!");
+                my ($kind, undef, $start, $length) = unpack("s s x4 q q", $asked);
+                must($kind == F_WRLCK && $start == 5 && $length == 10, "told $kind $start $length"); exit 0;
+            }
+            waitpid($child, 0); must($? == 0, "child: $?");
+        "#,
+        )?;
+        ensure!(
+            attaches(&world)? == before + 1,
+            "{before}, then {}",
+            attaches(&world)?
+        );
+        guest.ok("umount /host/mnt")?;
+        // What a program opens, it can hand over itself: the way for a VMM's vsock, too. (The host's mount is
+        // set-id, and of nobody in the guest.)
+        guest.ok("cp /bin/busybox /host/tmp/busybox")?;
+        guest.ok(
+            "chroot /host /usr/bin/socat TCP:192.168.130.1:564 \
+             'EXEC:/tmp/busybox mount -i -t 9p -o trans=fd\\,rfdno=0\\,wfdno=1\\,version=9p2000.L\\,msize=1048576\\,aname=d d /mnt,nofork'",
+        )?;
+        guest.ok("test \"$(cat /host/mnt/small)\" = small && cmp /host/mnt/big /host/mnt/big && umount /host/mnt")?;
         Ok(())
     });
 }

@@ -259,6 +259,11 @@ fn as_text(thing: &Thing) -> String {
                     format!("{} at {}: {state}", share.name, share.at.display()),
                 ));
             }
+            let mounts = configuration.as_ref().map(|guest| &guest.mounts);
+            for mount in mounts.into_iter().flatten() {
+                let (path, at) = (mount.path.display(), mount.at.display());
+                fields.push(("on the host", format!("{path} at {at}")));
+            }
             fields.push(("sockets", sockets.display().to_string()));
             fields
         }

@@ -6,6 +6,7 @@ mod config;
 mod daemons;
 mod fake;
 mod guest;
+mod guest_mounts;
 mod help;
 mod host;
 mod import;

@@ -15,7 +15,7 @@ mod share;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -268,6 +268,53 @@ pub struct Guest {
     pub egress: GuestEgress,
     /// How fast.
     pub rate_limit: RateLimit,
+    /// Folders of it that the host has mounted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<GuestMount>,
+    /// The unix socket that its VMM has for the guest's vsock device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<PathBuf>,
+}
+
+impl Guest {
+    /// Where the VMM leads what the guest sends to a vsock port of the host.
+    #[must_use]
+    pub fn vsock_listener(&self, port: u16) -> Option<PathBuf> {
+        let mut name = self.vsock.clone()?.into_os_string();
+        name.push(format!("_{port}"));
+        Some(name.into())
+    }
+
+    /// The guest's TCP ports that [`Guest::mounts`] are served at, each once; none where they go by vsock.
+    #[must_use]
+    pub fn mount_ports(&self) -> BTreeSet<u16> {
+        let by_network = self.mounts.iter().filter(|_| self.vsock.is_none());
+        by_network.map(|mount| mount.port).collect()
+    }
+}
+
+/// A folder of a guest on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GuestMount {
+    /// The same as `at`, as the file has it.
+    #[serde(skip)]
+    pub key: String,
+    /// Where on the host: absolute.
+    pub at: PathBuf,
+    /// The folder in the guest, absolute.
+    pub path: PathBuf,
+    /// What the guest's server is asked for (aname).
+    pub export: String,
+    /// The names below that.
+    pub below: Vec<String>,
+    /// The TCP port of the guest's server.
+    pub port: u16,
+    /// User and group in the guest, as whom all is done.
+    pub owner: (u32, u32),
+    /// That user's name.
+    pub user: String,
+    /// Every change is refused.
+    pub read_only: bool,
 }
 
 /// How frames travel between a VM and netd.

@@ -238,6 +238,42 @@ pub(super) struct RawGuest {
     pub(super) egress_rules: Vec<At<String>>,
     /// How fast it may send and receive through the gateway. Default: no limit.
     pub(super) rate_limit: Option<At<RawRateLimit>>,
+    /// Folders of the guest that the host has mounted, by the host's path: the guest's path,
+    /// or a table with `path` and options. A 9P server in the guest serves them.
+    #[schemars(with = "BTreeMap<String, RawGuestMount>")]
+    pub(super) mounts: Table<At<RawGuestMount>>,
+    /// The unix socket that its VMM has for the guest's vsock device (Firecracker, cloud-hypervisor).
+    pub(super) vsock: Option<At<String>>,
+}
+
+/// A folder of a guest: its path, or with options.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "a path in the guest such as \"/\", or { path = \"/\", owner = \"0:0\" } with the keys path, \
+                 export, port, owner, user and read-only"
+)]
+pub(super) enum RawGuestMount {
+    Path(String),
+    Table(RawGuestMountTable),
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawGuestMountTable {
+    /// The folder in the guest.
+    pub(super) path: String,
+    /// What the guest's server calls it (9P's aname), with `path` below that. Default: the path.
+    pub(super) export: Option<String>,
+    /// The TCP port of the guest's server. Default: 564.
+    pub(super) port: Option<i64>,
+    /// UID:GID in the guest, as whom all is done. Default: the daemon's own numbers.
+    pub(super) owner: Option<String>,
+    /// The name of that user, for servers that know users by name. Default: root for 0, else the number.
+    pub(super) user: Option<String>,
+    /// Refuse every change. Default: false.
+    #[serde(default)]
+    pub(super) read_only: bool,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -160,6 +160,8 @@ fn concerns_names(event: &Event) -> bool {
         | EventBody::ShareFailed { .. }
         | EventBody::ShareMounted { .. }
         | EventBody::ShareUnmounted { .. }
+        | EventBody::GuestMounted { .. }
+        | EventBody::GuestUnmounted { .. }
         | EventBody::HostsWritten { .. }
         | EventBody::HostsRefused { .. }
         | EventBody::NameChanged { .. } => false,

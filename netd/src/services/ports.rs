@@ -15,7 +15,8 @@ use control::events::{EventBody, EventLog};
 use control::failure::{Failure, FailureKind};
 use control::mac::fnv1a;
 use control::names::GuestName;
-use control::port::{Endpoint, HostPorts, HostSide, PortSpec};
+use control::paths::Paths;
+use control::port::{Endpoint, HostPorts, HostSide, PortRange, PortSpec, Protocol};
 use tokio::sync::oneshot;
 
 use crate::datapath::{Command, NewPublish, PublishId};
@@ -40,6 +41,21 @@ struct Lead {
     id: PublishId,
     host: Option<u16>,
     guest: u16,
+}
+
+/// The ports of a guest that the configuration wants led to: those that it names, and a unix socket for each port
+/// that a folder of the guest is mounted from (sharefs connects there; it is open while the guest's own port is).
+pub fn wanted_ports<'g>(guest: &'g Guest, paths: &Paths) -> impl Iterator<Item = PortSpec> + 'g {
+    let folder = paths.clone();
+    let of_mounts = guest.mount_ports().into_iter().map(move |port| PortSpec {
+        host: HostSide::Unix(folder.guest_port_socket(&guest.name, port)),
+        guest: PortRange {
+            first: port,
+            last: port,
+        },
+        protocol: Protocol::Tcp,
+    });
+    guest.publish.iter().cloned().chain(of_mounts)
 }
 
 /// All published ports of the daemon.

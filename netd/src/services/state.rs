@@ -26,7 +26,7 @@ use crate::services::gvproxy_dns::AddedZones;
 use crate::services::host_view::HostView;
 use crate::services::host_watch::HostChanges;
 use crate::services::network::{Moved, RunningNetwork, lock};
-use crate::services::ports::{Origin, PortTable};
+use crate::services::ports::{Origin, PortTable, wanted_ports};
 
 /// Address changes of guests that wait for the published ports to follow.
 const MOVED_QUEUE: usize = 256;
@@ -514,7 +514,7 @@ impl State {
             config
                 .guests
                 .get(guest)
-                .is_some_and(|guest| guest.publish.contains(spec))
+                .is_some_and(|guest| wanted_ports(guest, &self.paths).any(|wanted| wanted == *spec))
         };
         changes.changes.extend(ports.retain(wanted, |of| {
             runs.iter().any(|network| Arc::ptr_eq(network, of))
@@ -528,10 +528,10 @@ impl State {
                 if let Some(address) = address {
                     ports.retarget(&guest.name, address);
                 }
-                for spec in &guest.publish {
-                    let was = ports.is_published(&guest.name, spec);
+                for spec in wanted_ports(guest, &self.paths) {
+                    let was = ports.is_published(&guest.name, &spec);
                     match ports
-                        .publish(network, guest, spec, address, Origin::Configuration)
+                        .publish(network, guest, &spec, address, Origin::Configuration)
                         .await
                     {
                         Ok(_) if was => {}

@@ -1,7 +1,7 @@
 //! mount(2) for root, fusermount3 for everybody else.
 //!
 //! fusermount3 is set-uid root: it opens /dev/fuse, mounts, and sends the descriptor over the socket that
-//! _FUSE_COMMFD names. Always nosuid and nodev, and `default_permissions`: the kernel asks the
+//! _FUSE_COMMFD names. Always nosuid and nodev, and for shares `default_permissions`: the kernel asks the
 //! permission bits before it asks us.
 
 use std::ffi::CString;
@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::{MountAsk, Refusal, TYPE, receive};
+use super::{Judge, MountAsk, Refusal, TYPE, receive};
 
 const DEVICE: &str = "/dev/fuse";
 
@@ -39,15 +39,16 @@ fn by_the_kernel(wanted: &MountAsk, path: &Path) -> Result<OwnedFd, Refusal> {
     let device = rustix::fs::openat(CWD, DEVICE, flags, Mode::empty())
         .map_err(|error| Refusal::new(format!("cannot open {DEVICE}: {error}"), RIGHTS))?;
     let options = format!(
-        "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions{}",
+        "fd={},rootmode=40000,user_id=0,group_id=0{}{}",
         std::os::fd::AsRawFd::as_raw_fd(&device),
+        permissions(wanted),
         allow_other(wanted),
     );
     let options = CString::new(options).unwrap_or_default();
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
     flags.set(MountFlags::RDONLY, wanted.read_only);
     rustix::mount::mount(
-        wanted.share.as_str(),
+        wanted.source.as_str(),
         path,
         TYPE,
         flags,
@@ -70,6 +71,13 @@ fn by_the_kernel(wanted: &MountAsk, path: &Path) -> Result<OwnedFd, Refusal> {
 const RIGHTS: &str = "mounting needs CAP_SYS_ADMIN and /dev/fuse (in a container: --cap-add SYS_ADMIN \
      --device /dev/fuse)";
 
+fn permissions(wanted: &MountAsk) -> &'static str {
+    match wanted.judge {
+        Judge::Kernel => ",default_permissions",
+        Judge::Server => "",
+    }
+}
+
 fn allow_other(wanted: &MountAsk) -> &'static str {
     match wanted.users {
         MountUsers::Own => "",
@@ -86,8 +94,9 @@ fn by_fusermount(wanted: &MountAsk, path: &Path) -> Result<OwnedFd, Refusal> {
     )
     .map_err(|error| Refusal::new(format!("cannot make a socket: {error}"), "ulimit -n"))?;
     let options = format!(
-        "fsname={},subtype=sharectl,default_permissions,nosuid,nodev{}{}",
-        wanted.share,
+        "fsname={},subtype=sharectl,nosuid,nodev{}{}{}",
+        wanted.source,
+        permissions(wanted),
         if wanted.read_only { ",ro" } else { "" },
         allow_other(wanted),
     );
@@ -230,5 +239,14 @@ mod tests {
             );
             assert!(!refusal.message.contains('\n'));
         }
+    }
+
+    #[test]
+    fn a_machine_without_fusermount3_is_told_the_package() {
+        let mut line = Command::new("fusermount3");
+        line.env("PATH", "/nowhere");
+        let refusal = run(line, Path::new("/mnt/d")).unwrap_err();
+        assert!(refusal.message.contains("which is not there"), "{refusal}");
+        assert_eq!(refusal.hint, "sudo apt-get install fuse3");
     }
 }

@@ -8,6 +8,9 @@
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -22,21 +25,48 @@ use crate::sys;
 /// When standard input is no such socket.
 pub fn run() -> std::io::Result<()> {
     sys::ignore_termination();
-    let socket = std::io::stdin();
-    while let Some((message, _)) = receive(&socket, None)? {
-        let Ok(Numbered { number, body }) = serde_json::from_slice::<Numbered<Ask>>(&message)
-        else {
-            tracing::warn!("a request could not be read");
-            continue;
+    serve_all(std::io::stdin())
+}
+
+/// To whom it may concern: the request had no number that could be read.
+const WHOEVER: u64 = u64::MAX;
+
+/// The number of a request whose body cannot be read.
+#[derive(serde::Deserialize)]
+struct NumberOnly {
+    number: u64,
+}
+
+/// Answers whatever comes, until nothing more can.
+pub(super) fn serve_all(socket: impl AsFd) -> std::io::Result<()> {
+    loop {
+        let (number, outcome) = match receive(&socket, None) {
+            Ok(None) => return Ok(()),
+            Ok(Some((message, _))) => match serde_json::from_slice(&message) {
+                Ok(Numbered { number, body }) => (number, serve(body)),
+                Err(error) => {
+                    let number = serde_json::from_slice(&message)
+                        .map_or(WHOEVER, |NumberOnly { number }| number);
+                    (number, Err(unreadable(&error.to_string())))
+                }
+            },
+            Err(Errno::MSGSIZE) => (WHOEVER, Err(unreadable("it is too long"))),
+            Err(error) => return Err(error.into()),
         };
-        let (body, device) = match serve(body) {
+        let (body, device) = match outcome {
             Ok((answer, device)) => (answer, device),
             Err(refusal) => (Answer::Refused(refusal), None),
         };
         let message = serde_json::to_vec(&Numbered { number, body })?;
         send(&socket, &message, device.as_ref().map(AsFd::as_fd))?;
     }
-    Ok(())
+}
+
+fn unreadable(why: &str) -> Refusal {
+    Refusal::new(
+        format!("the process that mounts cannot read what it is asked: {why}"),
+        "start sharefs again: sharectl down && sharectl up",
+    )
 }
 
 fn send(socket: impl AsFd, message: &[u8], device: Option<BorrowedFd<'_>>) -> std::io::Result<()> {
@@ -92,10 +122,8 @@ fn mount(wanted: &MountAsk) -> Result<(Place, OwnedFd), Refusal> {
 
 /// Unmounts dead mounts of this user's daemons, also those that no configuration names any more.
 fn clean() {
-    let user = rustix::process::geteuid().as_raw();
     for mount in mounts().unwrap_or_default() {
-        if mount.owner() == Some(user)
-            && is_dead(&mount)
+        if is_dead(&mount)
             && let Err(refusal) = attach::detach(&mount.path)
         {
             tracing::warn!("{refusal}");
@@ -103,9 +131,47 @@ fn clean() {
     }
 }
 
-/// Whether nobody serves this mount of ours any more.
+/// A file system that somebody serves says so in far less; one whose daemon is stopped says nothing.
+const LIVELY: Duration = Duration::from_secs(2);
+/// Looks at mounts that never came back. Each is a thread that waits in the kernel.
+static STUCK: AtomicUsize = AtomicUsize::new(0);
+/// So many, and nobody looks any more.
+const MOST_STUCK: usize = 8;
+
+/// Whether this is a mount of this user's daemons that nobody serves any more. One that does not answer is not
+/// dead: its daemon may be stopped, and go on.
 pub(super) fn is_dead(mount: &Mounted) -> bool {
-    mount.kind == TYPE && rustix::fs::statfs(&mount.path).err() == Some(Errno::NOTCONN)
+    let user = rustix::process::geteuid().as_raw();
+    // Before it is looked at: nobody else's mount is ours to wait for.
+    if mount.kind != TYPE || mount.owner() != Some(user) {
+        return false;
+    }
+    let path = mount.path.clone();
+    let look = move || rustix::fs::statfs(&path).err() == Some(Errno::NOTCONN);
+    within(LIVELY, look) == Some(true)
+}
+
+/// What `look` says, unless it takes longer; then a thread is left behind with it.
+fn within<T: Send + 'static>(
+    limit: Duration,
+    look: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    if STUCK.load(Ordering::Relaxed) >= MOST_STUCK {
+        return None;
+    }
+    let (say, hear) = mpsc::channel();
+    STUCK.fetch_add(1, Ordering::Relaxed);
+    let looks = move || {
+        // Nobody listens any more if it took too long.
+        say.send(look()).ok();
+        STUCK.fetch_sub(1, Ordering::Relaxed);
+    };
+    let name = "look-at-a-mount".to_owned();
+    if std::thread::Builder::new().name(name).spawn(looks).is_err() {
+        STUCK.fetch_sub(1, Ordering::Relaxed);
+        return None;
+    }
+    hear.recv_timeout(limit).ok()
 }
 
 pub(super) fn mounts() -> Result<Vec<Mounted>, Refusal> {
@@ -115,4 +181,31 @@ pub(super) fn mounts() -> Result<Vec<Mounted>, Refusal> {
             "is /proc mounted?",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_too_long_is_left_behind_and_only_so_often() {
+        assert_eq!(within(Duration::from_secs(20), || 7), Some(7));
+        let (end, wait) = mpsc::channel::<()>();
+        let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
+        for _ in 0..MOST_STUCK {
+            let wait = std::sync::Arc::clone(&wait);
+            let stuck = move || drop(wait.lock().map(|wait| wait.recv()));
+            assert_eq!(within(Duration::from_millis(1), stuck), None);
+        }
+        assert_eq!(
+            within(Duration::from_secs(20), || 7),
+            None,
+            "there are too many"
+        );
+        drop(end);
+        while STUCK.load(Ordering::Relaxed) > 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(within(Duration::from_secs(20), || 7), Some(7));
+    }
 }

@@ -19,7 +19,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use control::config::MountUsers;
-use control::names::ShareName;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags,
@@ -31,6 +30,8 @@ mod attach;
 pub(crate) mod helper;
 mod place;
 pub(crate) mod table;
+#[cfg(test)]
+mod tests;
 
 /// The file system type in the kernel's list: `fuse.` and the subtype.
 pub(crate) const TYPE: &str = "fuse.sharectl";
@@ -55,12 +56,26 @@ enum Ask {
 /// A mount that is wanted.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct MountAsk {
-    pub(crate) share: ShareName,
+    /// What the kernel's list has as its source: the share's name, or the guest's folder.
+    pub(crate) source: String,
+    /// The command that mounts it, without the path.
+    pub(crate) again: String,
     pub(crate) path: PathBuf,
     pub(crate) users: MountUsers,
     pub(crate) read_only: bool,
+    /// Who decides what may be done there.
+    pub(crate) judge: Judge,
     /// Folders that the mount point must have nothing to do with: those of all shares.
     pub(crate) folders: Vec<PathBuf>,
+}
+
+/// Who looks at permission bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Judge {
+    /// The kernel, before anything is asked.
+    Kernel,
+    /// Whoever serves, who knows the owners; one user alone gets in.
+    Server,
 }
 
 /// A mount that is there. /dev/fuse comes beside it, as a descriptor.
@@ -114,6 +129,9 @@ struct Line {
     socket: Result<OwnedFd, String>,
     child: Option<Child>,
     asked: u64,
+    /// Mounts that were answered too late, to be taken back.
+    late: Vec<Place>,
+    patience: Duration,
 }
 
 impl Mounter {
@@ -130,6 +148,8 @@ impl Mounter {
             socket,
             child,
             asked: 0,
+            late: Vec::new(),
+            patience: PATIENCE,
         };
         Self {
             line: Mutex::new(line),
@@ -158,29 +178,76 @@ impl Mounter {
 
     fn ask(&self, body: &Ask) -> Result<(Answer, Option<OwnedFd>), Refusal> {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        line.asked += 1;
-        let number = line.asked;
-        let socket = match &line.socket {
+        // A mount that was made after nobody waited for it any more: it stands in the way, and serves nobody.
+        line.hear_late_answers();
+        while let Some(Place { path, device }) = line.late.pop() {
+            tracing::info!(path = %path.display(), "a mount that came too late is taken back");
+            let (answer, _) = line.exchange(&Ask::Unmount { path, device })?;
+            debug_assert!(matches!(answer, Answer::Done));
+        }
+        line.exchange(body)
+    }
+}
+
+impl Line {
+    /// Answers that nobody waited for until they came. What can be read of them is; the rest is told by whoever asks
+    /// next.
+    fn hear_late_answers(&mut self) {
+        while let Ok(socket) = &self.socket
+            && let Ok(Some((answer, device))) = receive(socket, Duration::ZERO)
+        {
+            // Without its descriptor a mount is dead, and nothing waits at it.
+            drop(device);
+            if let Ok(answer) = serde_json::from_slice::<Numbered<Answer>>(&answer) {
+                self.late.extend(place_of(answer.body));
+            }
+        }
+    }
+
+    fn exchange(&mut self, body: &Ask) -> Result<(Answer, Option<OwnedFd>), Refusal> {
+        self.asked += 1;
+        let number = self.asked;
+        let socket = match &self.socket {
             Ok(socket) => socket,
             Err(reason) => return Err(unusable(reason.clone())),
         };
-        let message = serde_json::to_vec(&Numbered { number, body }).unwrap_or_default();
+        let message = serde_json::to_vec(&Numbered { number, body })
+            .map_err(|error| unusable(error.to_string()))?;
+        if message.len() > LONGEST {
+            return Err(too_long(message.len()));
+        }
         rustix::net::send(socket, &message, SendFlags::NOSIGNAL)
             .map_err(|error| unusable(error.to_string()))?;
         loop {
-            let (answer, device) = receive(socket, PATIENCE)
+            let (answer, device) = receive(socket, self.patience)
                 .map_err(|error| unusable(error.to_string()))?
                 .ok_or_else(|| unusable("it has ended".to_owned()))?;
             let answer: Numbered<Answer> =
                 serde_json::from_slice(&answer).map_err(|error| unusable(error.to_string()))?;
             match answer.body {
                 // The answer to what was asked and given up before.
-                _ if answer.number < number => {}
+                late if answer.number < number => self.late.extend(place_of(late)),
                 Answer::Refused(refusal) => return Err(refusal),
                 body @ (Answer::Done | Answer::Mounted(_)) => return Ok((body, device)),
             }
         }
     }
+}
+
+fn place_of(answer: Answer) -> Option<Place> {
+    match answer {
+        Answer::Mounted(place) => Some(place),
+        Answer::Done | Answer::Refused(_) => None,
+    }
+}
+
+fn too_long(length: usize) -> Refusal {
+    Refusal::new(
+        format!(
+            "what is to be asked of the process that mounts has {length} bytes, more than {LONGEST}"
+        ),
+        "mount points are compared with the folders of all shares: share fewer",
+    )
 }
 
 impl Drop for Mounter {
@@ -227,7 +294,7 @@ fn receive(
     if let Some(patience) = patience.into() {
         let limit = Timespec {
             tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: 0,
+            tv_nsec: patience.subsec_nanos().into(),
         };
         let mut wanted = [PollFd::new(&socket, PollFlags::IN)];
         if rustix::event::poll(&mut wanted, Some(&limit))? == 0 {

@@ -12,7 +12,7 @@ use super::{MountAsk, Refusal, TYPE, attach, table};
 
 /// The mount point without links, there, empty and free.
 pub(super) fn ready(wanted: &MountAsk) -> Result<PathBuf, Refusal> {
-    let mut path = resolved(&wanted.path)?;
+    let mut path = resolved(wanted, &wanted.path)?;
     free(wanted, &path)?;
     apart(wanted, &path)?;
     match fs::symlink_metadata(&path) {
@@ -20,21 +20,21 @@ pub(super) fn ready(wanted: &MountAsk) -> Result<PathBuf, Refusal> {
         Ok(_) => {
             return Err(Refusal::new(
                 format!("the mount point {} is not a folder", path.display()),
-                "choose another: sharectl share mount NAME PATH",
+                format!("choose another: {} PATH", wanted.again),
             ));
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             make(&path)?;
-            path = resolved(&path)?;
+            path = resolved(wanted, &path)?;
         }
-        Err(error) => return Err(cannot_look(&path, &error)),
+        Err(error) => return Err(cannot_look(wanted, &path, &error)),
     }
     let shown = path.display();
-    let mut entries = fs::read_dir(&path).map_err(|error| cannot_look(&path, &error))?;
+    let mut entries = fs::read_dir(&path).map_err(|error| cannot_look(wanted, &path, &error))?;
     if entries.next().is_some() {
         return Err(Refusal::new(
             format!("the mount point {shown} is not empty, and a mount would hide what is in it"),
-            "empty it, or choose another: sharectl share mount NAME PATH",
+            format!("empty it, or choose another: {} PATH", wanted.again),
         ));
     }
     Ok(path)
@@ -42,7 +42,7 @@ pub(super) fn ready(wanted: &MountAsk) -> Result<PathBuf, Refusal> {
 
 /// The path as the kernel's list will have it. Its last part may be missing; what is mounted there is
 /// not touched.
-fn resolved(path: &Path) -> Result<PathBuf, Refusal> {
+fn resolved(wanted: &MountAsk, path: &Path) -> Result<PathBuf, Refusal> {
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Refusal::new(
             format!("{} is no mount point", path.display()),
@@ -53,13 +53,13 @@ fn resolved(path: &Path) -> Result<PathBuf, Refusal> {
         Ok(above) => above,
         // Made later, with the folders that are missing.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(path.to_owned()),
-        Err(error) => return Err(cannot_look(above, &error)),
+        Err(error) => return Err(cannot_look(wanted, above, &error)),
     };
     let full = above.join(name);
     if fs::read_link(&full).is_ok() {
         return full
             .canonicalize()
-            .map_err(|error| cannot_look(&full, &error));
+            .map_err(|error| cannot_look(wanted, &full, &error));
     }
     Ok(full)
 }
@@ -77,7 +77,7 @@ fn free(wanted: &MountAsk, path: &Path) -> Result<(), Refusal> {
     }
     let shown = path.display();
     let (what, hint) = if mount.kind == TYPE {
-        let what = format!("share {} by another sharefs", mount.source);
+        let what = format!("{} by another sharefs", mount.source);
         (
             what,
             format!(
@@ -89,9 +89,9 @@ fn free(wanted: &MountAsk, path: &Path) -> Result<(), Refusal> {
         (
             format!("{} ({}) by somebody else", mount.source, mount.kind),
             format!(
-                "{}, or choose another: sharectl share mount {} PATH",
+                "{}, or choose another: {} PATH",
                 attach::line_to_unmount(path),
-                wanted.share
+                wanted.again
             ),
         )
     };
@@ -139,8 +139,8 @@ fn apart(wanted: &MountAsk, path: &Path) -> Result<(), Refusal> {
                 folder.display()
             ),
             format!(
-                "mount it outside of all shared folders: sharectl share mount {0} /mnt/{0}",
-                wanted.share
+                "mount it outside of all shared folders: {} PATH",
+                wanted.again
             ),
         ));
     }
@@ -152,10 +152,10 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     Some((status.dev(), status.ino()))
 }
 
-fn cannot_look(path: &Path, error: &std::io::Error) -> Refusal {
+fn cannot_look(wanted: &MountAsk, path: &Path, error: &std::io::Error) -> Refusal {
     Refusal::new(
         format!("cannot look at {}: {error}", path.display()),
-        "choose another mount point: sharectl share mount NAME PATH",
+        format!("choose another mount point: {} PATH", wanted.again),
     )
 }
 
@@ -163,14 +163,17 @@ fn cannot_look(path: &Path, error: &std::io::Error) -> Refusal {
 mod tests {
     use control::config::MountUsers;
 
+    use super::super::Judge;
     use super::*;
 
     fn wanted(path: &Path, folders: &[&Path]) -> MountAsk {
         MountAsk {
-            share: "d".parse().unwrap(),
+            source: "d".to_owned(),
+            again: "sharectl share mount d".to_owned(),
             path: path.to_owned(),
             users: MountUsers::Own,
             read_only: false,
+            judge: Judge::Kernel,
             folders: folders.iter().map(|path| (*path).to_owned()).collect(),
         }
     }

@@ -1,16 +1,14 @@
 //! 9P2000.L: a client's messages as bytes, answers as bytes, trees behind.
 //!
 //! Pure of transport: no sockets, clocks or threads; serve/ninep.rs is what puts it on one. `messages` and
-//! `wire` are the codec of both sides; `session` is the way in for a server.
+//! `wire` are the codec of both sides; `session` is the way in for a server,
+//! `client` what a client makes of its answers (remote/).
 
+pub(crate) mod client;
 mod convert;
 pub(crate) mod counters;
 mod fids;
 mod locks;
-#[allow(
-    dead_code,
-    reason = "one table has both sides; the client's is used by tests"
-)]
 pub(crate) mod messages;
 mod mount;
 pub(crate) mod session;

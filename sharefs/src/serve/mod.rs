@@ -2,7 +2,7 @@
 //!
 //! `door` is a socket that a VMM connects to, again and again; `virtiofs` the device behind one
 //! connection; `chain` the descriptor chains of its queues. `patience` when its threads sleep.
-//! `ninep` is a socket for 9P clients. `mount` serves /dev/fuse.
+//! `ninep` is a socket for 9P clients, `vsock` the way through a VMM to a guest. `mount` serves /dev/fuse.
 
 mod chain;
 pub(crate) mod door;
@@ -12,3 +12,4 @@ mod patience;
 #[cfg(test)]
 mod tests;
 mod virtiofs;
+pub(crate) mod vsock;

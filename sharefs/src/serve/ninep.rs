@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -87,6 +87,19 @@ pub(crate) struct Traffic {
     /// Of them, those that have a share attached.
     pub(crate) mounted: usize,
     pub(crate) fids: u64,
+}
+
+impl Traffic {
+    /// Of two doors together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            connections: self.connections + other.connections,
+            refused: self.refused + other.refused,
+            live: self.live + other.live,
+            mounted: self.mounted + other.mounted,
+            fids: self.fids + other.fids,
+        }
+    }
 }
 
 impl NinepDoor {
@@ -173,6 +186,15 @@ impl Drop for NinepDoor {
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {
+    // Only what a daemon has left: a socket.
+    if let Ok(there) = std::fs::symlink_metadata(path)
+        && !there.file_type().is_socket()
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "something that is no socket is there",
+        ));
+    }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}

@@ -1,10 +1,11 @@
 //! The 9P doors of a configuration: one a guest that has a share with `ninep = true`, with all of these behind.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use control::api::Changes;
-use control::config::Config;
+use control::config::{Config, NINEP_PORT};
 use control::names::{GuestName, ShareName};
 use control::paths::{Paths, make_private_folder};
 
@@ -17,6 +18,8 @@ use crate::served::Served;
 #[derive(Default)]
 pub(super) struct Doors {
     doors: BTreeMap<GuestName, Result<NinepDoor, String>>,
+    /// The same at the sockets of VMMs for vsock, with where that is.
+    vsock: BTreeMap<GuestName, (PathBuf, Result<NinepDoor, String>)>,
     /// Kept when a door goes and comes back, so that counters only grow.
     counters: BTreeMap<GuestName, Arc<Counters>>,
 }
@@ -44,7 +47,8 @@ impl Doors {
         changes: &mut Changes,
     ) {
         let mut old = std::mem::take(&mut self.doors);
-        for guest in config.guests.keys() {
+        let mut old_vsock = std::mem::take(&mut self.vsock);
+        for (guest, configured) in &config.guests {
             if config.ninep_shares_of(guest).next().is_none() {
                 continue;
             }
@@ -55,6 +59,27 @@ impl Doors {
                     Some((share.name.to_string(), offer))
                 })
                 .collect();
+            if let Some(path) = configured.vsock_listener(NINEP_PORT) {
+                let door = match old_vsock.remove(guest) {
+                    Some((place, Ok(door))) if place == path => {
+                        door.offer(offers.clone());
+                        Ok(door)
+                    }
+                    // Closed first: the new one may be at the same place.
+                    gone => {
+                        drop(gone);
+                        let counters = self.counters.entry(guest.clone()).or_default();
+                        NinepDoor::open(&path, offers.clone(), Arc::clone(counters))
+                            .map_err(|error| error.to_string())
+                    }
+                };
+                if let Err(problem) = &door {
+                    changes
+                        .problems
+                        .push(format!("9P by vsock for guest {guest}: {problem}"));
+                }
+                self.vsock.insert(guest.clone(), (path, door));
+            }
             let door = match old.remove(guest) {
                 Some(Ok(door)) => {
                     door.offer(offers);
@@ -75,25 +100,36 @@ impl Doors {
     }
 
     pub(super) fn problems(&self) -> impl Iterator<Item = String> {
-        self.doors.iter().filter_map(|(guest, door)| {
+        let doors = self.doors.iter().filter_map(|(guest, door)| {
             let problem = door.as_ref().err()?;
             Some(format!("9P for guest {guest}: {problem}"))
-        })
+        });
+        let vsock = self.vsock.iter().filter_map(|(guest, (_, door))| {
+            let problem = door.as_ref().err()?;
+            Some(format!("9P by vsock for guest {guest}: {problem}"))
+        });
+        doors.chain(vsock)
     }
 
     pub(super) fn numbers(&self) -> impl Iterator<Item = NinepNumbers<'_>> {
         self.counters.iter().map(|(guest, counters)| {
             let door = self.doors.get(guest).and_then(|door| door.as_ref().ok());
+            let vsock = self
+                .vsock
+                .get(guest)
+                .and_then(|(_, door)| door.as_ref().ok());
+            let traffic = [door, vsock].into_iter().flatten().map(NinepDoor::traffic);
             NinepNumbers {
                 guest,
                 counters,
-                traffic: door.map(NinepDoor::traffic).unwrap_or_default(),
+                traffic: traffic.fold(Traffic::default(), Traffic::and),
             }
         })
     }
 
     pub(super) fn close(&mut self) {
         self.doors.clear();
+        self.vsock.clear();
     }
 }
 

@@ -108,6 +108,7 @@ impl Step {
                     packages::HOSTS,
                     packages::SHELLS,
                     packages::COMPOSE,
+                    packages::NINEP,
                 ]
                 .concat();
                 packages::ensure(&needs)?;

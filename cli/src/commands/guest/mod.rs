@@ -5,9 +5,11 @@ mod args;
 mod attach;
 mod detach;
 mod ls;
+mod mount;
 mod mounts;
 mod rm;
 mod run;
+mod unmount;
 mod wiring;
 
 use clap::Subcommand;
@@ -26,6 +28,8 @@ pub(crate) enum Command {
     Ls(ls::Args),
     Args(args::Args),
     Mounts(mounts::Args),
+    Mount(mount::Args),
+    Unmount(unmount::Args),
     Run(run::Args),
     Attach(attach::Args),
     Detach(detach::Args),
@@ -39,6 +43,8 @@ impl Command {
             Self::Ls(args) => ls::run(context, args),
             Self::Args(args) => args::run(context, args),
             Self::Mounts(args) => mounts::run(context, args),
+            Self::Mount(args) => mount::run(context, args),
+            Self::Unmount(args) => unmount::run(context, args),
             Self::Run(args) => run::run(context, args),
             Self::Attach(args) => attach::run(context, args),
             Self::Detach(args) => detach::run(context, args),

@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::error::Outcome;
 
 pub(crate) use ls::{configured, on_the_host};
+pub(crate) use mount::absolute;
 
 /// What mounts a share by 9P in this guest; None where it may not. A bridged network has no gateway of ours.
 pub(crate) fn ninep_mount(config: &Config, guest: &Guest, share: &Share) -> Option<String> {

@@ -120,7 +120,7 @@ pub(super) fn known(context: &Context, draft: &Draft, name: &ShareName) -> Outco
 }
 
 /// As the file wants it: absolute, or `~/…` for whoever sharefs runs as.
-fn absolute(typed: &str) -> Outcome<String> {
+pub(crate) fn absolute(typed: &str) -> Outcome<String> {
     if typed.starts_with('/') || typed.starts_with("~/") {
         return Ok(typed.to_owned());
     }

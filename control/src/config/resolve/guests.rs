@@ -5,8 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::super::problem::Findings;
 use super::super::raw::{At, RawConfig, RawGuest};
-use super::super::{DEFAULT_NETWORK, Devices, Guest, LinkChoice, Network, NetworkKind};
-use super::{bridged, egress, is_reserved, read, read_address};
+use super::super::{
+    DEFAULT_NETWORK, Devices, Guest, LinkChoice, Network, NetworkKind, Surroundings,
+};
+use super::paths::read_folder;
+use super::{bridged, egress, guest_mounts, is_reserved, read, read_address};
 use crate::mac::{MacAddress, fnv1a};
 use crate::names::{GuestName, HostName, NetworkName};
 use crate::port::{HostSide, PortSpec};
@@ -14,6 +17,7 @@ use crate::port::{HostSide, PortSpec};
 pub(super) fn guests(
     raw: &RawConfig,
     networks: &BTreeMap<NetworkName, Network>,
+    surroundings: &Surroundings,
     findings: &mut Findings<'_>,
 ) -> BTreeMap<GuestName, Guest> {
     let mut guests: BTreeMap<GuestName, Guest> = BTreeMap::new();
@@ -90,9 +94,16 @@ pub(super) fn guests(
         let link = choice(links, raw.link.as_ref(), &owner, findings);
         let all = ("devices", &Devices::ALL[..]);
         let devices = choice(all, raw.devices.as_ref(), &owner, findings);
+        let vsock = raw.vsock.as_ref().and_then(|text| {
+            let path = read_folder(findings, (&owner, "vsock"), text, surroundings)?;
+            let socket = format!("the vsock socket {}", path.display());
+            claims.claim(findings, text.offset(), &owner, socket);
+            Some(path)
+        });
         guests.insert(
             name.clone(),
             Guest {
+                vsock,
                 link,
                 devices,
                 network: network.name.clone(),
@@ -104,6 +115,7 @@ pub(super) fn guests(
                 publish,
                 egress: egress::of_guest(raw, &owner, findings),
                 rate_limit: egress::rate_limit(raw.rate_limit.as_ref(), &owner, findings),
+                mounts: guest_mounts::read(raw, network, &owner, surroundings, findings),
                 name,
             },
         );

@@ -4,6 +4,7 @@ mod bridged;
 mod dhcp;
 mod dns;
 mod egress;
+mod guest_mounts;
 mod guests;
 mod hosts;
 mod ipv6;
@@ -35,8 +36,9 @@ pub(in crate::config) fn resolve(
         }
     };
     let networks = networks::networks(&raw, surroundings, &mut findings);
-    let guests = guests::guests(&raw, &networks, &mut findings);
+    let guests = guests::guests(&raw, &networks, surroundings, &mut findings);
     let shares = shares::shares(&raw, &guests, surroundings, &mut findings);
+    guest_mounts::check(&raw, &guests, &shares, &mut findings);
     let hosts = hosts::hosts(&raw.hosts, surroundings, &mut findings);
     let config = Config {
         networks,
