@@ -100,6 +100,28 @@ pub(crate) fn detect(root: &Path) -> Result<Owner, String> {
     ))
 }
 
+/// A file, not ours, that names servers for all of systemd-resolved: it asks them and hostsync by
+/// turns then, for any name. Servers of a link (by DHCP, of a VPN) are not concerned.
+pub(crate) fn global_servers(root: &Path) -> Option<PathBuf> {
+    let folder = root.join("etc/systemd/resolved.conf.d");
+    let mut files = vec![root.join("etc/systemd/resolved.conf")];
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|end| end == "conf") {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    files.into_iter().find(|file| {
+        let text = std::fs::read(file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let servers = |line: &str| {
+            let (key, value) = line.split_once('=').unwrap_or_default();
+            key.trim() == "DNS" && !value.trim().is_empty()
+        };
+        !text.starts_with(HEADER) && text.lines().any(servers)
+    })
+}
+
 /// The files that send `domains` to `resolver`.
 pub(crate) fn files(
     manager: Owner,
@@ -237,6 +259,26 @@ mod tests {
             shown(Owner::Dnsmasq),
             [format!("/r/etc/dnsmasq.d/sharectl.conf:|{servers}")]
         );
+    }
+
+    #[test]
+    fn servers_for_everything_are_noticed_and_ours_are_not_meant() {
+        let ours = format!("{HEADER}\n[Resolve]\nDNS=127.0.0.153:1053\n");
+        let base = [
+            (
+                "etc/systemd/resolved.conf",
+                "[Resolve]\n#DNS=\nDNS=\nFallbackDNS=9.9.9.9\n",
+            ),
+            ("etc/systemd/resolved.conf.d/sharectl.conf", ours.as_str()),
+        ];
+        assert_eq!(global_servers(root(&base).path()), None);
+        let mut files = base.to_vec();
+        files.push((
+            "etc/systemd/resolved.conf.d/x.conf",
+            "[Resolve]\nDNS = 9.9.9.9\n",
+        ));
+        let found = global_servers(root(&files).path()).unwrap();
+        assert!(found.ends_with("etc/systemd/resolved.conf.d/x.conf"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::edit;
 use crate::error::{CliError, Outcome};
 use crate::output::comma_list;
-use crate::resolver::{Found, Owner, SetupFile, detect, files};
+use crate::resolver::{Found, Owner, SetupFile, detect, files, global_servers};
 
 /// The host's own resolver asks hostsync for our names, wildcards too: set up, undo, look
 #[derive(Debug, Subcommand)]
@@ -91,6 +91,15 @@ fn enable(context: &Context, args: &Change) -> Outcome {
     let (resolver, domains) = target(context, &context.config()?)?;
     let manager = manager(&args.place)?;
     let files = files(manager, &args.place.root, (resolver, &domains));
+    if manager == Owner::Resolved
+        && let Some(theirs) = global_servers(&args.place.root)
+    {
+        context.out.warning(&format!(
+            "{} has DNS= for all names, which systemd-resolved then asks for ours too; give those \
+             servers to a link instead (resolvectl dns LINK ...)",
+            theirs.display()
+        ));
+    }
     let mut found = Vec::new();
     for file in &files {
         let state = look(file)?;
