@@ -4,6 +4,7 @@
 //! long that stands, is kept in [`book`]. Parsers are pure: bytes and the time in, facts out.
 
 pub mod added;
+mod again;
 pub mod book;
 pub mod config;
 pub mod engine;

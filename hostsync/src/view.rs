@@ -245,9 +245,10 @@ fn source_problem(source: &SourceStatus) -> Option<String> {
         (_, Some(_)) if source.names == 0 => "it gave no names yet".to_owned(),
         (_, Some(until)) => format!("its {} names stand until {until}", source.names),
     };
-    Some(match source.kind {
-        SourceKind::Netd => format!("{reason}; {said}"),
-        _ => format!("source {}: {reason}; {said}", source.name),
+    Some(if source.kind == SourceKind::Netd {
+        format!("{reason}; {said}")
+    } else {
+        format!("source {}: {reason}; {said}", source.name)
     })
 }
 

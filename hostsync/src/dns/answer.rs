@@ -45,9 +45,8 @@ pub enum Outcome {
 /// Answers one message; no bytes where silence is right.
 #[must_use]
 pub fn answer(bytes: &[u8], zones: &Zones, transport: Transport) -> (Option<Vec<u8>>, Outcome) {
-    let asked = match Message::from_vec(bytes) {
-        Ok(asked) => asked,
-        Err(_) => return (malformed(bytes), Outcome::Malformed),
+    let Ok(asked) = Message::from_vec(bytes) else {
+        return (malformed(bytes), Outcome::Malformed);
     };
     // Two servers would answer each other for ever.
     if asked.metadata.message_type != MessageType::Query {

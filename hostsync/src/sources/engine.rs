@@ -8,7 +8,7 @@ pub mod containers;
 mod http;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use control::config::{ContainerAddress, HostsSource};
@@ -18,11 +18,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::containers::{Container, Listed};
+use super::again::Again;
 use super::{News, Reading, Said};
-use crate::watch::Watcher;
 
-/// The first and the longest pause before another try to reach the engine.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How long changes are gathered before the list is fetched: `compose up` starts many at once.
 const GATHER: Duration = Duration::from_millis(100);
 /// A look without an event, for engines that lose some.
@@ -60,37 +58,17 @@ impl Engine {
 
     /// Follows the engine for ever, through its restarts; ends when nobody reads the news.
     pub async fn follow(self, news: mpsc::Sender<News>) {
-        let mut pause = PAUSES.0;
-        let mut watcher = None;
+        let mut again = Again::new(&self.socket);
         loop {
             let mut heard = false;
             let Err(reason) = self.session(&news, &mut heard).await else {
                 return;
             };
             if heard {
-                pause = PAUSES.0;
+                again.worked();
             }
-            let away = News {
-                source: self.source.clone(),
-                said: Said::Away(reason),
-            };
-            if news.send(away).await.is_err() {
+            if again.wait(&self.source, reason, &news).await.is_none() {
                 return;
-            }
-            if watcher.is_none() {
-                watcher = watch(&self.socket).ok();
-            }
-            tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
-                outcome = changed(&mut watcher) => {
-                    if outcome.is_err() {
-                        watcher = None;
-                    }
-                    // The socket is there a moment before somebody listens on it.
-                    tokio::time::sleep(PAUSES.0 / 10).await;
-                    pause = PAUSES.0;
-                }
-                () = news.closed() => return,
             }
         }
     }
@@ -216,20 +194,6 @@ fn heed(line: &mut Vec<u8>, chunk: &[u8], known: &mut BTreeMap<String, Container
         }
     }
     changed
-}
-
-fn watch(socket: &Path) -> std::io::Result<Watcher> {
-    let mut watcher = Watcher::new()?;
-    watcher.follow(socket)?;
-    Ok(watcher)
-}
-
-/// Waits for the socket to appear; for ever, where it cannot be watched.
-async fn changed(watcher: &mut Option<Watcher>) -> std::io::Result<()> {
-    match watcher {
-        Some(watcher) => watcher.changed().await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

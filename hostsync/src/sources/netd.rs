@@ -6,9 +6,7 @@
 //! changed, the snapshot says what; so a lost or unknown event can do no harm, a gap
 //! in the numbers leads to a new snapshot, and a thousand events make a few snapshots.
 
-use std::io;
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use control::api::{DaemonStatus, GuestStatus};
@@ -19,48 +17,26 @@ use control::names::SourceName;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::again::Again;
 use super::{News, Reading, Said};
 use crate::table::{Fact, Source};
-use crate::watch::Watcher;
 
-/// The first and the longest pause before another try to reach netd.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How long changes are gathered before a snapshot.
 const GATHER: Duration = Duration::from_millis(50);
 
 /// Follows netd for ever, through its restarts; ends when nobody reads the news.
 pub async fn follow(client: Client, source: SourceName, news: mpsc::Sender<News>) {
-    let mut pause = PAUSES.0;
-    let mut watcher = None;
+    let mut again = Again::new(client.socket());
     loop {
         let mut heard = false;
         let Err(failure) = session(&client, (&source, &news), &mut heard).await else {
             return;
         };
         if heard {
-            pause = PAUSES.0;
+            again.worked();
         }
-        let away = News {
-            source: source.clone(),
-            said: Said::Away(failure.message),
-        };
-        if news.send(away).await.is_err() {
+        if again.wait(&source, failure.message, &news).await.is_none() {
             return;
-        }
-        if watcher.is_none() {
-            watcher = watch(client.socket()).ok();
-        }
-        tokio::select! {
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
-            outcome = changed(&mut watcher) => {
-                if outcome.is_err() {
-                    watcher = None;
-                }
-                // The socket is there a moment before somebody listens on it.
-                tokio::time::sleep(PAUSES.0 / 10).await;
-                pause = PAUSES.0;
-            }
-            () = news.closed() => return,
         }
     }
 }
@@ -72,20 +48,6 @@ pub async fn follow(client: Client, source: SourceName, news: mpsc::Sender<News>
 pub async fn snapshot(client: &Client) -> Result<Vec<Fact>, Failure> {
     let guests: Vec<GuestStatus> = client.get("/v1/guests").await?;
     Ok(facts(&guests))
-}
-
-fn watch(socket: &Path) -> io::Result<Watcher> {
-    let mut watcher = Watcher::new()?;
-    watcher.watch(socket)?;
-    Ok(watcher)
-}
-
-/// Waits for the socket to appear; for ever, where it cannot be watched.
-async fn changed(watcher: &mut Option<Watcher>) -> io::Result<()> {
-    match watcher {
-        Some(watcher) => watcher.changed().await,
-        None => std::future::pending().await,
-    }
 }
 
 /// One connection: `Ok` when nobody reads the news any more, else why it ended.

@@ -1,3 +1,5 @@
+//! The rule, case by case, and the laws that hold for any facts.
+
 use super::*;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -135,7 +137,7 @@ fn priority_decides_before_age_and_age_before_duration() {
     let new = since(fact("a.test", "10.0.0.2", "vm/m2"), 20);
     let low = since(fact("a.test", "10.0.0.3", "low/m3"), 99);
     check(
-        &[old.clone(), low.clone(), new],
+        &[old.clone(), low, new],
         &[("a.test", "10.0.0.2")],
         &[
             "a.test 10.0.0.1: vm: m2 has it (10.0.0.2): its claim is newer",

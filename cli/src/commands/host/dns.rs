@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::edit;
 use crate::error::{CliError, Outcome};
 use crate::output::comma_list;
-use crate::resolver::{Found, Manager, SetupFile, detect, files};
+use crate::resolver::{Found, Owner, SetupFile, detect, files, global_servers};
 
 /// The host's own resolver asks hostsync for our names, wildcards too: set up, undo, look
 #[derive(Debug, Subcommand)]
@@ -78,7 +78,7 @@ fn target(context: &Context, config: &Config) -> Outcome<(SocketAddr, Vec<HostNa
     Ok((dns.listen, domains.into_iter().collect()))
 }
 
-fn manager(place: &Place) -> Outcome<Manager> {
+fn manager(place: &Place) -> Outcome<Owner> {
     detect(&place.root).map_err(|why| {
         CliError::failure(
             why,
@@ -91,6 +91,15 @@ fn enable(context: &Context, args: &Change) -> Outcome {
     let (resolver, domains) = target(context, &context.config()?)?;
     let manager = manager(&args.place)?;
     let files = files(manager, &args.place.root, (resolver, &domains));
+    if manager == Owner::Resolved
+        && let Some(theirs) = global_servers(&args.place.root)
+    {
+        context.out.warning(&format!(
+            "{} has DNS= for all names, which systemd-resolved then asks for ours too; give those \
+             servers to a link instead (resolvectl dns LINK ...)",
+            theirs.display()
+        ));
+    }
     let mut found = Vec::new();
     for file in &files {
         let state = look(file)?;
@@ -139,8 +148,8 @@ fn write(files: &[SetupFile], found: &[Found]) -> Outcome {
 fn disable(context: &Context, args: &Change) -> Outcome {
     // Of every manager: another may be in charge by now.
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 53));
-    let mut ours: Vec<(Manager, PathBuf)> = Vec::new();
-    for manager in [Manager::Resolved, Manager::NetworkManager, Manager::Dnsmasq] {
+    let mut ours: Vec<(Owner, PathBuf)> = Vec::new();
+    for manager in [Owner::Resolved, Owner::NetworkManager, Owner::Dnsmasq] {
         for file in files(manager, &args.place.root, (nowhere, &[])) {
             if matches!(look(&file)?, Found::Current | Found::Stale) {
                 ours.push((manager, file.path));
@@ -152,7 +161,7 @@ fn disable(context: &Context, args: &Change) -> Outcome {
             .out
             .done("there is nothing to take away", &json!({ "removed": [] }));
     }
-    let mut managers: Vec<Manager> = ours.iter().map(|(manager, _)| *manager).collect();
+    let mut managers: Vec<Owner> = ours.iter().map(|(manager, _)| *manager).collect();
     managers.dedup();
     let paths: Vec<&PathBuf> = ours.iter().map(|(_, path)| path).collect();
     if !args.apply {
@@ -244,7 +253,7 @@ fn status(context: &Context, args: &Place) -> Outcome {
 }
 
 /// What would be done, as commands to copy.
-fn show(context: &Context, manager: Manager, files: &[SetupFile]) -> Outcome {
+fn show(context: &Context, manager: Owner, files: &[SetupFile]) -> Outcome {
     if context.out.is_json() {
         return context.out.json(&json!({
             "manager": manager,
@@ -267,7 +276,7 @@ fn show(context: &Context, manager: Manager, files: &[SetupFile]) -> Outcome {
     Ok(())
 }
 
-fn finished(context: &Context, sentence: &str, manager: Manager, files: &[SetupFile]) -> Outcome {
+fn finished(context: &Context, sentence: &str, manager: Owner, files: &[SetupFile]) -> Outcome {
     let paths: Vec<&PathBuf> = files.iter().map(|file| &file.path).collect();
     context
         .out
@@ -275,7 +284,7 @@ fn finished(context: &Context, sentence: &str, manager: Manager, files: &[SetupF
 }
 
 /// Has the manager read its files again; not for another root than this host's.
-fn tell(context: &Context, args: &Change, manager: Manager) -> Outcome {
+fn tell(context: &Context, args: &Change, manager: Owner) -> Outcome {
     if args.place.root != Path::new("/") {
         return Ok(());
     }
@@ -300,11 +309,10 @@ fn look(file: &SetupFile) -> Outcome<Found> {
 }
 
 fn refused(what: &str, path: &Path, error: &io::Error) -> CliError {
-    let hint = match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "this once it needs root: sudo sharectl host dns, with your --config"
-        }
-        _ => "is the folder there, and writable?",
+    let hint = if error.kind() == io::ErrorKind::PermissionDenied {
+        "this once it needs root: sudo sharectl host dns, with your --config"
+    } else {
+        "is the folder there, and writable?"
     };
     CliError::failure(format!("cannot {what} {}: {error}", path.display()), hint)
 }

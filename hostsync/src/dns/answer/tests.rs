@@ -1,3 +1,5 @@
+//! Questions of every kind against a small table, and noise.
+
 use super::*;
 use crate::table::{Fact, Rules, Source, decide};
 use control::config::{Config, RecordName, Surroundings};

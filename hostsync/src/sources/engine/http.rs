@@ -80,16 +80,19 @@ async fn in_time<T>(
 
 async fn send(socket: &Path, path: &str) -> Result<Response<Incoming>, String> {
     let connected = UnixStream::connect(socket).await;
-    let connection = connected.map_err(|error| match error.kind() {
-        std::io::ErrorKind::PermissionDenied => format!(
-            "{} may not be used by this user: add it to the engine's group, such as docker",
-            socket.display()
-        ),
-        std::io::ErrorKind::NotFound => format!("{} is not there", socket.display()),
-        std::io::ErrorKind::ConnectionRefused => {
-            format!("nobody listens on {}", socket.display())
+    let connection = connected.map_err(|error| {
+        let socket = socket.display();
+        if error.kind() == std::io::ErrorKind::PermissionDenied {
+            format!(
+                "{socket} may not be used by this user: join the engine's group, such as docker"
+            )
+        } else if error.kind() == std::io::ErrorKind::NotFound {
+            format!("{socket} is not there")
+        } else if error.kind() == std::io::ErrorKind::ConnectionRefused {
+            format!("nobody listens on {socket}")
+        } else {
+            format!("{socket}: {error}")
         }
-        _ => failed(socket, &error),
     })?;
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await;
     let (mut sender, driver) = handshake.map_err(|error| failed(socket, &error))?;

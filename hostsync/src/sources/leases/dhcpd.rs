@@ -153,7 +153,7 @@ fn block(words: &mut Words<'_>) -> Ended {
             }
             // In a program of its own only what looks like a block is one.
             Some(Word::Plain(b"lease"))
-                if statement.is_empty() && (depth == 0 || words.clone().is_address()) =>
+                if statement.is_empty() && (depth == 0 || words.clone().next_is_address()) =>
             {
                 return Ended::ByTheNext;
             }
@@ -271,7 +271,7 @@ impl<'b> Words<'b> {
     }
 
     /// Whether an address comes next.
-    fn is_address(mut self) -> bool {
+    fn next_is_address(mut self) -> bool {
         let Some(Word::Plain(text)) = self.next() else {
             return false;
         };
