@@ -66,11 +66,13 @@ impl Keeper {
             let note = "to have it written without root: sudo sharectl host writer install, once";
             report.notes.push(note.to_owned());
         }
-        let content = writer::read(file).unwrap_or_default();
-        if report.outcome.is_err() {
-            report.written = section::present(&content, &self.tag_in(report.way));
+        if report.outcome.is_err() || self.machine.has_notes(file) {
+            let content = writer::read(file).unwrap_or_default();
+            if report.outcome.is_err() {
+                report.written = section::present(&content, &self.tag_in(report.way));
+            }
+            report.notes.extend(self.machine.note(file, &content));
         }
-        report.notes.extend(self.machine.note(file, &content));
         report
     }
 

@@ -128,7 +128,7 @@ impl Machine {
             .unwrap_or_else(PoisonError::into_inner);
         let loopback = match address {
             WindowsAddress::Localhost => Ipv4Addr::LOCALHOST.into(),
-            WindowsAddress::Wsl => own_address().unwrap_or(Ipv4Addr::LOCALHOST.into()),
+            WindowsAddress::Wsl => own_address().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             WindowsAddress::Address(address) => address,
         };
         Readers::Windows { loopback }
@@ -158,7 +158,7 @@ impl Machine {
     /// What will become of a file, whose bytes are `content`, by other hands than its owner's.
     #[must_use]
     pub fn note(&self, path: &Path, content: &[u8]) -> Option<String> {
-        if path != self.system_file() || !self.is_wsl() {
+        if !self.has_notes(path) {
             return None;
         }
         let conf = std::fs::read_to_string(self.below("etc/wsl.conf")).unwrap_or_default();
@@ -171,6 +171,12 @@ impl Machine {
             "WSL {writes} it anew at its start, without sharectl's names until hostsync runs; to keep it, \
              put generateHosts=false under [network] in /etc/wsl.conf"
         ))
+    }
+
+    /// Whether other hands than its owner's may change the file.
+    #[must_use]
+    pub fn has_notes(&self, path: &Path) -> bool {
+        path == self.system_file() && self.is_wsl()
     }
 
     fn below(&self, path: impl AsRef<Path>) -> PathBuf {

@@ -22,7 +22,7 @@ mod restore;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -184,8 +184,18 @@ pub fn edit(old: &[u8], wanted: &BTreeMap<HostName, IpAddr>, tag: &Tag) -> Resul
     let foreign = block.as_ref().map_or((old, &[][..], 0), |block| {
         (&old[..block.start], &old[block.end..], block.end_line)
     });
-    let taken = names_in(foreign.0, 0)
-        .chain(names_in(foreign.1, foreign.2))
+    // Most names of a long file are nobody's business: only those that could be wanted are looked at closely.
+    let texts: HashSet<&[u8]> = wanted.keys().map(|name| name.as_str().as_bytes()).collect();
+    let could_be = |field: &[u8]| {
+        let field = field.strip_suffix(b".").unwrap_or(field);
+        if field.iter().any(u8::is_ascii_uppercase) {
+            texts.contains(field.to_ascii_lowercase().as_slice())
+        } else {
+            texts.contains(field)
+        }
+    };
+    let taken = names_in(foreign.0, 0, &could_be)
+        .chain(names_in(foreign.1, foreign.2, &could_be))
         .filter(|taken| wanted.contains_key(&taken.name));
     let mut left_out: BTreeMap<HostName, LeftOut> = BTreeMap::new();
     for one in taken {
@@ -218,7 +228,7 @@ pub fn present(bytes: &[u8], tag: &Tag) -> BTreeMap<HostName, IpAddr> {
         return BTreeMap::new();
     };
     let inside = bytes.get(block.start..block.end).unwrap_or_default();
-    names_in(inside, 0)
+    names_in(inside, 0, &|_| true)
         .filter_map(|line| Some((line.name, line.address.parse().ok()?)))
         .collect()
 }
@@ -231,8 +241,12 @@ pub fn tags(bytes: &[u8]) -> Vec<Tag> {
     begun.map(text).collect()
 }
 
-/// The names on the lines of `bytes`, lower-cased; `offset` lines come before them.
-fn names_in(bytes: &[u8], offset: usize) -> impl Iterator<Item = LeftOut> {
+/// The names on the lines of `bytes` that pass `is_meant`, lower-cased; `offset` lines come before them.
+fn names_in<'a>(
+    bytes: &'a [u8],
+    offset: usize,
+    is_meant: &'a impl Fn(&[u8]) -> bool,
+) -> impl Iterator<Item = LeftOut> + 'a {
     bytes
         .split(|byte| *byte == b'\n')
         .enumerate()
@@ -245,6 +259,7 @@ fn names_in(bytes: &[u8], offset: usize) -> impl Iterator<Item = LeftOut> {
             let address = fields.next().unwrap_or_default();
             // What is no valid name cannot be wanted, so it cannot be shadowed.
             fields
+                .filter(|field| is_meant(field))
                 .filter_map(|field| HostName::parse(std::str::from_utf8(field).ok()?).ok())
                 .map(move |name| LeftOut {
                     name,

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -22,6 +22,7 @@ use tests::{Context, Result, command, ensure, mounts, packages, place, programs,
 const OWN: &str = "127.0.0.1\tlocalhost\n# mine\n10.0.0.7\tmine.test\n";
 const SOON: Duration = Duration::from_secs(20);
 const SOCKET: &str = "/run/sharectl-hosts.sock";
+const NOTIFY: &str = "/run/notify.sock";
 /// Beside the tests' user.
 const BOB: u32 = 64_124;
 
@@ -37,6 +38,7 @@ struct Manager {
     stop: Arc<AtomicBool>,
     starts: Arc<AtomicU32>,
     running: Arc<Mutex<Option<Child>>>,
+    notified: UnixDatagram,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -56,12 +58,15 @@ LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"
 impl Manager {
     fn start(state: &Path, confined: bool) -> Result<Self> {
         let listener = UnixListener::bind(SOCKET).context("listen as the socket unit does")?;
+        let notified = UnixDatagram::bind(NOTIFY).context("listen as systemd does for READY=1")?;
+        notified.set_read_timeout(Some(SOON))?;
         fs::set_permissions(SOCKET, fs::Permissions::from_mode(0o666))?;
         let program = programs::folder()?.join("sharectl-hosts-writer");
         let mut manager = Self {
             stop: Arc::default(),
             starts: Arc::default(),
             running: Arc::default(),
+            notified,
             thread: None,
         };
         let (stop, starts, running) = (
@@ -109,6 +114,7 @@ impl Manager {
                     .arg("--state")
                     .arg(&state)
                     .env("SHARECTL_LOG", "debug")
+                    .env("NOTIFY_SOCKET", NOTIFY)
                     .stdin(Stdio::from(OwnedFd::from(socket)))
                     .stderr(log.try_clone().map_or_else(|_| Stdio::null(), Stdio::from))
                     .spawn();
@@ -241,6 +247,16 @@ fn an_ordinary_user_s_names_get_into_etc_hosts_and_nothing_else_does() {
         let uid = world.user().uid;
         world.start(Kind::Hostsync)?;
         until_hosts("127.64.0.9\tlocal.test\n", true)?;
+        let mut word = [0; 64];
+        let length = manager
+            .notified
+            .recv(&mut word)
+            .context("READY=1, which Type=notify waits for")?;
+        ensure!(
+            word.starts_with(b"READY=1"),
+            "{}",
+            String::from_utf8_lossy(&word[..length])
+        );
         let written = hosts()?;
         ensure!(
             written.starts_with(OWN),

@@ -167,12 +167,12 @@ fn no_room(tags: &[Tag], uid: u32, wanted: &Tag) -> Option<String> {
 /// What a client is told. The hint is for root where it takes root.
 fn failure(error: &WriteError) -> Failure {
     let failure = Failure::new(error.kind(), format!("the hosts writer: {error}"));
-    match error {
-        WriteError::Refused { .. } => failure.with_hint("sudo sharectl host repair"),
-        other => match other.hint() {
-            Some(hint) => failure.with_hint(hint),
-            None => failure,
-        },
+    if matches!(error, WriteError::Refused { .. }) {
+        return failure.with_hint("sudo sharectl host repair");
+    }
+    match error.hint() {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
     }
 }
 

@@ -89,6 +89,10 @@ pub fn run(options: Options) -> io::Result<()> {
         None => listen(&options)?,
     };
     listener.set_nonblocking(true)?;
+    // Before there are no sockets to be made any more; requests wait in the one that listens.
+    if let Err(error) = control::notify::ready() {
+        tracing::debug!(%error, "the service manager was not told that we are ready");
+    }
     confine::confine().map_err(|why| io::Error::other(format!("cannot confine itself: {why}")))?;
     let mut server = Server {
         claims: Claims {
@@ -105,9 +109,6 @@ pub fn run(options: Options) -> io::Result<()> {
         counts: Counts::default(),
         busy: now(),
     };
-    if let Err(error) = control::notify::ready() {
-        tracing::debug!(%error, "the service manager was not told that we are ready");
-    }
     tracing::info!(file = %server.options.file.display(), activated, "serving");
     server.review();
     while !server.turn()? {}

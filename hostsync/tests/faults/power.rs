@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::Outcome::{self, Ran, Skipped};
 use super::child::Job;

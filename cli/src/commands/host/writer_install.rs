@@ -67,7 +67,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
 
 fn plan(context: &Context, root: Option<&Path>) -> Outcome<Vec<Step>> {
     let place = |path: &str| {
-        root.unwrap_or(Path::new("/"))
+        root.unwrap_or_else(|| Path::new("/"))
             .join(path.trim_start_matches('/'))
     };
     let unit = |name: &str| place(&format!("{UNITS}/sharectl-hosts.{name}"));
