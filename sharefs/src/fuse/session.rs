@@ -164,7 +164,7 @@ impl<T: Tree> Session<T> {
             Operation::Lookup(name) => self.lookup(state, turn, name),
             Operation::Attributes => self.attributes(state, turn),
             Operation::ExtendedAttributes => {
-                let attributes = self.tree.attributes(&*node(state, number)?)?;
+                let attributes = self.tree.attributes(&node(state, number)?)?;
                 reply::statx(
                     &mut Output::new(turn.reply),
                     &attributes,
@@ -174,7 +174,7 @@ impl<T: Tree> Session<T> {
             }
             Operation::Change { handle, changes } => self.change(state, turn, handle, &changes),
             Operation::ReadLink => {
-                self.tree.read_link(&*node(state, number)?, turn.text)?;
+                self.tree.read_link(&node(state, number)?, turn.text)?;
                 Output::new(turn.reply).raw(turn.text);
                 Ok(Answer::Built)
             }
@@ -200,11 +200,15 @@ impl<T: Tree> Session<T> {
                 Ok(self.entry(state, turn, &parent, found))
             }
             Operation::RemoveFile(name) => {
-                self.tree.remove_file(&*node(state, number)?, name)?;
+                let folder = node(state, number)?;
+                let _kept = self.keep(state, &folder, name);
+                self.tree.remove_file(&folder, name)?;
                 Ok(Answer::Empty)
             }
             Operation::RemoveDirectory(name) => {
-                self.tree.remove_directory(&*node(state, number)?, name)?;
+                let folder = node(state, number)?;
+                let _kept = self.keep(state, &folder, name);
+                self.tree.remove_directory(&folder, name)?;
                 Ok(Answer::Empty)
             }
             Operation::Rename {
@@ -214,8 +218,7 @@ impl<T: Tree> Session<T> {
                 how,
             } => {
                 let (from, to) = (node(state, number)?, node(state, folder)?);
-                self.tree.rename((&from, old), (&to, new), how)?;
-                Ok(Answer::Empty)
+                self.rename(state, (&from, old), (&to, new), how)
             }
             Operation::Link { node: linked, name } => self.link(state, turn, linked, name),
             Operation::Open(how) => self.open(state, turn, how),
@@ -245,7 +248,7 @@ impl<T: Tree> Session<T> {
                 self.write(state, turn, handle, (offset, size), how)
             }
             Operation::Statistics => {
-                let statistics = self.tree.statistics(&*node(state, number)?)?;
+                let statistics = self.tree.statistics(&node(state, number)?)?;
                 reply::statistics(&mut Output::new(turn.reply), &statistics);
                 Ok(Answer::Built)
             }
@@ -260,17 +263,17 @@ impl<T: Tree> Session<T> {
             }
             Operation::SetExtended { name, value, how } => {
                 self.tree
-                    .set_extended(&*node(state, number)?, name, value, how)?;
+                    .set_extended(&node(state, number)?, name, value, how)?;
                 Ok(Answer::Empty)
             }
             Operation::Extended { name, room } => self.extended(state, turn, Some(name), room),
             Operation::ListExtended { room } => self.extended(state, turn, None, room),
             Operation::RemoveExtended { name } => {
-                self.tree.remove_extended(&*node(state, number)?, name)?;
+                self.tree.remove_extended(&node(state, number)?, name)?;
                 Ok(Answer::Empty)
             }
             Operation::OpenDirectory => {
-                let directory = self.tree.open_directory(&*node(state, number)?)?;
+                let directory = self.tree.open_directory(&node(state, number)?)?;
                 let handle = state.directories.add(directory);
                 Output::new(turn.reply)
                     .u64(handle)
@@ -296,7 +299,7 @@ impl<T: Tree> Session<T> {
             Operation::TestLock(request) => self.test_lock(state, turn, &request),
             Operation::SetLock { lock, wait } => self.set_lock(state, turn, &lock, wait),
             Operation::Access(wanted) => {
-                self.tree.access(&*node(state, number)?, wanted)?;
+                self.tree.access(&node(state, number)?, wanted)?;
                 Ok(Answer::Empty)
             }
             Operation::Allocate { handle, wanted } => {
@@ -323,7 +326,7 @@ impl<T: Tree> Session<T> {
                 self.copy_range(state, turn, (from, read_at), (to, write_at), length)
             }
             Operation::SyncAll => {
-                self.tree.sync_all(&*node(state, number)?)?;
+                self.tree.sync_all(&node(state, number)?)?;
                 Ok(Answer::Empty)
             }
             Operation::Destroy => {
@@ -342,7 +345,7 @@ impl<T: Tree> Session<T> {
     }
 }
 
-fn node<T: Tree>(state: &State<T>, number: u64) -> Result<Arc<T::Node>> {
+fn node<T: Tree>(state: &State<T>, number: u64) -> Result<T::Node> {
     state.nodes.find(number).ok_or_else(|| {
         if state.nodes.is_elsewhere(number) {
             // A second node, of another share of the same device.

@@ -261,19 +261,43 @@ proptest! {
 }
 
 #[test]
-fn the_bound_of_descriptors_is_an_answer() {
+fn the_bound_of_descriptors_is_for_what_is_open() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("a"), "").unwrap();
-    let descriptors = Descriptors::new(3);
+    for name in ["a", "b"] {
+        std::fs::write(folder.path().join(name), "").unwrap();
+    }
+    let descriptors = Descriptors::new(4);
     let host = HostTree::open(folder.path(), descriptors.clone(), |_| OwnerMap::Pass).unwrap();
     let root = host.root().unwrap().node;
-    let name = Name::new(c"a").unwrap();
-    let (one, two) = (
-        host.child(&root, name).unwrap(),
-        host.child(&root, name).unwrap(),
-    );
-    assert_eq!(host.child(&root, name).unwrap_err(), Errno::MFILE);
-    assert_eq!((descriptors.held(), descriptors.refused()), (3, 1));
-    drop((one, two));
-    host.child(&root, name).unwrap();
+    let (a, b) = (Name::new(c"a").unwrap(), Name::new(c"b").unwrap());
+    let known: Vec<_> = (0..50).map(|_| host.child(&root, a).unwrap()).collect();
+    assert_eq!((descriptors.refused.get(), descriptors.known()), (0, 51));
+    assert!(descriptors.held() <= 4, "{descriptors:?}");
+    // The folder, the node and both files are all that fits.
+    let open = |node| host.open(node, OpenHow::default());
+    let files = (open(&known[0].node).unwrap(), open(&known[0].node).unwrap());
+    assert_eq!(open(&known[0].node).unwrap_err(), Errno::MFILE);
+    assert_eq!(host.child(&root, b).unwrap_err(), Errno::MFILE);
+    assert_eq!((descriptors.held(), descriptors.refused.get()), (4, 2));
+    host.attributes(&known[0].node).unwrap();
+    drop(files);
+    host.child(&root, b).unwrap();
+    drop((known, root));
+    assert_eq!((descriptors.held(), descriptors.known()), (0, 0));
+    assert_eq!(descriptors.let_go(), 0);
+}
+
+#[test]
+fn the_bound_of_nodes_is_an_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a"), "").unwrap();
+    let descriptors = Descriptors::with_nodes(100, 3);
+    let host = HostTree::open(folder.path(), descriptors.clone(), |_| OwnerMap::Pass).unwrap();
+    let root = host.root().unwrap().node;
+    let find = || host.child(&root, Name::new(c"a").unwrap());
+    let known = (find().unwrap(), find().unwrap());
+    assert_eq!(find().unwrap_err(), Errno::NFILE);
+    assert_eq!(descriptors.refused_nodes.get(), 1);
+    drop(known);
+    find().unwrap();
 }

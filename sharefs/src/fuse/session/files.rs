@@ -28,7 +28,7 @@ impl<T: Tree> Session<T> {
         turn: &mut Turn<'_, '_>,
         how: OpenHow,
     ) -> Result<Answer> {
-        let open = self.tree.open(&*node(state, turn.header.node)?, how)?;
+        let open = self.tree.open(&node(state, turn.header.node)?, how)?;
         self.opened(state, &mut Output::new(turn.reply), open);
         Ok(Answer::Built)
     }
@@ -178,7 +178,7 @@ impl<T: Tree> Session<T> {
         owner: u64,
     ) -> Result<Answer> {
         let open = file(state, handle)?;
-        let identity = self.tree.identity(&*node(state, number)?);
+        let identity = self.tree.identity(&node(state, number)?);
         state.locks.end_owner(identity, owner);
         self.tree.flush(&open)?;
         Ok(Answer::Empty)

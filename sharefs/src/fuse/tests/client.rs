@@ -24,6 +24,10 @@ pub(super) struct Options {
     pub(super) read_only: bool,
     pub(super) cache: Cache,
     pub(super) descriptors: usize,
+    /// Nodes that may be known.
+    pub(super) nodes: usize,
+    /// Whether nodes may be found again by their handles, if this process may open any.
+    pub(super) handles: bool,
     /// None: a fresh one.
     pub(super) folder: Option<PathBuf>,
 }
@@ -34,6 +38,8 @@ impl Default for Options {
             read_only: false,
             cache: Cache::Auto,
             descriptors: 1000,
+            nodes: 100_000,
+            handles: true,
             folder: None,
         }
     }
@@ -42,7 +48,7 @@ impl Default for Options {
 /// A mounted share and its folder.
 pub(super) struct Client {
     session: Arc<dyn Serve>,
-    descriptors: Arc<Descriptors>,
+    pub(super) descriptors: Arc<Descriptors>,
     pub(super) counters: Arc<Counters>,
     folder: PathBuf,
     /// Removed with its folder in the end.
@@ -78,7 +84,7 @@ impl Client {
         let root = tempfile::tempdir().unwrap();
         let folder = options.folder.unwrap_or_else(|| root.path().join("share"));
         std::fs::create_dir_all(&folder).unwrap();
-        let descriptors = Descriptors::new(options.descriptors);
+        let descriptors = Descriptors::with_nodes(options.descriptors, options.nodes);
         let counters = Arc::new(Counters::default());
         let guest = GuestOwner {
             uid: GuestUid(1000),
@@ -89,6 +95,11 @@ impl Client {
             guest,
         })
         .unwrap();
+        let tree = if options.handles {
+            tree
+        } else {
+            tree.by_names()
+        };
         let count = Arc::clone(&counters);
         let session: Arc<dyn Serve> = if options.read_only {
             Arc::new(Session::new(Arc::new(ReadOnly(tree)), options.cache, count))
@@ -143,7 +154,7 @@ impl Client {
     }
 
     /// Descriptors held for the guest.
-    pub(super) fn descriptors(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.descriptors.held()
     }
 

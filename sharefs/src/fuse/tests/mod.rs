@@ -8,6 +8,7 @@ use client::{Client, Options};
 mod client;
 mod escape;
 mod hostile;
+mod let_go;
 mod listing;
 mod locking;
 mod many;
@@ -80,7 +81,7 @@ fn a_node_lives_as_long_as_its_lookups_and_no_longer() {
     assert_eq!(client.attributes(node).unwrap_err(), Errno::STALE);
     assert_eq!(client.session().size(), (1, 0));
     assert_eq!(
-        client.descriptors(),
+        client.held(),
         1,
         "only the root's descriptor is held"
     );
@@ -349,12 +350,12 @@ fn a_new_init_begins_anew_and_destroy_ends() {
     client.init().unwrap();
     assert_eq!(client.attributes(node).unwrap_err(), Errno::STALE);
     assert_eq!(client.read(handle, 0, 1), Err(Errno::BADF));
-    assert_eq!(client.descriptors(), 1);
+    assert_eq!(client.held(), 1);
     assert!(client.session().mounted());
     client.plain_request(opcode::DESTROY, 1).unwrap();
     assert!(!client.session().mounted());
     assert_eq!(client.attributes(1).unwrap_err(), Errno::IO);
-    assert_eq!(client.descriptors(), 0);
+    assert_eq!(client.held(), 0);
 }
 
 #[test]
