@@ -238,15 +238,19 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_folder_behaves_as_the_model(steps in prop::collection::vec(step(), 1..60)) {
+    fn a_folder_behaves_as_the_model(
+        steps in prop::collection::vec(step(), 1..60),
+        few in any::<bool>(),
+    ) {
         rustix::process::umask(rustix::fs::Mode::empty());
         let folder = tempfile::tempdir().unwrap();
-        let descriptors = Descriptors::new(1000);
+        let descriptors = Descriptors::new(if few { 7 } else { 1000 });
         let host = HostTree::open(folder.path(), descriptors.clone(), |host| OwnerMap::Map {
             host,
             guest: GuestOwner { uid: GuestUid(0), gid: GuestGid(0) },
         })
         .unwrap();
+        let host = if few { host.by_names() } else { host };
         let model = MemoryTree::new();
         for step in &steps {
             let (real, modelled) = (apply(&host, step), apply(&model, step));
