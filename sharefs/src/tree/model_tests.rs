@@ -222,6 +222,7 @@ pub(super) fn listing<T: Tree>(
         true
     })
     .unwrap();
+    drop(directory);
     names.sort();
     for name in names {
         let Ok(name) = Name::new(&name) else { continue };
