@@ -11,6 +11,7 @@ mod clock;
 mod folder;
 mod fuse;
 mod guest;
+mod many;
 mod paced;
 mod rows;
 
@@ -35,6 +36,9 @@ struct Arguments {
     /// Length of each measurement
     #[arg(long, default_value_t = 150)]
     milliseconds: u64,
+    /// Instead of all that: what it costs to know so many files
+    #[arg(long)]
+    many: Option<usize>,
 }
 
 fn main() -> ExitCode {
@@ -53,7 +57,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let guest = guest::Guest::connect(&arguments.socket)?;
     let time = Duration::from_millis(arguments.milliseconds);
     let mut bench = rows::Bench::new(guest, arguments.pid, time, &arguments.rows)?;
-    bench.run(&folder)
+    match arguments.many {
+        Some(files) => many::run(&mut bench, &arguments.folder, files),
+        None => bench.run(&folder),
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "a program says why it failed")]

@@ -107,7 +107,7 @@ impl Bench {
     }
 
     /// LOOKUP, which counts once.
-    fn node(&mut self, parent: u64, name: &str) -> Result<u64> {
+    pub(crate) fn node(&mut self, parent: u64, name: &str) -> Result<u64> {
         let answer = self.guest.ask(&fuse::lookup(parent, name))?;
         Ok(fuse::number(&answer, 0))
     }
@@ -382,6 +382,6 @@ fn micros(time: Duration) -> f64 {
     clippy::print_stdout,
     reason = "the figures are what this program is for"
 )]
-fn say(row: &str, value: f64) {
+pub(crate) fn say(row: &str, value: f64) {
     println!("{{\"row\": \"{row}\", \"value\": {value}}}");
 }
