@@ -12,7 +12,7 @@ use super::cache::Cache;
 use super::counters::Counters;
 use super::exchange::{self, Answer, Turn};
 pub(crate) use super::exchange::{Outcome, Scratch};
-use super::greeting::{self, LONGEST_DATA};
+use super::greeting::{self, LONGEST_DATA, Wishes};
 use super::handles::Handles;
 use super::locks::Locks;
 use super::nodes::{Nodes, Numbering};
@@ -20,7 +20,7 @@ use super::reply;
 use super::request::{Header, Offer, Operation};
 use super::wire::{self, Output};
 use crate::sys::{Sink, Source};
-use crate::tree::{Found, Result, Tree};
+use crate::tree::{Found, NewNode, Result, Tree};
 
 mod files;
 mod listing;
@@ -58,6 +58,8 @@ pub(crate) struct Session<T: Tree> {
     cache: Cache,
     counters: Arc<Counters>,
     numbering: Numbering,
+    /// Whether the share has access control lists.
+    lists: bool,
     /// Abilities agreed on; `MOUNTED` when INIT is through.
     agreed: AtomicU64,
     state: RwLock<Option<Arc<State<T>>>>,
@@ -83,9 +85,15 @@ impl<T: Tree> Session<T> {
             cache,
             counters,
             numbering: Numbering::default(),
+            lists: false,
             agreed: AtomicU64::new(0),
             state: RwLock::new(None),
         }
+    }
+
+    /// The same for a share with access control lists.
+    pub(crate) fn with_lists(self, lists: bool) -> Self {
+        Self { lists, ..self }
     }
 
     fn state(&self) -> Result<Arc<State<T>>> {
@@ -109,7 +117,11 @@ impl<T: Tree> Session<T> {
     }
 
     fn init(&self, output: &mut Output<'_>, offer: Offer) -> Result<()> {
-        let Some(agreed) = greeting::answer(output, offer, self.cache.keeps_contents())? else {
+        let wishes = Wishes {
+            keeps_contents: self.cache.keeps_contents(),
+            lists: self.lists,
+        };
+        let Some(agreed) = greeting::answer(output, offer, wishes)? else {
             return Ok(());
         };
         self.begin(agreed)
@@ -141,7 +153,7 @@ impl<T: Tree> Session<T> {
     }
 
     fn serve(&self, turn: &mut Turn<'_, '_>, body: &[u8]) -> Result<Answer> {
-        let operation = exchange::decode(&self.counters, &turn.header, body)?;
+        let operation = exchange::decode(&self.counters, &turn.header, body, self.agreed.load(Ordering::Relaxed))?;
         let number = turn.header.node;
         if let Operation::Init(offer) = operation {
             self.init(&mut Output::new(turn.reply), offer)?;
@@ -185,15 +197,18 @@ impl<T: Tree> Session<T> {
                         .make_symbolic_link(turn.header.caller, &parent, name, target)?;
                 Ok(self.entry(state, turn, &parent, found))
             }
-            Operation::MakeNode { name, new } => {
+            Operation::MakeNode { name, new, umask } => {
                 let parent = node(state, number)?;
+                let mode = self.masked(&parent, new.mode, umask);
+                let new = NewNode { mode, ..new };
                 let found = self
                     .tree
                     .make_node(turn.header.caller, &parent, name, new)?;
                 Ok(self.entry(state, turn, &parent, found))
             }
-            Operation::MakeDirectory { name, mode } => {
+            Operation::MakeDirectory { name, mode, umask } => {
                 let parent = node(state, number)?;
+                let mode = self.masked(&parent, mode, umask);
                 let found = self
                     .tree
                     .make_directory(turn.header.caller, &parent, name, mode)?;
@@ -225,10 +240,19 @@ impl<T: Tree> Session<T> {
             Operation::Create {
                 name,
                 mode,
+                umask,
                 how,
                 must_be_new,
-            } => self.create(state, turn, name, (mode, how), must_be_new),
-            Operation::CreateUnnamed { mode, how } => self.create_unnamed(state, turn, mode, how),
+            } => {
+                let parent = node(state, number)?;
+                let mode = self.masked(&parent, mode, umask);
+                self.create(state, turn, (&parent, name), (mode, how), must_be_new)
+            }
+            Operation::CreateUnnamed { mode, umask, how } => {
+                let parent = node(state, number)?;
+                let mode = self.masked(&parent, mode, umask);
+                self.create_unnamed(state, turn, &parent, (mode, how))
+            }
             Operation::Read {
                 handle,
                 offset,
@@ -261,9 +285,17 @@ impl<T: Tree> Session<T> {
                 self.tree.sync(&*file(state, handle)?, data_only)?;
                 Ok(Answer::Empty)
             }
-            Operation::SetExtended { name, value, how } => {
-                self.tree
-                    .set_extended(&node(state, number)?, name, value, how)?;
+            Operation::SetExtended {
+                name,
+                value,
+                how,
+                drop_set_group_id,
+            } => {
+                let changed = node(state, number)?;
+                self.tree.set_extended(&changed, name, value, how)?;
+                if drop_set_group_id {
+                    self.drop_set_group_id(&changed)?;
+                }
                 Ok(Answer::Empty)
             }
             Operation::Extended { name, room } => self.extended(state, turn, Some(name), room),

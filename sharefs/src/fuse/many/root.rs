@@ -28,7 +28,7 @@ const LONGEST_LISTING: usize = 128 * 1024;
 impl Many {
     /// Requests of the device as a whole, and those on the folder.
     pub(super) fn serve_own(&self, turn: &mut Turn<'_, '_>, body: &[u8]) -> Result<Answer> {
-        let operation = decode(&self.counters, &turn.header, body)?;
+        let operation = decode(&self.counters, &turn.header, body, 0)?;
         if !is_for_all(turn.header.opcode) {
             self.shares.agreed()?;
         }
@@ -131,7 +131,11 @@ impl Many {
 
     fn init(&self, output: &mut Output<'_>, offer: Offer) -> Result<Answer> {
         // Each share decides for its own files; a symbolic link's target cannot change while it is known.
-        if let Some(agreed) = greeting::answer(output, offer, true)? {
+        let wishes = Wishes {
+            keeps_contents: true,
+            lists: self.shares.have_lists(),
+        };
+        if let Some(agreed) = greeting::answer(output, offer, wishes)? {
             self.begin(Some(agreed));
         }
         Ok(Answer::Built)

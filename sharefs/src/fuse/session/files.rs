@@ -43,24 +43,23 @@ impl<T: Tree> Session<T> {
         &self,
         state: &State<T>,
         turn: &mut Turn<'_, '_>,
-        name: Name<'_>,
+        (parent, name): (&T::Node, Name<'_>),
         (mode, how): (u32, OpenHow),
         must_be_new: bool,
     ) -> Result<Answer> {
-        let parent = node(state, turn.header.node)?;
         let made = self
             .tree
-            .create(turn.header.caller, &parent, name, (mode, how));
+            .create(turn.header.caller, parent, name, (mode, how));
         let (found, open) = match made {
             Err(Errno::EXIST) if !must_be_new => {
                 // Somebody else was first; what stands there is opened as any other, not followed.
-                let found = self.tree.child(&parent, name)?;
+                let found = self.tree.child(parent, name)?;
                 let open = self.tree.open(&found.node, how)?;
                 (found, open)
             }
             made => made?,
         };
-        self.created(state, turn, &parent, found, open);
+        self.created(state, turn, parent, found, open);
         Ok(Answer::Built)
     }
 
@@ -68,14 +67,13 @@ impl<T: Tree> Session<T> {
         &self,
         state: &State<T>,
         turn: &mut Turn<'_, '_>,
-        mode: u32,
-        how: OpenHow,
+        parent: &T::Node,
+        (mode, how): (u32, OpenHow),
     ) -> Result<Answer> {
-        let parent = node(state, turn.header.node)?;
         let (found, open) = self
             .tree
-            .create_unnamed(turn.header.caller, &parent, mode, how)?;
-        self.created(state, turn, &parent, found, open);
+            .create_unnamed(turn.header.caller, parent, mode, how)?;
+        self.created(state, turn, parent, found, open);
         Ok(Answer::Built)
     }
 

@@ -8,6 +8,7 @@ use super::{Answer, Session, State, Turn, file, node};
 use crate::fuse::nodes::Told;
 use crate::fuse::reply;
 use crate::fuse::wire::{self, Output, ability};
+use crate::tree::host::acl::DEFAULT;
 use crate::tree::{Attributes, Changes, Found, Identity, Kind, Name, RenameHow, Result, Tree};
 
 /// A node that stays held until this is dropped.
@@ -189,6 +190,30 @@ impl<T: Tree> Session<T> {
         self.tree.pin(&node).ok()?;
         let tree = &*self.tree;
         Some(Kept { tree, node })
+    }
+
+    /// The mode that something new gets. A folder with a default list has the say where there is one, and the
+    /// umask where there is none (umask(2)); who has agreed on no lists masks in the guest.
+    pub(super) fn masked(&self, parent: &T::Node, mode: u32, umask: u32) -> u32 {
+        let has_list = || self.tree.extended(parent, DEFAULT, &mut []).is_ok();
+        if mode & umask & 0o777 != 0 && self.agreed(ability::DONT_MASK) && has_list() {
+            mode
+        } else {
+            mode & !umask
+        }
+    }
+
+    /// chmod(2) of somebody outside the file's group, who sets a list instead.
+    pub(super) fn drop_set_group_id(&self, node: &T::Node) -> Result<()> {
+        let mode = self.tree.attributes(node)?.mode;
+        if mode & 0o2000 == 0 {
+            return Ok(());
+        }
+        let changes = Changes {
+            mode: Some(mode & !0o2000),
+            ..Changes::default()
+        };
+        self.tree.change(node, None, &changes).map(drop)
     }
 
     pub(super) fn rename(

@@ -79,7 +79,11 @@ impl World {
         };
         self.withdraw(name);
         let name = CString::new(name).unwrap();
-        self.listing.offers.push(Arc::new(Offer { name, make }));
+        self.listing.offers.push(Arc::new(Offer {
+            name,
+            lists: false,
+            make,
+        }));
         self.update();
     }
 

@@ -32,6 +32,7 @@ use credentials::Rights;
 use descriptors::{Descriptor, Descriptors};
 use node::{Ground, Record, Way};
 
+pub(crate) mod acl;
 mod change;
 mod clock;
 mod credentials;
@@ -53,6 +54,8 @@ pub(crate) struct HostTree {
     owners: OwnerMap,
     rights: Rights,
     descriptors: Arc<Descriptors>,
+    /// Whether guests see and set access control lists.
+    lists: bool,
     /// Whether files of the share's mount can be opened by their handles.
     handles: bool,
     /// Whether there may be nodes that are found again by their names.
@@ -129,10 +132,23 @@ impl HostTree {
             rights: Rights::of(&owners, daemon.is_root()),
             owners,
             descriptors,
+            lists: false,
             handles: node::may_open_handles(&folder),
             by_name: AtomicBool::new(false),
             ground: Mutex::new((None, Weak::new())),
         })
+    }
+
+    /// The same with access control lists: EOPNOTSUPP where the file system has none.
+    pub(crate) fn with_lists(mut self) -> Result<Self> {
+        let folder = rustix::fs::openat(CWD, &self.path, FOLDER, Mode::empty())?;
+        let own = self.own_descriptors.as_fd();
+        match extended::get(own, folder.as_fd(), acl::ACCESS, &mut []) {
+            Ok(_) | Err(Errno::NODATA) => {}
+            Err(error) => return Err(error),
+        }
+        self.lists = true;
+        Ok(self)
     }
 
     /// As for a daemon that may not open handles.
@@ -626,7 +642,16 @@ impl Tree for HostTree {
     }
 
     fn extended(&self, node: &HostNode, name: &CStr, into: &mut [u8]) -> Result<usize> {
-        node.with(|place| extended::get(self.own_descriptors.as_fd(), place, name, into))
+        let is_list = acl::is_list(name);
+        if is_list && !self.lists {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let length =
+            node.with(|place| extended::get(self.own_descriptors.as_fd(), place, name, into))?;
+        if is_list && let Some(list) = into.get_mut(..length) {
+            acl::show(&self.owners, list);
+        }
+        Ok(length)
     }
 
     fn set_extended(
@@ -636,7 +661,16 @@ impl Tree for HostTree {
         value: &[u8],
         how: ExtendedHow,
     ) -> Result<()> {
-        node.with(|place| extended::set(place, name, value, how, self.rights))
+        if !acl::is_list(name) {
+            extended::may_change(name, self.rights)?;
+            return node.with(|place| extended::set(place, name, value, how));
+        }
+        if !self.lists {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let mut list = value.to_vec();
+        acl::want(&self.owners, &mut list)?;
+        node.with(|place| extended::set(place, name, &list, how))
     }
 
     fn list_extended(&self, node: &HostNode, into: &mut [u8]) -> Result<usize> {
@@ -644,7 +678,12 @@ impl Tree for HostTree {
     }
 
     fn remove_extended(&self, node: &HostNode, name: &CStr) -> Result<()> {
-        node.with(|place| extended::remove(place, name, self.rights))
+        if !acl::is_list(name) {
+            extended::may_change(name, self.rights)?;
+        } else if !self.lists {
+            return Err(Errno::OPNOTSUPP);
+        }
+        node.with(|place| extended::remove(place, name))
     }
 }
 
