@@ -76,6 +76,9 @@ pub const MOUNTS: &[Need] = &[
     need("perl", "perl-base"),
 ];
 
+/// What the tests of access control lists need.
+pub const LISTS: &[Need] = &[need("setfacl", "acl")];
+
 /// What of `needs` this machine lacks, as package names, each once.
 #[must_use]
 pub fn missing(needs: &[Need]) -> Vec<&'static str> {

@@ -25,7 +25,7 @@ cache = "always"
 /// Descriptors of the daemon, all in all.
 const LIMIT: u32 = 4096;
 /// Folders, and files in each.
-const TREE: (usize, usize) = (30, 1000);
+const TREE: (usize, usize) = (20, 1000);
 const LONG: Duration = Duration::from_secs(240);
 
 /// File `number` is so long: a guest that sees another file sees another length.

@@ -103,6 +103,7 @@ impl Step {
                     packages::NAMES,
                     packages::FILTERS,
                     packages::MOUNTS,
+                    packages::LISTS,
                 ]
                 .concat();
                 packages::ensure(&needs)?;

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::table::FIRST_SHARE;
 use super::{Many, is_for_all};
 use crate::fuse::exchange::{Answer, Turn, decode};
+use crate::fuse::greeting::Wishes;
 use crate::fuse::greeting;
 use crate::fuse::reply::{self, Validity};
 use crate::fuse::request::{Offer, Operation};

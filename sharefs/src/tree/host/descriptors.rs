@@ -21,7 +21,7 @@ const KEPT_FOR_THE_DAEMON: usize = 512;
 /// memory, together about a KiB, which the kernel could use otherwise.
 const MOST_HELD_NODES: usize = 1 << 17;
 /// Bytes of a node that is known, with its place in a session's table.
-const NODE: u64 = 320;
+const NODE: u64 = 352;
 /// Nodes known at once: an eighth of the machine's memory, within these. Doors number them with 28 bits.
 const FEWEST_NODES: usize = 1 << 20;
 const MOST_NODES: usize = 1 << 24;
