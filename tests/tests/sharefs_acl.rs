@@ -10,7 +10,7 @@ use tests::{Result, Skip, command, ensure, packages, whole_system};
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// `d` has lists, `plain` on the same device has none.
+/// `d` has lists, `plain` has none; each is a device of its own.
 fn world(user: User, owner: &str) -> Result<World> {
     packages::ensure(packages::LISTS)?;
     let config = format!(
@@ -47,7 +47,7 @@ read-only = true
 /// A guest whose root is changed to the host's for each command, in the share.
 fn guest(world: &World) -> Result<Guest> {
     let shares = [("d", "/mnt/d"), ("plain", "/mnt/plain"), ("host", "/host")];
-    let guest = world.machine("dev", &shares)?.boot()?;
+    let guest = world.machine_of_devices("dev", &shares)?.boot()?;
     guest.ok("mount --bind /mnt/d /host/mnt && mount --bind /mnt/plain /host/srv")?;
     Ok(guest)
 }

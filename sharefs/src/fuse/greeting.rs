@@ -11,12 +11,12 @@ pub(super) const LONGEST_DATA: u32 = 1024 * 1024;
 /// Requests that a guest may have under way for read-ahead and the like; the queue is the real bound.
 const MOST_BACKGROUND: u16 = u16::MAX;
 
-/// What the shares behind a device may ask of a guest.
+/// What a device asks of a guest for its shares.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wishes {
     /// Whether any file's contents may be kept by the guest.
     pub(super) keeps_contents: bool,
-    /// Whether any share has access control lists: the guest's kernel then asks for them, with each file whose
+    /// Whether the share has access control lists: the guest's kernel then asks for them, with each file whose
     /// permissions it looks at, and leaves the umask to us.
     pub(super) lists: bool,
 }

@@ -199,11 +199,7 @@ impl Shares {
                     });
                     // A share's name has letters, digits and hyphens only.
                     let text = CString::new(name.as_str()).unwrap_or_default();
-                    Arc::new(Offer {
-                        name: text,
-                        lists: share.acl,
-                        make,
-                    })
+                    Arc::new(Offer { name: text, make })
                 }
             };
             offers.insert(name.clone(), offer);

@@ -59,8 +59,6 @@ pub(crate) type MakePart = Box<dyn Fn(Numbering, u64) -> Result<Arc<dyn Part>> +
 /// A share that a guest may see. Another value is another share, even under the same name.
 pub(crate) struct Offer {
     pub(crate) name: CString,
-    /// Whether it has access control lists. A guest is told at its mount, for all shares of the device.
-    pub(crate) lists: bool,
     pub(crate) make: MakePart,
 }
 

@@ -134,7 +134,9 @@ impl Many {
         // Each share decides for its own files; a symbolic link's target cannot change while it is known.
         let wishes = Wishes {
             keeps_contents: true,
-            lists: self.shares.have_lists(),
+            // Each share is a mount of its own in the guest, and Linux heeds no lists on such (it does not set
+            // SB_POSIXACL, fs/fuse/inode.c, fuse_fill_super_submount).
+            lists: false,
         };
         if let Some(agreed) = greeting::answer(output, offer, wishes)? {
             self.begin(Some(agreed));

@@ -176,13 +176,6 @@ impl Shares {
         table.parts.get(&space).map(Arc::clone).ok_or(Errno::STALE)
     }
 
-    /// Whether any share that the guest may see has access control lists.
-    pub(super) fn have_lists(&self) -> bool {
-        let table = self.read();
-        let offers = table.names.iter().filter_map(|entry| entry.offer.as_ref());
-        offers.into_iter().any(|offer| offer.lists)
-    }
-
     /// The share that a number belongs to, with the space of its other numbers. A root's is mounted if it
     /// is not: the guest may have kept the number while the share was away.
     pub(super) fn of_node(&self, node: u64) -> Result<(u32, Arc<dyn Part>)> {

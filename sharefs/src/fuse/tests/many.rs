@@ -79,11 +79,7 @@ impl World {
         };
         self.withdraw(name);
         let name = CString::new(name).unwrap();
-        self.listing.offers.push(Arc::new(Offer {
-            name,
-            lists: false,
-            make,
-        }));
+        self.listing.offers.push(Arc::new(Offer { name, make }));
         self.update();
     }
 
