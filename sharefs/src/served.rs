@@ -129,8 +129,5 @@ fn layered<T: Tree>(tree: T, share: &Share) -> Arc<dyn Served> {
         rules
     };
     let places = Places::new(tree, rules);
-    served(
-        CaseTree::new(Names::new(places, spelling), case),
-        share,
-    )
+    served(CaseTree::new(Names::new(places, spelling), case), share)
 }

@@ -97,7 +97,10 @@ fn all_are_found(user: User) -> Result<()> {
 
     let held = metric(&world, "descriptors")?;
     ensure!(held < u64::from(LIMIT), "{held} descriptors");
-    ensure!(metric(&world, "nodes_known")? > u64::from(LIMIT), "the guest knows too few to prove it");
+    ensure!(
+        metric(&world, "nodes_known")? > u64::from(LIMIT),
+        "the guest knows too few to prove it"
+    );
     ensure!(metric(&world, "nodes_evicted_total")? > files as u64 / 2);
     ensure!(metric(&world, "nodes_reopened_total")? > 0);
     ensure!(metric(&world, "descriptors_refused_total")? == 0);

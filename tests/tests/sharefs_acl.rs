@@ -54,7 +54,10 @@ fn guest(world: &World) -> Result<Guest> {
 
 fn run(guest: &Guest, text: &str) -> Result<(i32, String)> {
     let quoted = text.replace('\'', r"'\''");
-    let answer = guest.run_within(LONG, &format!("chroot /host sh -c 'cd /mnt; {quoted}' 2>&1"))?;
+    let answer = guest.run_within(
+        LONG,
+        &format!("chroot /host sh -c 'cd /mnt; {quoted}' 2>&1"),
+    )?;
     Ok((answer.status, answer.stdout))
 }
 
@@ -82,14 +85,27 @@ fn lists_are_set_inherited_and_heeded_where_owners_pass() {
         let world = world(User::ourselves(), "owner = \"pass\"")?;
         let d = world.share_folder("d")?;
         let guest = guest(&world)?;
-        ok(&guest, "echo secret > f && chmod 640 f && setfacl -m u:1234:r,g:77:- f")?;
-        let expected = ["user::rw-", "user:1234:r--", "group::r--", "group:77:---", "mask::r--", "other::---"];
+        ok(
+            &guest,
+            "echo secret > f && chmod 640 f && setfacl -m u:1234:r,g:77:- f",
+        )?;
+        let expected = [
+            "user::rw-",
+            "user:1234:r--",
+            "group::r--",
+            "group:77:---",
+            "mask::r--",
+            "other::---",
+        ];
         ensure!(list(&guest, "f")? == expected, "{:?}", list(&guest, "f")?);
         let on_host = command::run(
             Command::new("getfacl").args(["-cnp"]).arg(d.join("f")),
             LONG,
         )?;
-        ensure!(on_host.lines().filter(|line| !line.is_empty()).eq(expected), "{on_host}");
+        ensure!(
+            on_host.lines().filter(|line| !line.is_empty()).eq(expected),
+            "{on_host}"
+        );
 
         // Who is named may read, another may not; the mask that chmod sets is heeded.
         let read = format!("{AS_1234} cat f");
@@ -105,7 +121,11 @@ fn lists_are_set_inherited_and_heeded_where_owners_pass() {
         let made = "umask 077; mkdir with without; setfacl -d -m u:1234:rwx,o::r with
                     for f in with without; do touch $f/file; mkdir $f/folder; done
                     stat -c %a with/file without/file without/folder";
-        ensure!(ok(&guest, made)? == "664\n600\n700", "{:?}", list(&guest, "with/file")?);
+        ensure!(
+            ok(&guest, made)? == "664\n600\n700",
+            "{:?}",
+            list(&guest, "with/file")?
+        );
         ensure!(list(&guest, "with/file")?.contains(&"user:1234:rwx\t#effective:rw-".to_owned()));
         ensure!(list(&guest, "with/folder")?.contains(&"default:user:1234:rwx".to_owned()));
         ok(&guest, "setfacl -b f && setfacl -k with")?;
@@ -128,7 +148,10 @@ fn lists_of_an_ordinary_users_daemon_name_whom_it_can() {
     whole_system(|| {
         let world = world(User::unprivileged(), "guest-owner = \"0:0\"")?;
         let guest = guest(&world)?;
-        ok(&guest, "mkdir d && touch f && setfacl -d -m g::rwx,o::- d && setfacl -m u:0:r f")?;
+        ok(
+            &guest,
+            "mkdir d && touch f && setfacl -d -m g::rwx,o::- d && setfacl -m u:0:r f",
+        )?;
         ensure!(list(&guest, "f")?.contains(&"user:0:r--".to_owned()));
         let made = ok(&guest, "umask 077; touch d/new && stat -c %a d/new")?;
         ensure!(made == "660", "{made}");

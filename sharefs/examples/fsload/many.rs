@@ -38,9 +38,15 @@ pub(crate) fn run(bench: &mut Bench, folder: &Path, files: usize) -> Result<()> 
         }
         nodes.push(bench.node(folder, &format!("file-{number}"))?);
     }
-    say("many-lookup", files as f64 / begin.elapsed().as_secs_f64() / 1e3);
+    say(
+        "many-lookup",
+        files as f64 / begin.elapsed().as_secs_f64() / 1e3,
+    );
     let each = |spent: std::time::Duration, times: usize| spent.as_secs_f64() * 1e6 / times as f64;
-    say("many-lookup.cpu", each(spent(bench.pid)?.saturating_sub(processor), files));
+    say(
+        "many-lookup.cpu",
+        each(spent(bench.pid)?.saturating_sub(processor), files),
+    );
     let bytes = resident(bench.pid)?.saturating_sub(before);
     say("many-resident", bytes as f64 / (1 << 20) as f64);
     say("many-bytes", bytes as f64 / files as f64);
@@ -60,7 +66,10 @@ pub(crate) fn run(bench: &mut Bench, folder: &Path, files: usize) -> Result<()> 
         let list: Vec<(u64, u64)> = nodes.iter().map(|node| (*node, 1)).collect();
         bench.guest.ask(&fuse::batch_forget(&list))?;
     }
-    say("many-forget", files as f64 / begin.elapsed().as_secs_f64() / 1e3);
+    say(
+        "many-forget",
+        files as f64 / begin.elapsed().as_secs_f64() / 1e3,
+    );
     Ok(())
 }
 

@@ -22,11 +22,7 @@ pub(super) struct Wishes {
 }
 
 /// Writes fuse_init_out; the abilities agreed on. None: the guest will ask again with another version.
-pub(super) fn answer(
-    output: &mut Output<'_>,
-    offer: Offer,
-    wishes: Wishes,
-) -> Result<Option<u64>> {
+pub(super) fn answer(output: &mut Output<'_>, offer: Offer, wishes: Wishes) -> Result<Option<u64>> {
     if offer.major != wire::MAJOR {
         if offer.major < wire::MAJOR {
             return Err(Errno::PROTO);

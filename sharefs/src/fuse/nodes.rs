@@ -312,7 +312,10 @@ mod tests {
         assert_eq!(nodes.told_again(identity(2), |_| false), None);
         let new = nodes.told("new", identity(2), |_, _| false).number;
         assert_ne!(gone, new);
-        assert_eq!((nodes.find(gone), nodes.find(new)), (Some("gone"), Some("new")));
+        assert_eq!(
+            (nodes.find(gone), nodes.find(new)),
+            (Some("gone"), Some("new"))
+        );
         assert_eq!((nodes.known(identity(2)), nodes.count()), (Some("new"), 3));
         assert!(nodes.forget(gone, 1));
         assert_eq!(nodes.told_again(identity(2), |_| true), Some(new));

@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 use super::wire::{Input, Truncated, ability, opcode};
 use fields::{
-    FSYNC_FDATASYNC, O_EXCL, RELEASE_FLOCK_UNLOCK, SEEK_DATA, SEEK_HOLE, SETXATTR_ACL_KILL_SGID, changes, device_numbers,
-    extended_name, kind, lock, name, offer, open_how, rename, write,
+    FSYNC_FDATASYNC, O_EXCL, RELEASE_FLOCK_UNLOCK, SEEK_DATA, SEEK_HOLE, SETXATTR_ACL_KILL_SGID,
+    changes, device_numbers, extended_name, kind, lock, name, offer, open_how, rename, write,
 };
 
 mod fields;

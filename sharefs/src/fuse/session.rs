@@ -153,7 +153,12 @@ impl<T: Tree> Session<T> {
     }
 
     fn serve(&self, turn: &mut Turn<'_, '_>, body: &[u8]) -> Result<Answer> {
-        let operation = exchange::decode(&self.counters, &turn.header, body, self.agreed.load(Ordering::Relaxed))?;
+        let operation = exchange::decode(
+            &self.counters,
+            &turn.header,
+            body,
+            self.agreed.load(Ordering::Relaxed),
+        )?;
         let number = turn.header.node;
         if let Operation::Init(offer) = operation {
             self.init(&mut Output::new(turn.reply), offer)?;

@@ -135,7 +135,11 @@ mod tests {
         assert_eq!(FileHandle::of(a.as_fd()).unwrap().0, first);
         assert_ne!(FileHandle::of(b.as_fd()).unwrap().0, first);
         std::fs::rename(folder.path().join("a"), folder.path().join("c")).unwrap();
-        assert_eq!(FileHandle::of(a.as_fd()).unwrap().0, first, "whatever its name");
+        assert_eq!(
+            FileHandle::of(a.as_fd()).unwrap().0,
+            first,
+            "whatever its name"
+        );
         let entrance = std::fs::File::open(folder.path()).unwrap();
         if good_for == Handle::Opens && rustix::process::geteuid().is_root() {
             let again = first.open(entrance.as_fd()).unwrap();

@@ -8,8 +8,7 @@ use rustix::io::Errno;
 
 use super::{
     AccessWanted, Allocation, Attributes, Caller, Changes, Entry, ExtendedHow, Found, Identity,
-    Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Tree, Upkeep,
-    WholeLock,
+    Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Tree, Upkeep, WholeLock,
 };
 use crate::sys::{LockKind, LockRange, Sink, Source};
 

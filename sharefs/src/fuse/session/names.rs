@@ -223,9 +223,7 @@ impl<T: Tree> Session<T> {
         (to, new): (&T::Node, Name<'_>),
         how: RenameHow,
     ) -> Result<Answer> {
-        let _kept = (!how.exchange)
-            .then(|| self.keep(state, to, new))
-            .flatten();
+        let _kept = (!how.exchange).then(|| self.keep(state, to, new)).flatten();
         self.tree.rename((from, old), (to, new), how)?;
         if self.tree.upkeep().renames {
             let known = |identity| state.nodes.known(identity);

@@ -28,6 +28,8 @@ pub(super) struct Options {
     pub(super) nodes: usize,
     /// Whether nodes may be found again by their handles, if this process may open any.
     pub(super) handles: bool,
+    /// With access control lists.
+    pub(super) lists: bool,
     /// None: a fresh one.
     pub(super) folder: Option<PathBuf>,
 }
@@ -40,6 +42,7 @@ impl Default for Options {
             descriptors: 1000,
             nodes: 100_000,
             handles: true,
+            lists: false,
             folder: None,
         }
     }
@@ -100,11 +103,17 @@ impl Client {
         } else {
             tree.by_names()
         };
+        let tree = if options.lists {
+            tree.with_lists().unwrap()
+        } else {
+            tree
+        };
         let count = Arc::clone(&counters);
         let session: Arc<dyn Serve> = if options.read_only {
             Arc::new(Session::new(Arc::new(ReadOnly(tree)), options.cache, count))
         } else {
-            Arc::new(Session::new(Arc::new(tree), options.cache, count))
+            let session = Session::new(Arc::new(tree), options.cache, count);
+            Arc::new(session.with_lists(options.lists))
         };
         let client = Self {
             session,
@@ -209,16 +218,21 @@ impl Client {
     }
 
     pub(super) fn init(&self) -> Result<()> {
+        let answer = self.greeting()?;
+        assert_eq!(answer.len(), 64);
+        assert_eq!((u32_at(&answer, 0), u32_at(&answer, 4)), (7, 39));
+        assert_eq!(u32_at(&answer, 20), 1 << 20, "largest write");
+        Ok(())
+    }
+
+    /// The answer to INIT.
+    pub(super) fn greeting(&self) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         for value in [7, 39, 65536, u32::MAX, u32::MAX] {
             body.extend(u32::to_le_bytes(value));
         }
         body.resize(64, 0);
-        let answer = self.ask(opcode::INIT, 0, &[&body], 64)?;
-        assert_eq!(answer.len(), 64);
-        assert_eq!((u32_at(&answer, 0), u32_at(&answer, 4)), (7, 39));
-        assert_eq!(u32_at(&answer, 20), 1 << 20, "largest write");
-        Ok(())
+        self.ask(opcode::INIT, 0, &[&body], 64)
     }
 
     pub(super) fn plain_request(&self, opcode: u32, node: u64) -> Result<Vec<u8>> {

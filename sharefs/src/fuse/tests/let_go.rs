@@ -85,8 +85,13 @@ fn what_was_let_go_of_is_found_again_however_deep() {
         share.client.write(handle, 5, b"678", 0).unwrap();
         let listed = share.client.open_directory(nodes[40]).unwrap();
         share.push_out();
-        assert_eq!(share.client.read(handle, 0, 9).as_deref(), Ok(&b"12345678"[..]));
-        let entries = share.client.read_directory(nodes[40], (listed, 0), 4096, true);
+        assert_eq!(
+            share.client.read(handle, 0, 9).as_deref(),
+            Ok(&b"12345678"[..])
+        );
+        let entries = share
+            .client
+            .read_directory(nodes[40], (listed, 0), 4096, true);
         assert_eq!(dirents(&entries.unwrap(), 128).len(), 3);
         // A node that is told of again is the same node.
         assert_eq!(share.find(nodes[40], c"file"), file);
@@ -120,7 +125,9 @@ fn what_the_guest_renames_is_found_under_its_new_name() {
         client.rename(from, c"held", to, c"held now", 0).unwrap();
         client.rename(from, c"gone", to, c"gone now", 0).unwrap();
         client.rename(from, c"below", to, c"below now", 0).unwrap();
-        client.rename(to, c"other", to, c"gone now", EXCHANGE).unwrap();
+        client
+            .rename(to, c"other", to, c"gone now", EXCHANGE)
+            .unwrap();
         client.rename(1, c"to", 1, c"to now", 0).unwrap();
         share.push_out();
         let sizes = [held, gone, file, other].map(|node| share.size(node));
@@ -156,7 +163,10 @@ fn what_the_guest_removes_stays_for_as_long_as_it_is_known() {
         for (size, node) in (0..).zip(nodes) {
             assert_eq!(share.size(node), Ok(size));
         }
-        assert_eq!(client.attributes(folder).unwrap().mode & 0o170_000, 0o040_000);
+        assert_eq!(
+            client.attributes(folder).unwrap().mode & 0o170_000,
+            0o040_000
+        );
         assert_eq!(share.size(new), Ok(11));
         client.write(handle, 0, b"still here", 0).unwrap();
         assert_eq!(share.size(nodes[2]), Ok(10));
@@ -198,7 +208,10 @@ fn what_the_host_changes_is_another_file_or_stale_and_never_the_wrong_one() {
         assert_eq!(share.find(1, c"new name"), renamed);
         assert_eq!(share.size(renamed), Ok(3));
         let folder_now = share.find(1, c"folder now");
-        assert_eq!((folder_now, share.find(folder_now, c"below")), (folder, below));
+        assert_eq!(
+            (folder_now, share.find(folder_now, c"below")),
+            (folder, below)
+        );
         assert_eq!(share.size(below), Ok(3));
         let new = share.find(1, c"replaced");
         assert_ne!(new, replaced);

@@ -10,6 +10,7 @@ mod escape;
 mod hostile;
 mod let_go;
 mod listing;
+mod lists;
 mod locking;
 mod many;
 
@@ -80,11 +81,7 @@ fn a_node_lives_as_long_as_its_lookups_and_no_longer() {
     client.forget(node, 1);
     assert_eq!(client.attributes(node).unwrap_err(), Errno::STALE);
     assert_eq!(client.session().size(), (1, 0));
-    assert_eq!(
-        client.held(),
-        1,
-        "only the root's descriptor is held"
-    );
+    assert_eq!(client.held(), 1, "only the root's descriptor is held");
 }
 
 #[test]

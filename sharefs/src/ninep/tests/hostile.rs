@@ -207,7 +207,9 @@ fn what_a_client_can_make_grow_has_a_bound() {
         client.open(*fid, 0).map(drop) == Err(Errno::MFILE)
     });
     assert_eq!(full, Some(107));
-    (100..=107).chain(1..50).for_each(|fid| client.clunk(fid).unwrap());
+    (100..=107)
+        .chain(1..50)
+        .for_each(|fid| client.clunk(fid).unwrap());
     // Values of extended attributes, counted by what was announced.
     let create = |client: &mut Client, fid| {
         client.walk(ROOT, fid, &[])?;

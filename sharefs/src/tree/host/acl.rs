@@ -34,7 +34,11 @@ pub(super) fn show(owners: &OwnerMap, list: &mut [u8]) {
             uid: HostUid(id),
             gid: HostGid(id),
         });
-        Ok(if kind == USER { shown.uid.0 } else { shown.gid.0 })
+        Ok(if kind == USER {
+            shown.uid.0
+        } else {
+            shown.gid.0
+        })
     };
     // It cannot fail: the host's kernel gave it, and to show refuses nothing.
     translate(list, show).ok();
@@ -101,7 +105,12 @@ mod tests {
                 gid: GuestGid(500),
             },
         };
-        let host = list(&[(OWNER, 7, u32::MAX), (USER, 6, 1001), (USER, 5, 8), (GROUP, 4, 1002)]);
+        let host = list(&[
+            (OWNER, 7, u32::MAX),
+            (USER, 6, 1001),
+            (USER, 5, 8),
+            (GROUP, 4, 1002),
+        ]);
         let mut shown = host.clone();
         show(&map, &mut shown);
         let nobody = (USER, 5, 65534);
@@ -110,17 +119,27 @@ mod tests {
         assert_eq!(want(&map, &mut shown), Err(Errno::PERM));
         let mut wanted = list(&[(OWNER, 7, u32::MAX), (USER, 6, 0), (GROUP, 4, 500)]);
         assert_eq!(want(&map, &mut wanted), Ok(()));
-        assert_eq!(wanted, list(&[(OWNER, 7, u32::MAX), (USER, 6, 1001), (GROUP, 4, 1002)]));
+        assert_eq!(
+            wanted,
+            list(&[(OWNER, 7, u32::MAX), (USER, 6, 1001), (GROUP, 4, 1002)])
+        );
         let mut passed = host.clone();
         show(&OwnerMap::Pass, &mut passed);
-        assert_eq!((want(&OwnerMap::Pass, &mut passed), &passed), (Ok(()), &host));
+        assert_eq!(
+            (want(&OwnerMap::Pass, &mut passed), &passed),
+            (Ok(()), &host)
+        );
     }
 
     #[test]
     fn what_is_no_list_is_refused_and_breaks_nothing() {
         for length in [0, 3, 5, 11, 13] {
             let mut bytes = vec![0xff; length];
-            assert_eq!(want(&OwnerMap::Pass, &mut bytes), Err(Errno::INVAL), "{length}");
+            assert_eq!(
+                want(&OwnerMap::Pass, &mut bytes),
+                Err(Errno::INVAL),
+                "{length}"
+            );
             show(&OwnerMap::Pass, &mut bytes);
         }
         assert_eq!(want(&OwnerMap::Pass, &mut list(&[])), Ok(()));

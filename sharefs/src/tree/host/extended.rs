@@ -75,11 +75,7 @@ impl MagicLink {
     fn of(place: BorrowedFd<'_>) -> Self {
         let mut path = [0; 32];
         // 14 bytes and at most 10 digits: there is always room, and a NUL behind.
-        let written = write!(
-            &mut path[..31],
-            "/proc/self/fd/{}",
-            place.as_raw_fd()
-        );
+        let written = write!(&mut path[..31], "/proc/self/fd/{}", place.as_raw_fd());
         debug_assert!(written.is_ok());
         Self(path)
     }

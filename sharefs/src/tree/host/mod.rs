@@ -14,8 +14,8 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
@@ -373,10 +373,8 @@ impl Tree for HostTree {
         if parent.0.ground.closed {
             return Err(Errno::ACCESS);
         }
-        let step = |place: BorrowedFd<'_>| {
-            self.descriptors
-                .hold_node(|| crossing::step(&place, name))
-        };
+        let step =
+            |place: BorrowedFd<'_>| self.descriptors.hold_node(|| crossing::step(&place, name));
         self.found(parent.with(step)?, parent, Some(name))
     }
 

@@ -529,10 +529,17 @@ impl Drop for Inner {
         if let Ok(Place::LetGo(_)) = self.place.get_mut() {
             counter.count_let_go(false);
         }
-        let mut way = self.way.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let mut way = self
+            .way
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         while let Some(Way { folder, .. }) = way {
             way = Arc::into_inner(folder).and_then(|mut last| {
-                last.way.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+                last.way
+                    .get_mut()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take()
             });
         }
     }

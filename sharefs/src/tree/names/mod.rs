@@ -10,7 +10,9 @@ use std::ffi::{CStr, CString};
 use rustix::io::Errno;
 
 use super::layer::{Layer, pass_on};
-use super::{Attributes, Caller, Entry, Found, Identity, Name, NewNode, OpenHow, RenameHow, Result, Tree};
+use super::{
+    Attributes, Caller, Entry, Found, Identity, Name, NewNode, OpenHow, RenameHow, Result, Tree,
+};
 
 #[cfg(test)]
 mod tests;
