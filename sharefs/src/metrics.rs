@@ -122,7 +122,55 @@ pub(crate) fn page(shares: &Shares, events: u64) -> String {
                 "descriptors_refused",
                 "Requests refused at that limit.",
             ),
-            descriptors.refused(),
+            descriptors.refused.get(),
+        ),
+        (
+            (
+                Gauge,
+                "nodes_known",
+                "Files and folders that all guests and 9P clients know.",
+            ),
+            descriptors.known() as u64,
+        ),
+        (
+            (Gauge, "nodes_limit", "The most that may be."),
+            descriptors.known_limit() as u64,
+        ),
+        (
+            (Counter, "nodes_refused", "Requests refused at that limit."),
+            descriptors.refused_nodes.get(),
+        ),
+        (
+            (
+                Gauge,
+                "nodes_let_go",
+                "Of the nodes known: those without a descriptor.",
+            ),
+            descriptors.let_go() as u64,
+        ),
+        (
+            (
+                Counter,
+                "nodes_evicted",
+                "Nodes whose descriptor was closed to make room.",
+            ),
+            descriptors.evicted.get(),
+        ),
+        (
+            (
+                Counter,
+                "nodes_reopened",
+                "Nodes that were found again when they were used.",
+            ),
+            descriptors.reopened.get(),
+        ),
+        (
+            (
+                Counter,
+                "nodes_stale",
+                "Nodes that were another file by then: ESTALE.",
+            ),
+            descriptors.stale.get(),
         ),
         (
             (Counter, "lost_pages", "Pages a VMM took away."),

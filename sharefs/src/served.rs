@@ -39,11 +39,13 @@ pub(crate) trait Served: Send + Sync {
     fn ninep(&self, counters: Arc<ninep::counters::Counters>) -> Box<dyn Mount>;
 }
 
-struct Of<T>(Arc<T>);
+/// A tree, and whether it has access control lists.
+struct Of<T>(Arc<T>, bool);
 
 impl<T: Tree> Served for Of<T> {
     fn session(&self, cache: Cache, counters: Arc<Counters>) -> Arc<dyn Serve> {
-        Arc::new(Session::new(Arc::clone(&self.0), cache, counters))
+        let session = Session::new(Arc::clone(&self.0), cache, counters);
+        Arc::new(session.with_lists(self.1))
     }
 
     fn part(
@@ -61,16 +63,21 @@ impl<T: Tree> Served for Of<T> {
     }
 }
 
-fn served<T: Tree>(tree: T) -> Arc<dyn Served> {
-    Arc::new(Of(Arc::new(tree)))
+fn served<T: Tree>(tree: T, share: &Share) -> Arc<dyn Served> {
+    Arc::new(Of(Arc::new(tree), share.acl))
 }
 
 /// The folder as the share's options have it; a sentence where it cannot be so.
 pub(crate) fn serve(folder: HostTree, share: &Share) -> Result<Arc<dyn Served>, String> {
+    let folder = if share.acl {
+        with_lists(folder, share)?
+    } else {
+        folder
+    };
     match share.owner_store {
         Store::Xattr => Ok(layered(with_owners(folder, share)?, share)),
-        Store::None if is_plain(share) && share.read_only => Ok(served(ReadOnly(folder))),
-        Store::None if is_plain(share) => Ok(served(folder)),
+        Store::None if is_plain(share) && share.read_only => Ok(served(ReadOnly(folder), share)),
+        Store::None if is_plain(share) => Ok(served(folder, share)),
         Store::None => Ok(layered(folder, share)),
     }
 }
@@ -78,6 +85,17 @@ pub(crate) fn serve(folder: HostTree, share: &Share) -> Result<Arc<dyn Served>, 
 fn is_plain(share: &Share) -> bool {
     let no_patterns = share.exclude.is_empty() && share.read_only_paths.is_empty();
     no_patterns && share.case == CaseRule::Exact && share.names == NameRule::Plain
+}
+
+fn with_lists(folder: HostTree, share: &Share) -> Result<HostTree, String> {
+    let path = share.path.display();
+    folder.with_lists().map_err(|error| match error {
+        Errno::OPNOTSUPP => format!(
+            "acl = true needs access control lists, which the file system at {path} does not have: write \
+             acl = false"
+        ),
+        error => format!("acl = true: cannot read the access control list of {path}: {error}"),
+    })
 }
 
 fn with_owners(folder: HostTree, share: &Share) -> Result<OwnerStore<HostTree>, String> {
@@ -111,5 +129,5 @@ fn layered<T: Tree>(tree: T, share: &Share) -> Arc<dyn Served> {
         rules
     };
     let places = Places::new(tree, rules);
-    served(CaseTree::new(Names::new(places, spelling), case))
+    served(CaseTree::new(Names::new(places, spelling), case), share)
 }

@@ -427,6 +427,7 @@ pub(crate) fn same_tree(old: &Share, new: &Share) -> bool {
             case,
             owner,
             owner_store,
+            acl,
             cache,
             name: _,
             at: _,
@@ -443,7 +444,7 @@ pub(crate) fn same_tree(old: &Share, new: &Share) -> bool {
             names,
             case,
             owner,
-            owner_store,
+            (owner_store, acl),
             cache,
         )
     };

@@ -104,6 +104,9 @@ pub const NINEP: &[Need] = &[
     need("setfattr", "attr"),
 ];
 
+/// What the tests of access control lists need.
+pub const LISTS: &[Need] = &[need("setfacl", "acl")];
+
 /// What of `needs` this machine lacks, as package names, each once.
 #[must_use]
 pub fn missing(needs: &[Need]) -> Vec<&'static str> {

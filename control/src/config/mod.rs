@@ -391,6 +391,8 @@ pub struct Share {
     pub owner: Owner,
     /// Where owners, modes and devices are kept that the host's files cannot have.
     pub owner_store: OwnerStore,
+    /// Access control lists are seen, set and heeded.
+    pub acl: bool,
     /// How long a guest may trust what it has seen.
     pub cache: CachePolicy,
     /// Where the host has it mounted too.

@@ -11,6 +11,7 @@ mod clock;
 mod folder;
 mod fuse;
 mod guest;
+mod many;
 mod ninep;
 mod ninep_rows;
 mod paced;
@@ -43,6 +44,9 @@ struct Arguments {
     /// The user to attach as
     #[arg(long, default_value_t = 0)]
     user: u32,
+    /// Instead of all that: what it costs to know so many files
+    #[arg(long)]
+    many: Option<usize>,
 }
 
 fn main() -> ExitCode {
@@ -65,7 +69,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let guest = guest::Guest::connect(&arguments.socket)?;
     let mut bench = rows::Bench::new(guest, arguments.pid, time, &arguments.rows)?;
-    bench.run(&folder)
+    match arguments.many {
+        Some(files) => many::run(&mut bench, &arguments.folder, files),
+        None => bench.run(&folder),
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "a program says why it failed")]

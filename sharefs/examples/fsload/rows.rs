@@ -107,7 +107,7 @@ impl Bench {
     }
 
     /// LOOKUP, which counts once.
-    fn node(&mut self, parent: u64, name: &str) -> Result<u64> {
+    pub(crate) fn node(&mut self, parent: u64, name: &str) -> Result<u64> {
         let answer = self.guest.ask(&fuse::lookup(parent, name))?;
         Ok(fuse::number(&answer, 0))
     }

@@ -16,7 +16,8 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs,
 };
 
-/// What a daemon that runs as root keeps: acting on files, and acting as a guest's users.
+/// What a daemon that runs as root keeps: acting on files, and acting as a guest's users. DAC_READ_SEARCH also
+/// opens files by their handles (tree/host/node.rs), which is no more than DAC_OVERRIDE allows by name.
 const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
@@ -47,7 +48,7 @@ pub fn confine() -> io::Result<()> {
     )
 }
 
-/// Each file a guest knows is a descriptor: as many as may be. Only root may go beyond the hard limit;
+/// Each file a guest has open is a descriptor, and each it uses: as many as may be. Only root may go beyond the hard limit;
 /// who may not keeps it, and `Descriptors::of_process` works with what there is.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -79,8 +79,9 @@ pub(super) fn decode<'b>(
     counters: &Counters,
     header: &Header,
     body: &'b [u8],
+    agreed: u64,
 ) -> Result<Operation<'b>> {
-    Operation::decode(header.opcode, body).inspect_err(|error| {
+    Operation::decode(header.opcode, body, agreed).inspect_err(|error| {
         // Any program in the guest may try a name of 256 bytes.
         if *error != Errno::NAMETOOLONG {
             counters.malformed.one();

@@ -11,14 +11,18 @@ pub(super) const LONGEST_DATA: u32 = 1024 * 1024;
 /// Requests that a guest may have under way for read-ahead and the like; the queue is the real bound.
 const MOST_BACKGROUND: u16 = u16::MAX;
 
+/// What a device asks of a guest for its shares.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wishes {
+    /// Whether any file's contents may be kept by the guest.
+    pub(super) keeps_contents: bool,
+    /// Whether the share has access control lists: the guest's kernel then asks for them, with each file whose
+    /// permissions it looks at, and leaves the umask to us.
+    pub(super) lists: bool,
+}
+
 /// Writes fuse_init_out; the abilities agreed on. None: the guest will ask again with another version.
-///
-/// `keeps_contents`: whether any file's contents may be kept by the guest.
-pub(super) fn answer(
-    output: &mut Output<'_>,
-    offer: Offer,
-    keeps_contents: bool,
-) -> Result<Option<u64>> {
+pub(super) fn answer(output: &mut Output<'_>, offer: Offer, wishes: Wishes) -> Result<Option<u64>> {
     if offer.major != wire::MAJOR {
         if offer.major < wire::MAJOR {
             return Err(Errno::PROTO);
@@ -44,7 +48,10 @@ pub(super) fn answer(
         | ability::HANDLE_KILLPRIV_V2
         | ability::INIT_EXT
         | ability::DIRECT_IO_ALLOW_MMAP;
-    if keeps_contents {
+    if wishes.lists {
+        wanted |= ability::POSIX_ACL | ability::DONT_MASK | ability::SETXATTR_EXT;
+    }
+    if wishes.keeps_contents {
         wanted |= ability::AUTO_INVAL_DATA | ability::CACHE_SYMLINKS;
     }
     let agreed = wanted & offer.abilities;

@@ -1,14 +1,16 @@
 //! The nodes a guest knows, and how often it has been told of each.
 //!
 //! A node lives from the first answer that names it until the guest has forgotten it as often as it was
-//! told. One file found under several names is one node. Bounded by the tree's descriptors.
+//! told. One file found under several names is one node: one identity, which is nobody else's while the tree
+//! holds the node. What the tree has let go of is asked whether it is still the same file; one that is not
+//! keeps its number, and whoever has its identity now gets a new one. Bounded by the nodes that trees know.
 //!
 //! A number is, from its low end, 28 bits of slot, 16 of generation, so that a number kept too long is an
 //! error and never another file, and 20 of space: tables that serve one guest side by side (`many`) have a
 //! space each. The root has the number it is given.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
 use crate::tree::Identity;
 
@@ -33,7 +35,7 @@ impl Default for Numbering {
     }
 }
 
-/// Room for more nodes than `tree::host::descriptors` lets a process hold.
+/// Room for more nodes than `tree::host::descriptors` lets a process know.
 const SLOT_BITS: u32 = 28;
 const GENERATION_BITS: u32 = 16;
 /// The largest space that a number has room for.
@@ -57,7 +59,7 @@ struct Table<N> {
 struct Slot<N> {
     generation: u16,
     lookups: u64,
-    taken: Option<(Arc<N>, Identity)>,
+    taken: Option<(N, Identity)>,
 }
 
 /// What `told` says: the node's number, and the node that was not needed because it was known already;
@@ -68,13 +70,13 @@ pub(crate) struct Told<N> {
     pub(crate) unneeded: Option<N>,
 }
 
-impl<N> Nodes<N> {
+impl<N: Clone> Nodes<N> {
     /// A table that knows the root, which is never forgotten.
     pub(crate) fn new(root: N, identity: Identity, numbering: Numbering) -> Self {
         let slot = Slot {
             generation: 0,
             lookups: 1,
-            taken: Some((Arc::new(root), identity)),
+            taken: Some((root, identity)),
         };
         let by_identity = HashMap::from([(identity, 0)]);
         Self {
@@ -88,11 +90,11 @@ impl<N> Nodes<N> {
     }
 
     /// The node of a number, if the guest may use it.
-    pub(crate) fn find(&self, number: u64) -> Option<Arc<N>> {
+    pub(crate) fn find(&self, number: u64) -> Option<N> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let slot = table.slots.get(self.slot_of(number)?)?;
         match &slot.taken {
-            Some((node, _)) if slot.generation == generation_of(number) => Some(Arc::clone(node)),
+            Some((node, _)) if slot.generation == generation_of(number) => Some(node.clone()),
             Some(_) | None => None,
         }
     }
@@ -128,19 +130,28 @@ impl<N> Nodes<N> {
         slot.checked_sub(1).filter(|slot| *slot != 0)
     }
 
-    /// The guest is told of the node once more.
-    pub(crate) fn told(&self, node: N, identity: Identity) -> Told<N> {
+    /// The guest is told of the node once more. `is_same`: whether the node known by its identity, which comes
+    /// first, is this one.
+    pub(crate) fn told(
+        &self,
+        node: N,
+        identity: Identity,
+        is_same: impl FnOnce(&N, &N) -> bool,
+    ) -> Told<N> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let table = &mut *table;
         if let Some(&index) = table.by_identity.get(&identity) {
             let slot = &mut table.slots[index];
-            slot.lookups = slot.lookups.saturating_add(1);
-            return Told {
-                number: self.number(index, slot.generation),
-                unneeded: Some(node),
-            };
+            let known = slot.taken.as_ref().map(|(known, _)| known);
+            if known.is_some_and(|known| is_same(known, &node)) {
+                slot.lookups = slot.lookups.saturating_add(1);
+                return Told {
+                    number: self.number(index, slot.generation),
+                    unneeded: Some(node),
+                };
+            }
         }
-        let taken = Some((Arc::new(node), identity));
+        let taken = Some((node, identity));
         let index = if let Some(index) = table.free.pop() {
             let slot = &mut table.slots[index];
             slot.lookups = 1;
@@ -161,17 +172,30 @@ impl<N> Nodes<N> {
         }
     }
 
-    /// The guest is told once more of a node that it knows already; its number, if it does know it.
+    /// The guest is told once more of a node that it knows already; its number, if it does know it and the
+    /// tree says that it holds it.
     ///
     /// What has this identity is that node: as long as it is held, its inode is nobody else's.
-    pub(crate) fn told_again(&self, identity: Identity) -> Option<u64> {
+    pub(crate) fn told_again(
+        &self,
+        identity: Identity,
+        is_held: impl FnOnce(&N) -> bool,
+    ) -> Option<u64> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let table = &mut *table;
         let index = *table.by_identity.get(&identity)?;
         let slot = table.slots.get_mut(index)?;
+        slot.taken.as_ref().filter(|(node, _)| is_held(node))?;
         slot.lookups = slot.lookups.saturating_add(1);
         let generation = slot.generation;
         Some(self.number(index, generation))
+    }
+
+    /// The node that the guest knows by this identity.
+    pub(crate) fn known(&self, identity: Identity) -> Option<N> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let slot = table.slots.get(*table.by_identity.get(&identity)?)?;
+        slot.taken.as_ref().map(|(node, _)| node.clone())
     }
 
     /// Whether the guest knows it.
@@ -205,7 +229,9 @@ impl<N> Nodes<N> {
             slot.lookups = 0;
             slot.generation = slot.generation.wrapping_add(1);
             let taken = slot.taken.take();
-            if let Some((_, identity)) = &taken {
+            if let Some((_, identity)) = &taken
+                && table.by_identity.get(identity) == Some(&index)
+            {
                 table.by_identity.remove(identity);
             }
             table.free.push(index);
@@ -217,11 +243,8 @@ impl<N> Nodes<N> {
 
     /// Nodes known now, with the root.
     pub(crate) fn count(&self) -> usize {
-        self.table
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .by_identity
-            .len()
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.slots.len() - table.free.len()
     }
 }
 
@@ -247,20 +270,24 @@ mod tests {
         }
     }
 
+    fn same(_: &&str, _: &&str) -> bool {
+        true
+    }
+
     #[test]
     fn a_node_lives_as_long_as_it_was_told() {
         let nodes = Nodes::new("root", identity(1), Numbering::default());
-        let first = nodes.told("a", identity(2));
-        let again = nodes.told("a by another name", identity(2));
+        let first = nodes.told("a", identity(2), same);
+        let again = nodes.told("a by another name", identity(2), same);
         assert_eq!(
             (first.number, again.unneeded),
             (again.number, Some("a by another name"))
         );
-        assert_eq!(nodes.told_again(identity(2)), Some(first.number));
-        assert_eq!(nodes.told_again(identity(3)), None);
+        assert_eq!(nodes.told_again(identity(2), |_| true), Some(first.number));
+        assert_eq!(nodes.told_again(identity(3), |_| true), None);
         assert!(nodes.knows(identity(2)) && !nodes.knows(identity(3)));
         assert!(nodes.forget(first.number, 2));
-        assert_eq!(nodes.find(first.number).as_deref(), Some(&"a"));
+        assert_eq!(nodes.find(first.number), Some("a"));
         assert!(nodes.forget(first.number, 1));
         assert_eq!(nodes.find(first.number), None);
         assert_eq!(nodes.count(), 1);
@@ -269,25 +296,43 @@ mod tests {
     #[test]
     fn an_old_number_never_means_a_new_node() {
         let nodes = Nodes::new("root", identity(1), Numbering::default());
-        let old = nodes.told("old", identity(2)).number;
+        let old = nodes.told("old", identity(2), same).number;
         assert!(nodes.forget(old, 1));
-        let new = nodes.told("new", identity(3)).number;
+        let new = nodes.told("new", identity(3), same).number;
         assert_ne!(old, new);
         assert_eq!(nodes.find(old), None);
         assert!(!nodes.forget(old, 1));
-        assert_eq!(nodes.find(new).as_deref(), Some(&"new"));
+        assert_eq!(nodes.find(new), Some("new"));
+    }
+
+    #[test]
+    fn a_file_that_got_the_inode_of_one_that_is_gone_has_a_number_of_its_own() {
+        let nodes = Nodes::new("root", identity(1), Numbering::default());
+        let gone = nodes.told("gone", identity(2), same).number;
+        assert_eq!(nodes.told_again(identity(2), |_| false), None);
+        let new = nodes.told("new", identity(2), |_, _| false).number;
+        assert_ne!(gone, new);
+        assert_eq!(
+            (nodes.find(gone), nodes.find(new)),
+            (Some("gone"), Some("new"))
+        );
+        assert_eq!((nodes.known(identity(2)), nodes.count()), (Some("new"), 3));
+        assert!(nodes.forget(gone, 1));
+        assert_eq!(nodes.told_again(identity(2), |_| true), Some(new));
+        assert!(nodes.forget(new, 2));
+        assert_eq!((nodes.known(identity(2)), nodes.count()), (None, 1));
     }
 
     #[test]
     fn forgetting_too_much_is_told_and_harms_nothing() {
         let nodes = Nodes::new("root", identity(1), Numbering::default());
-        let a = nodes.told("a", identity(2)).number;
+        let a = nodes.told("a", identity(2), same).number;
         assert!(!nodes.forget(a, 7));
         assert!(!nodes.forget(a, 1));
         assert!(!nodes.forget(0, 1));
         assert!(!nodes.forget(u64::MAX, 1));
         assert!(nodes.forget(ROOT, 99));
-        assert_eq!(nodes.find(ROOT).as_deref(), Some(&"root"));
+        assert_eq!(nodes.find(ROOT), Some("root"));
     }
 
     #[test]
@@ -295,16 +340,16 @@ mod tests {
         let of = |root, space| Nodes::new("root", identity(1), Numbering { root, space });
         let (a, b) = (of(3, 1), of(4, LAST_SPACE));
         let (x, y) = (
-            a.told("x", identity(2)).number,
-            b.told("y", identity(2)).number,
+            a.told("x", identity(2), same).number,
+            b.told("y", identity(2), same).number,
         );
         assert_ne!(x, y);
         assert_eq!((space_of(x), space_of(y)), (1, LAST_SPACE));
         assert_eq!((a.find(y), b.find(x)), (None, None));
         assert!(a.is_elsewhere(y) && a.is_elsewhere(4) && !a.is_elsewhere(3));
-        assert_eq!(b.find(4).as_deref(), Some(&"root"));
+        assert_eq!(b.find(4), Some("root"));
         assert!(!a.forget(y, 1) && a.forget(3, 9));
-        assert_eq!(a.told("again", identity(1)).number, 3);
+        assert_eq!(a.told("again", identity(1), same).number, 3);
         assert_eq!(a.find(ROOT), None);
     }
 }

@@ -7,10 +7,10 @@ use std::ffi::CStr;
 
 use rustix::io::Errno;
 
-use super::wire::{Input, Truncated, opcode};
+use super::wire::{Input, Truncated, ability, opcode};
 use fields::{
-    FSYNC_FDATASYNC, O_EXCL, RELEASE_FLOCK_UNLOCK, SEEK_DATA, SEEK_HOLE, changes, device_numbers,
-    extended_name, kind, lock, name, offer, open_how, rename, write,
+    FSYNC_FDATASYNC, O_EXCL, RELEASE_FLOCK_UNLOCK, SEEK_DATA, SEEK_HOLE, SETXATTR_ACL_KILL_SGID,
+    changes, device_numbers, extended_name, kind, lock, name, offer, open_how, rename, write,
 };
 
 mod fields;
@@ -96,10 +96,12 @@ pub(crate) enum Operation<'a> {
     MakeNode {
         name: Name<'a>,
         new: NewNode,
+        umask: u32,
     },
     MakeDirectory {
         name: Name<'a>,
         mode: u32,
+        umask: u32,
     },
     RemoveFile(Name<'a>),
     RemoveDirectory(Name<'a>),
@@ -117,11 +119,13 @@ pub(crate) enum Operation<'a> {
     Create {
         name: Name<'a>,
         mode: u32,
+        umask: u32,
         how: OpenHow,
         must_be_new: bool,
     },
     CreateUnnamed {
         mode: u32,
+        umask: u32,
         how: OpenHow,
     },
     Read {
@@ -153,6 +157,8 @@ pub(crate) enum Operation<'a> {
         name: &'a CStr,
         value: &'a [u8],
         how: ExtendedHow,
+        /// With an access control list: the set-group-id bit falls.
+        drop_set_group_id: bool,
     },
     Extended {
         name: &'a CStr,
@@ -234,7 +240,8 @@ impl Iterator for Forgets<'_> {
 
 impl<'a> Operation<'a> {
     /// EINVAL for a body that is too short, ENAMETOOLONG and EINVAL for a bad name.
-    pub(crate) fn decode(number: u32, body: &'a [u8]) -> Result<Self, Errno> {
+    /// `agreed`: the abilities, some of which make a body longer.
+    pub(crate) fn decode(number: u32, body: &'a [u8], agreed: u64) -> Result<Self, Errno> {
         let mut input = Input::new(body);
         let operation = match number {
             opcode::INIT => Self::Init(offer(&mut input)?),
@@ -273,19 +280,21 @@ impl<'a> Operation<'a> {
                 input.skip(4)?;
                 let new = NewNode {
                     kind: kind(mode).ok_or(Errno::INVAL)?,
-                    mode: mode & 0o7777 & !umask,
+                    mode: mode & 0o7777,
                     device: device_numbers(device),
                 };
                 Self::MakeNode {
                     name: name(&mut input)?,
                     new,
+                    umask,
                 }
             }
             opcode::MKDIR => {
                 let (mode, umask) = (input.u32()?, input.u32()?);
                 Self::MakeDirectory {
                     name: name(&mut input)?,
-                    mode: mode & 0o7777 & !umask,
+                    mode: mode & 0o7777,
+                    umask,
                 }
             }
             opcode::UNLINK => Self::RemoveFile(name(&mut input)?),
@@ -313,15 +322,16 @@ impl<'a> Operation<'a> {
             opcode::CREATE | opcode::TMPFILE => {
                 let (flags, mode) = (input.u32()?, input.u32()?);
                 let (umask, open_flags) = (input.u32()?, input.u32()?);
-                let (mode, how) = (mode & 0o7777 & !umask, open_how(flags, open_flags)?);
+                let (mode, how) = (mode & 0o7777, open_how(flags, open_flags)?);
                 if number == opcode::TMPFILE {
                     // Its name is "/", a place holder.
-                    Self::CreateUnnamed { mode, how }
+                    Self::CreateUnnamed { mode, umask, how }
                 } else {
                     let must_be_new = flags & O_EXCL != 0;
                     Self::Create {
                         name: name(&mut input)?,
                         mode,
+                        umask,
                         how,
                         must_be_new,
                     }
@@ -372,6 +382,11 @@ impl<'a> Operation<'a> {
             }
             opcode::SETXATTR => {
                 let (size, flags) = (input.u32()?, input.u32()?);
+                let mut more = 0;
+                if agreed & ability::SETXATTR_EXT != 0 {
+                    more = input.u32()?;
+                    input.skip(4)?;
+                }
                 let name = extended_name(&mut input)?;
                 let value = input.bytes(usize::try_from(size).map_err(|_| Errno::INVAL)?)?;
                 let how = match flags {
@@ -380,7 +395,12 @@ impl<'a> Operation<'a> {
                     2 => ExtendedHow::Replace,
                     _ => return Err(Errno::INVAL),
                 };
-                Self::SetExtended { name, value, how }
+                Self::SetExtended {
+                    name,
+                    value,
+                    how,
+                    drop_set_group_id: more & SETXATTR_ACL_KILL_SGID != 0,
+                }
             }
             opcode::GETXATTR => {
                 let room = input.u32()?;

@@ -12,7 +12,7 @@ use super::cache::Cache;
 use super::counters::Counters;
 use super::exchange::{self, Answer, Turn};
 pub(crate) use super::exchange::{Outcome, Scratch};
-use super::greeting::{self, LONGEST_DATA};
+use super::greeting::{self, LONGEST_DATA, Wishes};
 use super::handles::Handles;
 use super::locks::Locks;
 use super::nodes::{Nodes, Numbering};
@@ -20,7 +20,7 @@ use super::reply;
 use super::request::{Header, Offer, Operation};
 use super::wire::{self, Output};
 use crate::sys::{Sink, Source};
-use crate::tree::{Found, Result, Tree};
+use crate::tree::{Found, NewNode, Result, Tree};
 
 mod files;
 mod listing;
@@ -58,6 +58,8 @@ pub(crate) struct Session<T: Tree> {
     cache: Cache,
     counters: Arc<Counters>,
     numbering: Numbering,
+    /// Whether the share has access control lists.
+    lists: bool,
     /// Abilities agreed on; `MOUNTED` when INIT is through.
     agreed: AtomicU64,
     state: RwLock<Option<Arc<State<T>>>>,
@@ -83,9 +85,15 @@ impl<T: Tree> Session<T> {
             cache,
             counters,
             numbering: Numbering::default(),
+            lists: false,
             agreed: AtomicU64::new(0),
             state: RwLock::new(None),
         }
+    }
+
+    /// The same for a share with access control lists.
+    pub(crate) fn with_lists(self, lists: bool) -> Self {
+        Self { lists, ..self }
     }
 
     fn state(&self) -> Result<Arc<State<T>>> {
@@ -109,7 +117,11 @@ impl<T: Tree> Session<T> {
     }
 
     fn init(&self, output: &mut Output<'_>, offer: Offer) -> Result<()> {
-        let Some(agreed) = greeting::answer(output, offer, self.cache.keeps_contents())? else {
+        let wishes = Wishes {
+            keeps_contents: self.cache.keeps_contents(),
+            lists: self.lists,
+        };
+        let Some(agreed) = greeting::answer(output, offer, wishes)? else {
             return Ok(());
         };
         self.begin(agreed)
@@ -141,7 +153,12 @@ impl<T: Tree> Session<T> {
     }
 
     fn serve(&self, turn: &mut Turn<'_, '_>, body: &[u8]) -> Result<Answer> {
-        let operation = exchange::decode(&self.counters, &turn.header, body)?;
+        let operation = exchange::decode(
+            &self.counters,
+            &turn.header,
+            body,
+            self.agreed.load(Ordering::Relaxed),
+        )?;
         let number = turn.header.node;
         if let Operation::Init(offer) = operation {
             self.init(&mut Output::new(turn.reply), offer)?;
@@ -164,7 +181,7 @@ impl<T: Tree> Session<T> {
             Operation::Lookup(name) => self.lookup(state, turn, name),
             Operation::Attributes => self.attributes(state, turn),
             Operation::ExtendedAttributes => {
-                let attributes = self.tree.attributes(&*node(state, number)?)?;
+                let attributes = self.tree.attributes(&node(state, number)?)?;
                 reply::statx(
                     &mut Output::new(turn.reply),
                     &attributes,
@@ -174,7 +191,7 @@ impl<T: Tree> Session<T> {
             }
             Operation::Change { handle, changes } => self.change(state, turn, handle, &changes),
             Operation::ReadLink => {
-                self.tree.read_link(&*node(state, number)?, turn.text)?;
+                self.tree.read_link(&node(state, number)?, turn.text)?;
                 Output::new(turn.reply).raw(turn.text);
                 Ok(Answer::Built)
             }
@@ -185,26 +202,33 @@ impl<T: Tree> Session<T> {
                         .make_symbolic_link(turn.header.caller, &parent, name, target)?;
                 Ok(self.entry(state, turn, &parent, found))
             }
-            Operation::MakeNode { name, new } => {
+            Operation::MakeNode { name, new, umask } => {
                 let parent = node(state, number)?;
+                let mode = self.masked(&parent, new.mode, umask);
+                let new = NewNode { mode, ..new };
                 let found = self
                     .tree
                     .make_node(turn.header.caller, &parent, name, new)?;
                 Ok(self.entry(state, turn, &parent, found))
             }
-            Operation::MakeDirectory { name, mode } => {
+            Operation::MakeDirectory { name, mode, umask } => {
                 let parent = node(state, number)?;
+                let mode = self.masked(&parent, mode, umask);
                 let found = self
                     .tree
                     .make_directory(turn.header.caller, &parent, name, mode)?;
                 Ok(self.entry(state, turn, &parent, found))
             }
             Operation::RemoveFile(name) => {
-                self.tree.remove_file(&*node(state, number)?, name)?;
+                let folder = node(state, number)?;
+                let _kept = self.keep(state, &folder, name);
+                self.tree.remove_file(&folder, name)?;
                 Ok(Answer::Empty)
             }
             Operation::RemoveDirectory(name) => {
-                self.tree.remove_directory(&*node(state, number)?, name)?;
+                let folder = node(state, number)?;
+                let _kept = self.keep(state, &folder, name);
+                self.tree.remove_directory(&folder, name)?;
                 Ok(Answer::Empty)
             }
             Operation::Rename {
@@ -214,18 +238,26 @@ impl<T: Tree> Session<T> {
                 how,
             } => {
                 let (from, to) = (node(state, number)?, node(state, folder)?);
-                self.tree.rename((&from, old), (&to, new), how)?;
-                Ok(Answer::Empty)
+                self.rename(state, (&from, old), (&to, new), how)
             }
             Operation::Link { node: linked, name } => self.link(state, turn, linked, name),
             Operation::Open(how) => self.open(state, turn, how),
             Operation::Create {
                 name,
                 mode,
+                umask,
                 how,
                 must_be_new,
-            } => self.create(state, turn, name, (mode, how), must_be_new),
-            Operation::CreateUnnamed { mode, how } => self.create_unnamed(state, turn, mode, how),
+            } => {
+                let parent = node(state, number)?;
+                let mode = self.masked(&parent, mode, umask);
+                self.create(state, turn, (&parent, name), (mode, how), must_be_new)
+            }
+            Operation::CreateUnnamed { mode, umask, how } => {
+                let parent = node(state, number)?;
+                let mode = self.masked(&parent, mode, umask);
+                self.create_unnamed(state, turn, &parent, (mode, how))
+            }
             Operation::Read {
                 handle,
                 offset,
@@ -245,7 +277,7 @@ impl<T: Tree> Session<T> {
                 self.write(state, turn, handle, (offset, size), how)
             }
             Operation::Statistics => {
-                let statistics = self.tree.statistics(&*node(state, number)?)?;
+                let statistics = self.tree.statistics(&node(state, number)?)?;
                 reply::statistics(&mut Output::new(turn.reply), &statistics);
                 Ok(Answer::Built)
             }
@@ -258,19 +290,27 @@ impl<T: Tree> Session<T> {
                 self.tree.sync(&*file(state, handle)?, data_only)?;
                 Ok(Answer::Empty)
             }
-            Operation::SetExtended { name, value, how } => {
-                self.tree
-                    .set_extended(&*node(state, number)?, name, value, how)?;
+            Operation::SetExtended {
+                name,
+                value,
+                how,
+                drop_set_group_id,
+            } => {
+                let changed = node(state, number)?;
+                self.tree.set_extended(&changed, name, value, how)?;
+                if drop_set_group_id {
+                    self.drop_set_group_id(&changed)?;
+                }
                 Ok(Answer::Empty)
             }
             Operation::Extended { name, room } => self.extended(state, turn, Some(name), room),
             Operation::ListExtended { room } => self.extended(state, turn, None, room),
             Operation::RemoveExtended { name } => {
-                self.tree.remove_extended(&*node(state, number)?, name)?;
+                self.tree.remove_extended(&node(state, number)?, name)?;
                 Ok(Answer::Empty)
             }
             Operation::OpenDirectory => {
-                let directory = self.tree.open_directory(&*node(state, number)?)?;
+                let directory = self.tree.open_directory(&node(state, number)?)?;
                 let handle = state.directories.add(directory);
                 Output::new(turn.reply)
                     .u64(handle)
@@ -296,7 +336,7 @@ impl<T: Tree> Session<T> {
             Operation::TestLock(request) => self.test_lock(state, turn, &request),
             Operation::SetLock { lock, wait } => self.set_lock(state, turn, &lock, wait),
             Operation::Access(wanted) => {
-                self.tree.access(&*node(state, number)?, wanted)?;
+                self.tree.access(&node(state, number)?, wanted)?;
                 Ok(Answer::Empty)
             }
             Operation::Allocate { handle, wanted } => {
@@ -323,7 +363,7 @@ impl<T: Tree> Session<T> {
                 self.copy_range(state, turn, (from, read_at), (to, write_at), length)
             }
             Operation::SyncAll => {
-                self.tree.sync_all(&*node(state, number)?)?;
+                self.tree.sync_all(&node(state, number)?)?;
                 Ok(Answer::Empty)
             }
             Operation::Destroy => {
@@ -342,7 +382,7 @@ impl<T: Tree> Session<T> {
     }
 }
 
-fn node<T: Tree>(state: &State<T>, number: u64) -> Result<Arc<T::Node>> {
+fn node<T: Tree>(state: &State<T>, number: u64) -> Result<T::Node> {
     state.nodes.find(number).ok_or_else(|| {
         if state.nodes.is_elsewhere(number) {
             // A second node, of another share of the same device.

@@ -45,6 +45,36 @@ macro_rules! pass_on {
             Layer::below(self).identity(<Self as Layer>::node(node))
         }
     };
+    (@ upkeep) => {
+        fn upkeep(&self) -> $crate::tree::Upkeep {
+            Layer::below(self).upkeep()
+        }
+        fn is_held(&self, node: &Self::Node) -> bool {
+            Layer::below(self).is_held(<Self as Layer>::node(node))
+        }
+        fn is_same(&self, known: &Self::Node, found: &Self::Node) -> bool {
+            let (known, found) = (<Self as Layer>::node(known), <Self as Layer>::node(found));
+            Layer::below(self).is_same(known, found)
+        }
+        fn pin(&self, node: &Self::Node) -> Result<()> {
+            Layer::below(self).pin(<Self as Layer>::node(node))
+        }
+        fn unpin(&self, node: &Self::Node) {
+            Layer::below(self).unpin(<Self as Layer>::node(node));
+        }
+    };
+    (@ renamed) => {
+        fn renamed(
+            &self,
+            folder: &Self::Node,
+            name: $crate::tree::Name<'_>,
+            known: &dyn Fn($crate::tree::Identity) -> Option<Self::Node>,
+        ) -> Result<()> {
+            Layer::below(self).renamed(<Self as Layer>::node(folder), name, &|identity| {
+                known(identity).map(|node| <Self as Layer>::node(&node).clone())
+            })
+        }
+    };
     (@ attributes) => {
         fn attributes(&self, node: &Self::Node) -> Result<$crate::tree::Attributes> {
             Layer::below(self).attributes(<Self as Layer>::node(node))

@@ -12,7 +12,8 @@ use rustix::io::Errno;
 use super::owner::{GuestGid, GuestUid};
 use super::{
     AccessWanted, Allocation, Attributes, Caller, Changes, Entry, ExtendedHow, Found, Identity,
-    Kind, Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Timestamp, Tree, WholeLock,
+    Kind, Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Timestamp, Tree, Upkeep,
+    WholeLock,
 };
 use crate::sys::{self, LockRange, Sink, Source};
 
@@ -163,6 +164,27 @@ impl Tree for MemoryTree {
             inode: node.0,
             mount: 0,
         }
+    }
+    fn upkeep(&self) -> Upkeep {
+        Upkeep::default()
+    }
+    fn is_held(&self, _: &MemoryNode) -> bool {
+        true
+    }
+    fn is_same(&self, known: &MemoryNode, found: &MemoryNode) -> bool {
+        known.0 == found.0
+    }
+    fn pin(&self, _: &MemoryNode) -> Result<()> {
+        Ok(())
+    }
+    fn unpin(&self, _: &MemoryNode) {}
+    fn renamed(
+        &self,
+        _: &MemoryNode,
+        _: Name<'_>,
+        _: &dyn Fn(Identity) -> Option<MemoryNode>,
+    ) -> Result<()> {
+        Ok(())
     }
     fn child(&self, parent: &MemoryNode, name: Name<'_>) -> Result<Found<MemoryNode>> {
         let inodes = self.inodes();

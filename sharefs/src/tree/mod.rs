@@ -99,6 +99,15 @@ pub(crate) struct Caller {
     pub(crate) gid: GuestGid,
 }
 
+/// See `Tree::upkeep`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Upkeep {
+    /// To pin the node whose name is about to be taken away.
+    pub(crate) removals: bool,
+    /// To call `renamed` behind each rename.
+    pub(crate) renames: bool,
+}
+
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OpenHow {
@@ -227,8 +236,8 @@ pub(crate) enum WholeLock {
 
 /// A tree that can be served. All calls may be made from several threads at once.
 pub(crate) trait Tree: Send + Sync + 'static {
-    /// A place in the tree, pinned: it stays the same file when names change.
-    type Node: Send + Sync;
+    /// A place in the tree: it stays the same file when names change. Clones are the same place.
+    type Node: Clone + Send + Sync;
     /// An open file.
     type File: Send + Sync;
     /// An open directory.
@@ -243,6 +252,25 @@ pub(crate) trait Tree: Send + Sync + 'static {
     /// Whether nodes should not be held that nobody has asked for: there is not much room for more.
     fn is_short_of_nodes(&self) -> bool;
     fn identity(&self, node: &Self::Node) -> Identity;
+
+    /// What a session that knows nodes has to do, so that nodes can be let go of and found again.
+    fn upkeep(&self) -> Upkeep;
+    /// Whether the node is held, so that what has its identity is that file.
+    fn is_held(&self, node: &Self::Node) -> bool;
+    /// Whether `found`, which has the identity of `known`, is the same file. If not, the known one is gone,
+    /// and its number was given to another.
+    fn is_same(&self, known: &Self::Node, found: &Self::Node) -> bool;
+    /// Keeps the node held until as many `unpin`.
+    fn pin(&self, node: &Self::Node) -> Result<()>;
+    fn unpin(&self, node: &Self::Node);
+    /// What is at this name now has been renamed to it; `known` tells the node of an identity.
+    fn renamed(
+        &self,
+        folder: &Self::Node,
+        name: Name<'_>,
+        known: &dyn Fn(Identity) -> Option<Self::Node>,
+    ) -> Result<()>;
+
     /// One step down. Never follows a symbolic link.
     fn child(&self, parent: &Self::Node, name: Name<'_>) -> Result<Found<Self::Node>>;
     /// What `child` would find, without holding it; see `LOOKS_WHOLE`.

@@ -222,6 +222,7 @@ pub(super) fn listing<T: Tree>(
         true
     })
     .unwrap();
+    drop(directory);
     names.sort();
     for name in names {
         let Ok(name) = Name::new(&name) else { continue };
@@ -238,15 +239,19 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_folder_behaves_as_the_model(steps in prop::collection::vec(step(), 1..60)) {
+    fn a_folder_behaves_as_the_model(
+        steps in prop::collection::vec(step(), 1..60),
+        few in any::<bool>(),
+    ) {
         rustix::process::umask(rustix::fs::Mode::empty());
         let folder = tempfile::tempdir().unwrap();
-        let descriptors = Descriptors::new(1000);
+        let descriptors = Descriptors::new(if few { 7 } else { 1000 });
         let host = HostTree::open(folder.path(), descriptors.clone(), |host| OwnerMap::Map {
             host,
             guest: GuestOwner { uid: GuestUid(0), gid: GuestGid(0) },
         })
         .unwrap();
+        let host = if few { host.by_names() } else { host };
         let model = MemoryTree::new();
         for step in &steps {
             let (real, modelled) = (apply(&host, step), apply(&model, step));
@@ -261,19 +266,43 @@ proptest! {
 }
 
 #[test]
-fn the_bound_of_descriptors_is_an_answer() {
+fn the_bound_of_descriptors_is_for_what_is_open() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("a"), "").unwrap();
-    let descriptors = Descriptors::new(3);
+    for name in ["a", "b"] {
+        std::fs::write(folder.path().join(name), "").unwrap();
+    }
+    let descriptors = Descriptors::new(4);
     let host = HostTree::open(folder.path(), descriptors.clone(), |_| OwnerMap::Pass).unwrap();
     let root = host.root().unwrap().node;
-    let name = Name::new(c"a").unwrap();
-    let (one, two) = (
-        host.child(&root, name).unwrap(),
-        host.child(&root, name).unwrap(),
-    );
-    assert_eq!(host.child(&root, name).unwrap_err(), Errno::MFILE);
-    assert_eq!((descriptors.held(), descriptors.refused()), (3, 1));
-    drop((one, two));
-    host.child(&root, name).unwrap();
+    let (a, b) = (Name::new(c"a").unwrap(), Name::new(c"b").unwrap());
+    let known: Vec<_> = (0..50).map(|_| host.child(&root, a).unwrap()).collect();
+    assert_eq!((descriptors.refused.get(), descriptors.known()), (0, 51));
+    assert!(descriptors.held() <= 4, "{descriptors:?}");
+    // The folder, the node and both files are all that fits.
+    let open = |node| host.open(node, OpenHow::default());
+    let files = (open(&known[0].node).unwrap(), open(&known[0].node).unwrap());
+    assert_eq!(open(&known[0].node).unwrap_err(), Errno::MFILE);
+    assert_eq!(host.child(&root, b).unwrap_err(), Errno::MFILE);
+    assert_eq!((descriptors.held(), descriptors.refused.get()), (4, 2));
+    host.attributes(&known[0].node).unwrap();
+    drop(files);
+    host.child(&root, b).unwrap();
+    drop((known, root));
+    assert_eq!((descriptors.held(), descriptors.known()), (0, 0));
+    assert_eq!(descriptors.let_go(), 0);
+}
+
+#[test]
+fn the_bound_of_nodes_is_an_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a"), "").unwrap();
+    let descriptors = Descriptors::with_nodes(100, 3);
+    let host = HostTree::open(folder.path(), descriptors.clone(), |_| OwnerMap::Pass).unwrap();
+    let root = host.root().unwrap().node;
+    let find = || host.child(&root, Name::new(c"a").unwrap());
+    let known = (find().unwrap(), find().unwrap());
+    assert_eq!(find().unwrap_err(), Errno::NFILE);
+    assert_eq!(descriptors.refused_nodes.get(), 1);
+    drop(known);
+    find().unwrap();
 }

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::{
     AccessWanted, Allocation, Attributes, Caller, Changes, Entry, ExtendedHow, Found, Identity,
-    Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Tree, WholeLock,
+    Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Tree, Upkeep, WholeLock,
 };
 use crate::sys::{LockKind, LockRange, Sink, Source};
 
@@ -32,6 +32,30 @@ impl<T: Tree> Tree for ReadOnly<T> {
     }
     fn identity(&self, node: &T::Node) -> Identity {
         self.0.identity(node)
+    }
+    fn upkeep(&self) -> Upkeep {
+        // Nothing is renamed or removed through here.
+        Upkeep::default()
+    }
+    fn is_held(&self, node: &T::Node) -> bool {
+        self.0.is_held(node)
+    }
+    fn is_same(&self, known: &T::Node, found: &T::Node) -> bool {
+        self.0.is_same(known, found)
+    }
+    fn pin(&self, node: &T::Node) -> Result<()> {
+        self.0.pin(node)
+    }
+    fn unpin(&self, node: &T::Node) {
+        self.0.unpin(node);
+    }
+    fn renamed(
+        &self,
+        folder: &T::Node,
+        name: Name<'_>,
+        known: &dyn Fn(Identity) -> Option<T::Node>,
+    ) -> Result<()> {
+        self.0.renamed(folder, name, known)
     }
     fn child(&self, parent: &T::Node, name: Name<'_>) -> Result<Found<T::Node>> {
         self.0.child(parent, name)

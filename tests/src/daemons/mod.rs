@@ -22,7 +22,7 @@ use crate::guest::{Guest, Machine, Mount};
 use crate::http::{self, Response};
 use crate::limit::{retry, wait_for};
 use crate::netns::Netns;
-use crate::user::User;
+use crate::user::{User, is_root};
 use crate::{blackbox, command, place, programs};
 
 /// From the start of a daemon to its first answer.
@@ -38,6 +38,7 @@ pub struct World {
     user: User,
     folder: PathBuf,
     netns: Option<String>,
+    most_descriptors: Option<u32>,
     daemons: Vec<Daemon>,
 }
 
@@ -64,6 +65,7 @@ impl World {
             user,
             folder,
             netns: None,
+            most_descriptors: None,
             daemons: Vec::new(),
         };
         for part in ["", "run", "state", "shared"] {
@@ -81,6 +83,13 @@ impl World {
     #[must_use]
     pub fn inside(mut self, namespace: &Netns) -> Self {
         self.netns = Some(namespace.name().to_owned());
+        self
+    }
+
+    /// Daemons may hold so many descriptors, and not raise that, also as root.
+    #[must_use]
+    pub fn most_descriptors(mut self, most: u32) -> Self {
+        self.most_descriptors = Some(most);
         self
     }
 
@@ -215,7 +224,18 @@ impl World {
             .append(true)
             .open(&log)?;
         let program = programs::folder()?.join(format!("sharectl-{}", kind.name()));
-        let mut line = self.command(program);
+        let mut line = match self.most_descriptors {
+            None => self.command(program),
+            Some(most) => {
+                let mut line = self.command("setpriv");
+                if self.user == User::ourselves() && is_root() {
+                    line.args(["--bounding-set=-sys_resource", "--inh-caps=-sys_resource"]);
+                }
+                line.args(["prlimit", &format!("--nofile={most}:{most}"), "--"])
+                    .arg(program);
+                line
+            }
+        };
         line.stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)

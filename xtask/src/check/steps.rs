@@ -109,6 +109,7 @@ impl Step {
                     packages::SHELLS,
                     packages::COMPOSE,
                     packages::NINEP,
+                    packages::LISTS,
                 ]
                 .concat();
                 packages::ensure(&needs)?;

@@ -199,6 +199,7 @@ fn share_fields(share: &Share) -> Vec<(&'static str, Value)> {
     fields.extend(ids.map(|(uid, gid)| ("guest-owner", format!("{uid}:{gid}").into())));
     let store = word(&OwnerStore::WORDS, share.owner_store);
     fields.push(("owner-store", store.into()));
+    fields.push(("acl", share.acl.into()));
     let cache = match share.cache {
         CachePolicy::Never => "never",
         CachePolicy::Auto => "auto",

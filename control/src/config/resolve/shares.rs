@@ -59,6 +59,7 @@ pub(super) fn shares(
             ),
             case: share_case(findings, &owner, raw),
             owner_store: share_owner_store(findings, &owner, raw),
+            acl: share_acl(findings, &owner, raw),
             guests: seen_by,
             cache: share_cache(findings, &owner, raw),
             mount: mounts::read(findings, &owner, raw, surroundings),
@@ -237,6 +238,24 @@ fn share_owner_store(findings: &mut Findings<'_>, owner: &str, raw: &RawShare) -
         );
     }
     store
+}
+
+fn share_acl(findings: &mut Findings<'_>, owner: &str, raw: &RawShare) -> bool {
+    let Some(acl) = raw.acl.as_ref().filter(|acl| *acl.value()) else {
+        return false;
+    };
+    let keeps_owners = raw
+        .owner_store
+        .as_ref()
+        .is_some_and(|store| store.value() == "xattr");
+    if keeps_owners {
+        findings.add(
+            Some(acl.offset()),
+            format!("{owner}: acl = true has no meaning with owner-store = \"xattr\": the host would heed lists of owners that it does not have"),
+            "remove acl, or owner-store",
+        );
+    }
+    true
 }
 
 fn share_cache(findings: &mut Findings<'_>, owner: &str, raw: &RawShare) -> CachePolicy {

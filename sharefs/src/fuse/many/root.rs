@@ -11,6 +11,7 @@ use super::table::FIRST_SHARE;
 use super::{Many, is_for_all};
 use crate::fuse::exchange::{Answer, Turn, decode};
 use crate::fuse::greeting;
+use crate::fuse::greeting::Wishes;
 use crate::fuse::reply::{self, Validity};
 use crate::fuse::request::{Offer, Operation};
 use crate::fuse::wire::{self, Output, ROOT, ability};
@@ -28,7 +29,7 @@ const LONGEST_LISTING: usize = 128 * 1024;
 impl Many {
     /// Requests of the device as a whole, and those on the folder.
     pub(super) fn serve_own(&self, turn: &mut Turn<'_, '_>, body: &[u8]) -> Result<Answer> {
-        let operation = decode(&self.counters, &turn.header, body)?;
+        let operation = decode(&self.counters, &turn.header, body, 0)?;
         if !is_for_all(turn.header.opcode) {
             self.shares.agreed()?;
         }
@@ -131,7 +132,13 @@ impl Many {
 
     fn init(&self, output: &mut Output<'_>, offer: Offer) -> Result<Answer> {
         // Each share decides for its own files; a symbolic link's target cannot change while it is known.
-        if let Some(agreed) = greeting::answer(output, offer, true)? {
+        let wishes = Wishes {
+            keeps_contents: true,
+            // Each share is a mount of its own in the guest, and Linux heeds no lists on such (it does not set
+            // SB_POSIXACL, fs/fuse/inode.c, fuse_fill_super_submount).
+            lists: false,
+        };
+        if let Some(agreed) = greeting::answer(output, offer, wishes)? {
             self.begin(Some(agreed));
         }
         Ok(Answer::Built)

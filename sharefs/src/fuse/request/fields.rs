@@ -25,6 +25,7 @@ pub(super) const RELEASE_FLOCK_UNLOCK: u32 = 2;
 pub(super) const FSYNC_FDATASYNC: u32 = 1;
 const WRITE_CACHE: u32 = 1;
 const WRITE_KILL_SUIDGID: u32 = 4;
+pub(super) const SETXATTR_ACL_KILL_SGID: u32 = 1;
 pub(super) const SEEK_DATA: u32 = 3;
 pub(super) const SEEK_HOLE: u32 = 4;
 

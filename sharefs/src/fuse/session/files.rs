@@ -28,7 +28,7 @@ impl<T: Tree> Session<T> {
         turn: &mut Turn<'_, '_>,
         how: OpenHow,
     ) -> Result<Answer> {
-        let open = self.tree.open(&*node(state, turn.header.node)?, how)?;
+        let open = self.tree.open(&node(state, turn.header.node)?, how)?;
         self.opened(state, &mut Output::new(turn.reply), open);
         Ok(Answer::Built)
     }
@@ -43,24 +43,23 @@ impl<T: Tree> Session<T> {
         &self,
         state: &State<T>,
         turn: &mut Turn<'_, '_>,
-        name: Name<'_>,
+        (parent, name): (&T::Node, Name<'_>),
         (mode, how): (u32, OpenHow),
         must_be_new: bool,
     ) -> Result<Answer> {
-        let parent = node(state, turn.header.node)?;
         let made = self
             .tree
-            .create(turn.header.caller, &parent, name, (mode, how));
+            .create(turn.header.caller, parent, name, (mode, how));
         let (found, open) = match made {
             Err(Errno::EXIST) if !must_be_new => {
                 // Somebody else was first; what stands there is opened as any other, not followed.
-                let found = self.tree.child(&parent, name)?;
+                let found = self.tree.child(parent, name)?;
                 let open = self.tree.open(&found.node, how)?;
                 (found, open)
             }
             made => made?,
         };
-        self.created(state, turn, &parent, found, open);
+        self.created(state, turn, parent, found, open);
         Ok(Answer::Built)
     }
 
@@ -68,14 +67,13 @@ impl<T: Tree> Session<T> {
         &self,
         state: &State<T>,
         turn: &mut Turn<'_, '_>,
-        mode: u32,
-        how: OpenHow,
+        parent: &T::Node,
+        (mode, how): (u32, OpenHow),
     ) -> Result<Answer> {
-        let parent = node(state, turn.header.node)?;
         let (found, open) = self
             .tree
-            .create_unnamed(turn.header.caller, &parent, mode, how)?;
-        self.created(state, turn, &parent, found, open);
+            .create_unnamed(turn.header.caller, parent, mode, how)?;
+        self.created(state, turn, parent, found, open);
         Ok(Answer::Built)
     }
 
@@ -178,7 +176,7 @@ impl<T: Tree> Session<T> {
         owner: u64,
     ) -> Result<Answer> {
         let open = file(state, handle)?;
-        let identity = self.tree.identity(&*node(state, number)?);
+        let identity = self.tree.identity(&node(state, number)?);
         state.locks.end_owner(identity, owner);
         self.tree.flush(&open)?;
         Ok(Answer::Empty)

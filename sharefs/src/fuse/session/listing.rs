@@ -2,7 +2,7 @@
 //!
 //! With PLUS each entry but `.` and `..` counts as a LOOKUP of it. An entry that cannot be looked up
 //! (not allowed, gone meanwhile) is listed without its node: the guest asks when it needs it and gets the
-//! reason then. The same when half of all descriptors are in use: those that are left are for nodes that
+//! reason then. The same when half of all nodes that may be known are: those that are left are for names that
 //! somebody asks for.
 
 use rustix::io::Errno;
@@ -60,7 +60,7 @@ impl<T: Tree> Session<T> {
         entry: &Entry<'_>,
     ) {
         let found = match Name::new(entry.name) {
-            Ok(_) if self.tree.is_short_of_nodes() => Err(Errno::MFILE),
+            Ok(_) if self.tree.is_short_of_nodes() => Err(Errno::NFILE),
             Ok(name) => {
                 // A guess: what is mounted there, if anything, is another file.
                 let likely = Identity {

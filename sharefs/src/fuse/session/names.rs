@@ -8,7 +8,20 @@ use super::{Answer, Session, State, Turn, file, node};
 use crate::fuse::nodes::Told;
 use crate::fuse::reply;
 use crate::fuse::wire::{self, Output, ability};
-use crate::tree::{Attributes, Changes, Found, Kind, Name, Result, Tree};
+use crate::tree::host::acl::DEFAULT;
+use crate::tree::{Attributes, Changes, Found, Identity, Kind, Name, RenameHow, Result, Tree};
+
+/// A node that stays held until this is dropped.
+pub(super) struct Kept<'t, T: Tree> {
+    tree: &'t T,
+    node: T::Node,
+}
+
+impl<T: Tree> Drop for Kept<'_, T> {
+    fn drop(&mut self) {
+        self.tree.unpin(&self.node);
+    }
+}
 
 /// Whether the guest knew a node that it is told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +68,7 @@ impl<T: Tree> Session<T> {
     ) -> Result<Met> {
         if look_first {
             let attributes = self.tree.look(parent, name)?;
-            if let Some(number) = state.nodes.told_again(attributes.identity) {
+            if let Some(number) = self.told_again(state, attributes.identity) {
                 let whole = if T::LOOKS_WHOLE {
                     Ok(attributes)
                 } else {
@@ -91,7 +104,8 @@ impl<T: Tree> Session<T> {
         found: Found<T::Node>,
     ) -> Met {
         let Found { node, attributes } = found;
-        let Told { number, unneeded } = state.nodes.told(node, attributes.identity);
+        let is_same = |known: &T::Node, found: &T::Node| self.tree.is_same(known, found);
+        let Told { number, unneeded } = state.nodes.told(node, attributes.identity, is_same);
         let met = if unneeded.is_some() {
             Met::Before
         } else {
@@ -100,6 +114,11 @@ impl<T: Tree> Session<T> {
         drop(unneeded);
         self.told(output, number, &attributes, parent);
         met
+    }
+
+    fn told_again(&self, state: &State<T>, identity: Identity) -> Option<u64> {
+        let is_held = |node: &T::Node| self.tree.is_held(node);
+        state.nodes.told_again(identity, is_held)
     }
 
     fn told(
@@ -132,7 +151,7 @@ impl<T: Tree> Session<T> {
     }
 
     pub(super) fn attributes(&self, state: &State<T>, turn: &mut Turn<'_, '_>) -> Result<Answer> {
-        let attributes = self.tree.attributes(&*node(state, turn.header.node)?)?;
+        let attributes = self.tree.attributes(&node(state, turn.header.node)?)?;
         reply::attributes_out(
             &mut Output::new(turn.reply),
             &attributes,
@@ -159,6 +178,69 @@ impl<T: Tree> Session<T> {
             0,
         );
         Ok(Answer::Built)
+    }
+
+    /// What the guest knows by a name that it is about to take away: it may use it without the name, and
+    /// without the name it could not be found again.
+    pub(super) fn keep(
+        &self,
+        state: &State<T>,
+        folder: &T::Node,
+        name: Name<'_>,
+    ) -> Option<Kept<'_, T>> {
+        if !self.tree.upkeep().removals {
+            return None;
+        }
+        let there = self.tree.look(folder, name).ok()?;
+        let node = state.nodes.known(there.identity)?;
+        // One that is not there any more is not kept.
+        self.tree.pin(&node).ok()?;
+        let tree = &*self.tree;
+        Some(Kept { tree, node })
+    }
+
+    /// The mode that something new gets. A folder with a default list has the say where there is one, and the
+    /// umask where there is none (umask(2)); who has agreed on no lists masks in the guest.
+    pub(super) fn masked(&self, parent: &T::Node, mode: u32, umask: u32) -> u32 {
+        let has_list = || self.tree.extended(parent, DEFAULT, &mut []).is_ok();
+        if mode & umask & 0o777 != 0 && self.agreed(ability::DONT_MASK) && has_list() {
+            mode
+        } else {
+            mode & !umask
+        }
+    }
+
+    /// chmod(2) of somebody outside the file's group, who sets a list instead.
+    pub(super) fn drop_set_group_id(&self, node: &T::Node) -> Result<()> {
+        let mode = self.tree.attributes(node)?.mode;
+        if mode & 0o2000 == 0 {
+            return Ok(());
+        }
+        let changes = Changes {
+            mode: Some(mode & !0o2000),
+            ..Changes::default()
+        };
+        self.tree.change(node, None, &changes).map(drop)
+    }
+
+    pub(super) fn rename(
+        &self,
+        state: &State<T>,
+        (from, old): (&T::Node, Name<'_>),
+        (to, new): (&T::Node, Name<'_>),
+        how: RenameHow,
+    ) -> Result<Answer> {
+        let _kept = (!how.exchange).then(|| self.keep(state, to, new)).flatten();
+        self.tree.rename((from, old), (to, new), how)?;
+        if self.tree.upkeep().renames {
+            let known = |identity| state.nodes.known(identity);
+            // Somebody may have taken the new name away already: then there is nothing to be told.
+            self.tree.renamed(to, new, &known).ok();
+            if how.exchange {
+                self.tree.renamed(from, old, &known).ok();
+            }
+        }
+        Ok(Answer::Empty)
     }
 
     pub(super) fn link(

@@ -24,6 +24,12 @@ pub(super) struct Options {
     pub(super) read_only: bool,
     pub(super) cache: Cache,
     pub(super) descriptors: usize,
+    /// Nodes that may be known.
+    pub(super) nodes: usize,
+    /// Whether nodes may be found again by their handles, if this process may open any.
+    pub(super) handles: bool,
+    /// With access control lists.
+    pub(super) lists: bool,
     /// None: a fresh one.
     pub(super) folder: Option<PathBuf>,
 }
@@ -34,6 +40,9 @@ impl Default for Options {
             read_only: false,
             cache: Cache::Auto,
             descriptors: 1000,
+            nodes: 100_000,
+            handles: true,
+            lists: false,
             folder: None,
         }
     }
@@ -42,7 +51,7 @@ impl Default for Options {
 /// A mounted share and its folder.
 pub(super) struct Client {
     session: Arc<dyn Serve>,
-    descriptors: Arc<Descriptors>,
+    pub(super) descriptors: Arc<Descriptors>,
     pub(super) counters: Arc<Counters>,
     folder: PathBuf,
     /// Removed with its folder in the end.
@@ -78,7 +87,7 @@ impl Client {
         let root = tempfile::tempdir().unwrap();
         let folder = options.folder.unwrap_or_else(|| root.path().join("share"));
         std::fs::create_dir_all(&folder).unwrap();
-        let descriptors = Descriptors::new(options.descriptors);
+        let descriptors = Descriptors::with_nodes(options.descriptors, options.nodes);
         let counters = Arc::new(Counters::default());
         let guest = GuestOwner {
             uid: GuestUid(1000),
@@ -89,11 +98,22 @@ impl Client {
             guest,
         })
         .unwrap();
+        let tree = if options.handles {
+            tree
+        } else {
+            tree.by_names()
+        };
+        let tree = if options.lists {
+            tree.with_lists().unwrap()
+        } else {
+            tree
+        };
         let count = Arc::clone(&counters);
         let session: Arc<dyn Serve> = if options.read_only {
             Arc::new(Session::new(Arc::new(ReadOnly(tree)), options.cache, count))
         } else {
-            Arc::new(Session::new(Arc::new(tree), options.cache, count))
+            let session = Session::new(Arc::new(tree), options.cache, count);
+            Arc::new(session.with_lists(options.lists))
         };
         let client = Self {
             session,
@@ -143,7 +163,7 @@ impl Client {
     }
 
     /// Descriptors held for the guest.
-    pub(super) fn descriptors(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.descriptors.held()
     }
 
@@ -198,16 +218,21 @@ impl Client {
     }
 
     pub(super) fn init(&self) -> Result<()> {
+        let answer = self.greeting()?;
+        assert_eq!(answer.len(), 64);
+        assert_eq!((u32_at(&answer, 0), u32_at(&answer, 4)), (7, 39));
+        assert_eq!(u32_at(&answer, 20), 1 << 20, "largest write");
+        Ok(())
+    }
+
+    /// The answer to INIT.
+    pub(super) fn greeting(&self) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         for value in [7, 39, 65536, u32::MAX, u32::MAX] {
             body.extend(u32::to_le_bytes(value));
         }
         body.resize(64, 0);
-        let answer = self.ask(opcode::INIT, 0, &[&body], 64)?;
-        assert_eq!(answer.len(), 64);
-        assert_eq!((u32_at(&answer, 0), u32_at(&answer, 4)), (7, 39));
-        assert_eq!(u32_at(&answer, 20), 1 << 20, "largest write");
-        Ok(())
+        self.ask(opcode::INIT, 0, &[&body], 64)
     }
 
     pub(super) fn plain_request(&self, opcode: u32, node: u64) -> Result<Vec<u8>> {

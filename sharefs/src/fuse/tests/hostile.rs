@@ -12,7 +12,7 @@ proptest! {
     #[test]
     fn decoding_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300), number in 0_u32..60) {
         Header::decode(&bytes).ok();
-        if let Ok(Operation::BatchForget(list)) = Operation::decode(number, &bytes) {
+        if let Ok(Operation::BatchForget(list)) = Operation::decode(number, &bytes, u64::MAX) {
             prop_assert!(list.count() <= bytes.len() / 16);
         }
     }
@@ -108,9 +108,9 @@ fn a_write_that_promises_more_than_it_brings_is_refused() {
 }
 
 #[test]
-fn at_the_bound_of_descriptors_a_guest_hears_it_and_listing_goes_on() {
+fn at_the_bound_of_nodes_a_guest_hears_it_and_listing_goes_on() {
     let client = Client::new(Options {
-        descriptors: 12,
+        nodes: 12,
         ..Options::default()
     });
     for index in 0..50 {
@@ -124,7 +124,7 @@ fn at_the_bound_of_descriptors_a_guest_hears_it_and_listing_goes_on() {
             Err(error) => break error,
         }
     };
-    assert_eq!((error, known.len()), (Errno::MFILE, 11));
+    assert_eq!((error, known.len()), (Errno::NFILE, 11));
     assert_eq!(
         client.lookup(1, &long_name()).unwrap_err(),
         Errno::NAMETOOLONG
@@ -134,14 +134,43 @@ fn at_the_bound_of_descriptors_a_guest_hears_it_and_listing_goes_on() {
         0,
         "none of this is wrong of the guest"
     );
-    assert_eq!(client.open(known[0], 0), Err(Errno::MFILE));
-    client.forget(known.pop().unwrap(), 1);
-    // One descriptor for the directory, none for its entries: they are listed without their nodes.
+    client.open(known[0], 0).unwrap();
+    // No node for the entries of a directory: they are listed without.
     let handle = client.open_directory(1).unwrap();
     let answer = client
         .read_directory(1, (handle, 0), 64 * 1024, true)
         .unwrap();
     assert_eq!(super::client::dirents(&answer, 128).len(), 52);
+}
+
+#[test]
+fn at_the_bound_of_descriptors_nothing_more_is_opened_and_names_are_still_found() {
+    let client = Client::new(Options {
+        descriptors: 12,
+        ..Options::default()
+    });
+    for index in 0..50 {
+        std::fs::write(client.path(&format!("f{index}")), "").unwrap();
+    }
+    let find = |index: usize| {
+        let name = std::ffi::CString::new(format!("f{index}")).unwrap();
+        client.lookup(1, &name).map(|entry| entry.node)
+    };
+    let known: Vec<u64> = (0..50).map(|index| find(index).unwrap()).collect();
+    let mut handles = Vec::new();
+    let error = loop {
+        match client.open(known[handles.len() % 3], 0) {
+            Ok(handle) => handles.push(handle),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((error, handles.len()), (Errno::MFILE, 8));
+    assert!(client.descriptors.refused.get() > 0);
+    assert_eq!(client.attributes(known[20]).unwrap_err(), Errno::MFILE);
+    client.attributes(known[1]).unwrap();
+    client.release(handles.pop().unwrap()).unwrap();
+    client.attributes(known[20]).unwrap();
+    client.attributes(known[21]).unwrap();
 }
 
 #[test]

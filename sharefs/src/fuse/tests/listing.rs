@@ -86,9 +86,9 @@ fn plus_counts_a_lookup_for_each_entry_but_the_dots() {
 }
 
 #[test]
-fn plus_leaves_half_of_the_descriptors_to_those_who_ask() {
+fn plus_leaves_half_of_the_nodes_to_those_who_ask() {
     let client = Client::new(Options {
-        descriptors: 40,
+        nodes: 40,
         ..Options::default()
     });
     for index in 0..100 {
@@ -97,7 +97,7 @@ fn plus_leaves_half_of_the_descriptors_to_those_who_ask() {
     let handle = client.open_directory(1).unwrap();
     let answer = client.read_directory(1, (handle, 0), 65536, true).unwrap();
     assert_eq!(dirents(&answer, 128).len(), 102);
-    assert_eq!(client.descriptors(), 21);
+    assert_eq!(client.descriptors.known(), 21);
     for name in [c"f10", c"f50", c"f90"] {
         client.lookup(1, name).unwrap();
     }

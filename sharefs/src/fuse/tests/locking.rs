@@ -72,10 +72,10 @@ fn closing_a_file_ends_its_owners_locks() {
     assert_eq!(set(&client, node, &body(2)), Err(Errno::AGAIN));
     client.flush(node, handle, 1).unwrap();
     set(&client, node, &body(2)).unwrap();
-    let held = client.descriptors();
+    let held = client.held();
     client.release(handle).unwrap();
     assert_eq!(
-        client.descriptors(),
+        client.held(),
         held - 2,
         "the file and the owner's descriptor are gone"
     );

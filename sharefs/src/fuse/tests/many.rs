@@ -233,7 +233,7 @@ fn a_share_that_went_is_stale_with_all_in_it_and_its_root_comes_back() {
     client.forget(file, 1);
     assert_eq!(client.at(other).write(kept, 0, b"x", 0), Ok(1));
     assert_eq!(
-        client.descriptors(),
+        client.held(),
         3,
         "the root, the file and the open file of b"
     );
@@ -378,7 +378,7 @@ fn a_guest_that_mounts_again_begins_anew() {
     let (file, _) = world.client.create(root, c"f", O_RDWR, 0o644).unwrap();
     world.client.plain_request(opcode::DESTROY, 1).unwrap();
     assert!(!world.client.session().mounted());
-    assert_eq!(world.client.descriptors(), 0);
+    assert_eq!(world.client.held(), 0);
     for node in [1, root] {
         assert_eq!(world.client.attributes(node).unwrap_err(), Errno::IO);
     }

@@ -9,7 +9,9 @@ mod client;
 mod escape;
 mod hostile;
 mod layers;
+mod let_go;
 mod listing;
+mod lists;
 mod locking;
 mod many;
 
@@ -80,11 +82,7 @@ fn a_node_lives_as_long_as_its_lookups_and_no_longer() {
     client.forget(node, 1);
     assert_eq!(client.attributes(node).unwrap_err(), Errno::STALE);
     assert_eq!(client.session().size(), (1, 0));
-    assert_eq!(
-        client.descriptors(),
-        1,
-        "only the root's descriptor is held"
-    );
+    assert_eq!(client.held(), 1, "only the root's descriptor is held");
 }
 
 #[test]
@@ -350,12 +348,12 @@ fn a_new_init_begins_anew_and_destroy_ends() {
     client.init().unwrap();
     assert_eq!(client.attributes(node).unwrap_err(), Errno::STALE);
     assert_eq!(client.read(handle, 0, 1), Err(Errno::BADF));
-    assert_eq!(client.descriptors(), 1);
+    assert_eq!(client.held(), 1);
     assert!(client.session().mounted());
     client.plain_request(opcode::DESTROY, 1).unwrap();
     assert!(!client.session().mounted());
     assert_eq!(client.attributes(1).unwrap_err(), Errno::IO);
-    assert_eq!(client.descriptors(), 0);
+    assert_eq!(client.held(), 0);
 }
 
 #[test]

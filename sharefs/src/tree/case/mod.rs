@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 
 use super::layer::{Layer, pass_on};
-use super::{Attributes, Caller, Found, Name, NewNode, OpenHow, RenameHow, Result, Tree};
+use super::{Attributes, Caller, Found, Identity, Name, NewNode, OpenHow, RenameHow, Result, Tree};
 use known::{Folded, Known, Seen, Stamp};
 
 mod known;
@@ -236,9 +236,18 @@ impl<T: Tree> Tree for CaseTree<T> {
     const LOOKS_WHOLE: bool = T::LOOKS_WHOLE;
 
     pass_on! {
-        is_short_of_nodes root identity attributes change read_link create_unnamed open read write
+        is_short_of_nodes root identity upkeep attributes change read_link create_unnamed open read write
         drop_privileges flush sync allocate seek copy_range locking open_directory entries
         sync_directory whole access extended list_extended set_extended
+    }
+
+    fn renamed(
+        &self,
+        folder: &T::Node,
+        name: Name<'_>,
+        known: &dyn Fn(Identity) -> Option<T::Node>,
+    ) -> Result<()> {
+        self.old(folder, name, |name| self.below.renamed(folder, name, known))
     }
 
     fn child(&self, parent: &T::Node, name: Name<'_>) -> Result<Found<T::Node>> {

@@ -1,5 +1,7 @@
 //! Changes to what is there, and nodes that are not opened.
 
+use std::os::fd::BorrowedFd;
+
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, RenameFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid,
 };
@@ -33,28 +35,34 @@ impl HostTree {
                 last_access: timespec(changes.accessed),
                 last_modification: timespec(changes.modified),
             };
-            match rustix::fs::utimensat(&node.place, c"", &times, AtFlags::EMPTY_PATH) {
-                // Linux before 5.8 knows no empty path here.
-                Err(Errno::INVAL) => {
-                    let number = DecInt::from_fd(&node.place);
-                    let flags = AtFlags::empty();
-                    rustix::fs::utimensat(&self.own_descriptors, number, &times, flags)?;
+            node.with(|place| {
+                match rustix::fs::utimensat(place, c"", &times, AtFlags::EMPTY_PATH) {
+                    // Linux before 5.8 knows no empty path here.
+                    Err(Errno::INVAL) => {
+                        let number = DecInt::from_fd(&place);
+                        let flags = AtFlags::empty();
+                        rustix::fs::utimensat(&self.own_descriptors, number, &times, flags)
+                    }
+                    done => done,
                 }
-                done => done?,
-            }
+            })?;
         }
         Ok(())
     }
 
     fn change_owner(&self, node: &HostNode, changes: &Changes) -> Result<()> {
-        let current = host_owner(&status(&node.place)?);
+        node.with(|place| self.change_owner_at(place, changes))
+    }
+
+    fn change_owner_at(&self, place: BorrowedFd<'_>, changes: &Changes) -> Result<()> {
+        let current = host_owner(&status(&place)?);
         let wanted = self.owners.wanted(current, changes.owner, changes.group)?;
         if wanted.uid.is_none() && wanted.gid.is_none() {
             return Ok(());
         }
         let uid = wanted.uid.map(|uid| Uid::from_raw(uid.0));
         let gid = wanted.gid.map(|gid| Gid::from_raw(gid.0));
-        rustix::fs::chownat(&node.place, c"", uid, gid, AtFlags::EMPTY_PATH)
+        rustix::fs::chownat(place, c"", uid, gid, AtFlags::EMPTY_PATH)
     }
 
     fn change_mode(&self, node: &HostNode, file: Option<&HostFile>, mode: u32) -> Result<()> {
@@ -62,11 +70,11 @@ impl HostTree {
         match file {
             Some(file) => rustix::fs::fchmod(&file.open, mode),
             // The mode of a symbolic link means nothing on Linux and cannot be changed.
-            None if node.kind == Kind::SymbolicLink => Err(Errno::OPNOTSUPP),
-            None => {
-                let number = DecInt::from_fd(&node.place);
+            None if node.record().kind == Kind::SymbolicLink => Err(Errno::OPNOTSUPP),
+            None => node.with(|place| {
+                let number = DecInt::from_fd(&place);
                 rustix::fs::chmodat(&self.own_descriptors, number, mode, AtFlags::empty())
-            }
+            }),
         }
     }
 
@@ -133,15 +141,17 @@ impl HostTree {
             Kind::Directory | Kind::SymbolicLink => return Err(Errno::INVAL),
         };
         let mode = Mode::from_raw_mode(new.mode & 0o7777);
-        let make = || rustix::fs::mknodat(&parent.place, name.as_c_str(), kind, mode, device);
         let anybody_may = new.kind == Kind::CharacterDevice && new.device == (0, 0);
         let needs_a_right =
             matches!(new.kind, Kind::CharacterDevice | Kind::BlockDevice) && !anybody_may;
-        if needs_a_right {
-            // CAP_MKNOD is the daemon's own; it would be lost with the caller's rights.
-            return make();
-        }
-        self.rights.with(caller, make)
+        parent.with(|place| {
+            let make = || rustix::fs::mknodat(place, name.as_c_str(), kind, mode, device);
+            if needs_a_right {
+                // CAP_MKNOD is the daemon's own; it would be lost with the caller's rights.
+                return make();
+            }
+            self.rights.with(caller, make)
+        })
     }
 
     /// A root daemon makes devices only where owners pass as they are: elsewhere the node would

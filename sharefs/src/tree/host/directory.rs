@@ -8,13 +8,14 @@ use rustix::fs::{FileType, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
 use super::descriptors::Descriptor;
-use super::{HostNode, HostTree, kind};
+use super::{HostNode, HostTree, Pinned, kind};
 use crate::tree::{Entry, Kind, Result};
 
 /// An open folder.
 #[derive(Debug)]
 pub(crate) struct HostDirectory {
     open: Descriptor,
+    _node: Pinned,
     /// For the share's own folder its inode: its `..` is itself, and what lies above stays unknown.
     root_inode: Option<u64>,
     /// Where the descriptor stands, when that is known; held while it is moved and read.
@@ -31,17 +32,20 @@ thread_local! {
 
 impl HostTree {
     pub(super) fn open_folder(&self, node: &HostNode) -> Result<HostDirectory> {
-        if node.kind != Kind::Directory {
+        let record = node.record();
+        if record.kind != Kind::Directory {
             return Err(Errno::NOTDIR);
         }
-        if node.closed {
+        if node.0.ground.closed {
             return Err(Errno::ACCESS);
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let open = self.descriptors.hold(|| self.reopen(&node.place, flags))?;
-        let root_inode = node.is_root.then_some(node.identity.inode);
+        let _node = Pinned::new(node)?;
+        let open = self.open_again(node, flags)?;
+        let root_inode = record.is_root.then_some(record.identity.inode);
         Ok(HostDirectory {
             open,
+            _node,
             root_inode,
             position: Mutex::new(Some(0)),
         })

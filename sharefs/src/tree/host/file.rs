@@ -4,25 +4,30 @@ use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::descriptors::Descriptor;
-use super::{HostFile, HostLocks, HostNode, HostTree};
+use super::{HostFile, HostLocks, HostNode, HostTree, Pinned};
 use crate::tree::{Allocation, Durability, Kind, OpenHow, Result, Seek, WholeLock};
 
 impl HostTree {
     pub(super) fn open_file(&self, node: &HostNode, how: OpenHow) -> Result<HostFile> {
         only_files(node)?;
         let flags = flags(how);
-        let open = match self.descriptors.hold(|| self.reopen(&node.place, flags)) {
+        let _node = Pinned::new(node)?;
+        let open = match self.open_again(node, flags) {
             // Only a file's owner may ask for O_NOATIME; the guest's idea of the owner need not be ours.
-            Err(Errno::PERM) if how.keep_access_time => self
-                .descriptors
-                .hold(|| self.reopen(&node.place, flags - OFlags::NOATIME))?,
+            Err(Errno::PERM) if how.keep_access_time => {
+                self.open_again(node, flags - OFlags::NOATIME)?
+            }
             other => other?,
         };
-        let file = HostFile { open };
+        let file = HostFile { open, _node };
         if how.truncate && how.drop_privileges {
             self.drop_set_id_bits(&file)?;
         }
         Ok(file)
+    }
+
+    pub(super) fn open_again(&self, node: &HostNode, flags: OFlags) -> Result<Descriptor> {
+        node.with(|place| self.descriptors.hold(|| self.reopen(&place, flags)))
     }
 
     /// Range locks need a descriptor open for reading to share and for writing to exclude; the
@@ -31,7 +36,7 @@ impl HostTree {
         only_files(node)?;
         let mut last = Errno::ACCESS;
         for flags in [OFlags::RDWR, OFlags::RDONLY, OFlags::WRONLY] {
-            match self.descriptors.hold(|| self.reopen(&node.place, flags)) {
+            match self.open_again(node, flags) {
                 Ok(open) => return Ok(HostLocks { open }),
                 Err(error @ (Errno::MFILE | Errno::NFILE)) => return Err(error),
                 Err(error) => last = error,
@@ -42,7 +47,7 @@ impl HostTree {
 }
 
 fn only_files(node: &HostNode) -> Result<()> {
-    match node.kind {
+    match node.record().kind {
         Kind::File => Ok(()),
         Kind::Directory => Err(Errno::ISDIR),
         Kind::SymbolicLink => Err(Errno::LOOP),

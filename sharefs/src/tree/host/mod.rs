@@ -1,7 +1,7 @@
 //! A folder of the host as a tree.
 //!
-//! Never a path below the share's own folder: each node is an O_PATH descriptor, and a step is one
-//! component with O_NOFOLLOW from a descriptor that is already held. A component without `/` that is
+//! Never a path below the share's own folder: each node is an O_PATH descriptor while it is used (`node.rs`),
+//! and a step is one component with O_NOFOLLOW from a descriptor that is already held. A component without `/` that is
 //! not `..` cannot lead out of the folder it is looked up in, whatever other processes rename
 //! meanwhile; so no lookup flag or check of a finished path is needed, and none is relied on.
 //! What is mounted below the folder is part of the share, as a place of its own (`Identity::mount`).
@@ -12,9 +12,10 @@
 //! Read first: open(2) O_PATH, statx(2), symlink(7) "magic links".
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
@@ -23,19 +24,24 @@ use rustix::path::DecInt;
 use super::owner::{HostGid, HostOwner, HostUid, OwnerMap};
 use super::{
     AccessWanted, Allocation, Attributes, Caller, Changes, Entry, ExtendedHow, Found, Identity,
-    Kind, Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Timestamp, Tree, WholeLock,
+    Kind, Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Timestamp, Tree, Upkeep,
+    WholeLock,
 };
 use crate::sys::{self, LockRange, Sink, Source};
 use credentials::Rights;
 use descriptors::{Descriptor, Descriptors};
+use node::{Ground, Record, Way};
 
+pub(crate) mod acl;
 mod change;
+mod clock;
 mod credentials;
 pub(crate) mod crossing;
 pub(crate) mod descriptors;
 mod directory;
 mod extended;
 mod file;
+mod node;
 #[cfg(test)]
 mod tests;
 
@@ -48,24 +54,40 @@ pub(crate) struct HostTree {
     owners: OwnerMap,
     rights: Rights,
     descriptors: Arc<Descriptors>,
+    /// Whether guests see and set access control lists.
+    lists: bool,
+    /// Whether files of the share's mount can be opened by their handles.
+    handles: bool,
+    /// Whether there may be nodes that are found again by their names.
+    by_name: AtomicBool,
+    /// The mount of the share's own folder, and which folder it was, while somebody knows it.
+    ground: Mutex<(Option<Identity>, Weak<Ground>)>,
 }
 
-/// A place in it, pinned by a descriptor that can neither read nor write.
-#[derive(Debug)]
-pub(crate) struct HostNode {
-    place: Descriptor,
-    identity: Identity,
-    kind: Kind,
-    /// The share's own folder: its `..` is itself.
-    is_root: bool,
-    /// On procfs, which is not shared; see `is_closed`.
-    closed: bool,
-}
+pub(crate) use node::HostNode;
 
 /// A regular file, open.
 #[derive(Debug)]
 pub(crate) struct HostFile {
     open: Descriptor,
+    _node: Pinned,
+}
+
+/// What is open is not let go of: it may lose its names, and is known by its node still.
+#[derive(Debug)]
+struct Pinned(HostNode);
+
+impl Pinned {
+    fn new(node: &HostNode) -> Result<Self> {
+        node.pin()?;
+        Ok(Self(node.clone()))
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        self.0.unpin();
+    }
 }
 
 /// An open file description that holds one owner's range locks.
@@ -110,34 +132,100 @@ impl HostTree {
             rights: Rights::of(&owners, daemon.is_root()),
             owners,
             descriptors,
+            lists: false,
+            handles: node::may_open_handles(&folder),
+            by_name: AtomicBool::new(false),
+            ground: Mutex::new((None, Weak::new())),
         })
     }
 
-    /// `above`: the folder it was found in, whose mount is known already.
-    fn found(&self, place: Descriptor, above: Option<&HostNode>) -> Result<Found<HostNode>> {
+    /// The same with access control lists: EOPNOTSUPP where the file system has none.
+    pub(crate) fn with_lists(mut self) -> Result<Self> {
+        let folder = rustix::fs::openat(CWD, &self.path, FOLDER, Mode::empty())?;
+        let own = self.own_descriptors.as_fd();
+        match extended::get(own, folder.as_fd(), acl::ACCESS, &mut []) {
+            Ok(_) | Err(Errno::NODATA) => {}
+            Err(error) => return Err(error),
+        }
+        self.lists = true;
+        Ok(self)
+    }
+
+    /// As for a daemon that may not open handles.
+    #[cfg(test)]
+    pub(crate) fn by_names(mut self) -> Self {
+        self.handles = false;
+        self
+    }
+
+    /// `above`: the folder it was found in, whose mount is known already, and its name there, if it has one.
+    fn found(
+        &self,
+        place: Descriptor,
+        above: &HostNode,
+        name: Option<&CStr>,
+    ) -> Result<Found<HostNode>> {
         let status = status(&place)?;
         let attributes = self.shown(&status);
         let Attributes { identity, kind, .. } = attributes;
-        let closed = match above {
-            Some(above) if above.identity.mount == identity.mount => above.closed,
-            Some(_) | None => is_closed(&place)?,
+        let ground = if above.record().identity.mount == identity.mount {
+            Arc::clone(&above.0.ground)
+        } else {
+            self.by_name.store(true, Ordering::Relaxed);
+            Ground::new(is_closed(&place)?, false)
         };
-        let node = HostNode {
-            place,
+        let record = Record {
             identity,
             kind,
             is_root: false,
-            closed,
         };
+        let way = name.map(|name| Way::new(above, name));
+        let known = self.descriptors.know()?;
+        let node = HostNode::new(record, ground, way, place, known);
+        Ok(Found { node, attributes })
+    }
+
+    fn found_root(&self, place: Descriptor) -> Result<Found<HostNode>> {
+        let attributes = self.shown(&status(&place)?);
+        let Attributes { identity, kind, .. } = attributes;
+        let mut known = self.ground.lock().unwrap_or_else(PoisonError::into_inner);
+        let ground = match known.1.upgrade().filter(|_| known.0 == Some(identity)) {
+            Some(ground) => ground,
+            None => Ground::new(is_closed(&place)?, self.handles),
+        };
+        *known = (Some(identity), Arc::downgrade(&ground));
+        drop(known);
+        let record = Record {
+            identity,
+            kind,
+            is_root: true,
+        };
+        let known = self.descriptors.know()?;
+        let node = HostNode::new(record, ground, None, place, known);
         Ok(Found { node, attributes })
     }
 
     /// The node that an open file is.
-    fn node_of(&self, open: &Descriptor, above: Option<&HostNode>) -> Result<Found<HostNode>> {
-        self.found(
-            self.descriptors.hold(|| self.reopen(open, OFlags::PATH))?,
-            above,
-        )
+    fn node_of(
+        &self,
+        open: &Descriptor,
+        above: &HostNode,
+        name: Option<&CStr>,
+    ) -> Result<Found<HostNode>> {
+        let reopen = || self.reopen(open, OFlags::PATH);
+        self.found(self.descriptors.hold_node(reopen)?, above, name)
+    }
+
+    /// What was made and opened, with its node.
+    fn made(
+        &self,
+        open: Descriptor,
+        above: &HostNode,
+        name: Option<&CStr>,
+    ) -> Result<(Found<HostNode>, HostFile)> {
+        let found = self.node_of(&open, above, name)?;
+        let _node = Pinned::new(&found.node)?;
+        Ok((found, HostFile { open, _node }))
     }
 
     /// A new descriptor of the same file with other rights, whatever its names are by now.
@@ -235,44 +323,79 @@ impl Tree for HostTree {
         if crossing::is_own(&place)? {
             return Err(Errno::LOOP);
         }
-        let mut root = self.found(place, None)?;
-        root.node.is_root = true;
-        Ok(root)
+        self.found_root(place)
     }
 
     fn is_short_of_nodes(&self) -> bool {
-        self.descriptors.is_half_used()
+        self.descriptors.is_half_known()
+    }
+
+    fn upkeep(&self) -> Upkeep {
+        Upkeep {
+            removals: self.descriptors.let_go() > 0,
+            renames: !self.handles || self.by_name.load(Ordering::Relaxed),
+        }
+    }
+
+    fn is_held(&self, node: &HostNode) -> bool {
+        node.is_held()
+    }
+
+    fn is_same(&self, known: &HostNode, found: &HostNode) -> bool {
+        known.is_same(found)
+    }
+
+    fn pin(&self, node: &HostNode) -> Result<()> {
+        node.pin()
+    }
+
+    fn unpin(&self, node: &HostNode) {
+        node.unpin();
+    }
+
+    fn renamed(
+        &self,
+        folder: &HostNode,
+        name: Name<'_>,
+        known: &dyn Fn(Identity) -> Option<HostNode>,
+    ) -> Result<()> {
+        let there = self.look(folder, name)?;
+        if let Some(node) = known(there.identity) {
+            node.renamed(folder, name.as_c_str());
+        }
+        Ok(())
     }
 
     fn identity(&self, node: &HostNode) -> Identity {
-        node.identity
+        node.record().identity
     }
 
     fn child(&self, parent: &HostNode, name: Name<'_>) -> Result<Found<HostNode>> {
-        if parent.closed {
+        let name = name.as_c_str();
+        if parent.0.ground.closed {
             return Err(Errno::ACCESS);
         }
-        let step = || crossing::step(&parent.place, name.as_c_str());
-        self.found(self.descriptors.hold(step)?, Some(parent))
+        let step =
+            |place: BorrowedFd<'_>| self.descriptors.hold_node(|| crossing::step(&place, name));
+        self.found(parent.with(step)?, parent, Some(name))
     }
 
     fn look(&self, parent: &HostNode, name: Name<'_>) -> Result<Attributes> {
-        if parent.closed {
+        if parent.0.ground.closed {
             return Err(Errno::ACCESS);
         }
         // Asking by name asks what is mounted there, which may be ourselves.
         if crossing::serves_mounts() {
             return self.child(parent, name).map(|found| found.attributes);
         }
-        Ok(self.shown(&status_of(
-            &parent.place,
-            name.as_c_str(),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )?))
+        parent.with(|place| {
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            Ok(self.shown(&status_of(&place, name.as_c_str(), flags)?))
+        })
     }
 
     fn attributes(&self, node: &HostNode) -> Result<Attributes> {
-        Ok(self.shown(&status(&node.place)?))
+        node.with(|place| Ok(self.shown(&status(&place)?)))
     }
 
     fn change(
@@ -288,7 +411,9 @@ impl Tree for HostTree {
     fn read_link(&self, node: &HostNode, target: &mut Vec<u8>) -> Result<()> {
         target.clear();
         target.reserve(LONGEST_TARGET);
-        rustix::fs::readlinkat_raw(&node.place, c"", rustix::buffer::spare_capacity(target))?;
+        node.with(|place| {
+            rustix::fs::readlinkat_raw(place, c"", rustix::buffer::spare_capacity(target))
+        })?;
         Ok(())
     }
 
@@ -300,8 +425,9 @@ impl Tree for HostTree {
         mode: u32,
     ) -> Result<Found<HostNode>> {
         let mode = Mode::from_raw_mode(mode & 0o7777);
-        self.rights.with(caller, || {
-            rustix::fs::mkdirat(&parent.place, name.as_c_str(), mode)
+        parent.with(|place| {
+            self.rights
+                .with(caller, || rustix::fs::mkdirat(place, name.as_c_str(), mode))
         })?;
         self.child(parent, name)
     }
@@ -324,8 +450,10 @@ impl Tree for HostTree {
         name: Name<'_>,
         target: &CStr,
     ) -> Result<Found<HostNode>> {
-        let make = || rustix::fs::symlinkat(target, &parent.place, name.as_c_str());
-        self.rights.with(caller, make)?;
+        parent.with(|place| {
+            let make = || rustix::fs::symlinkat(target, place, name.as_c_str());
+            self.rights.with(caller, make)
+        })?;
         self.child(parent, name)
     }
 
@@ -339,9 +467,11 @@ impl Tree for HostTree {
         let flags =
             file::flags(how) | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode & 0o7777);
-        let make = || rustix::fs::openat(&parent.place, name.as_c_str(), flags, mode);
-        let open = self.descriptors.hold(|| self.rights.with(caller, make))?;
-        Ok((self.node_of(&open, Some(parent))?, HostFile { open }))
+        let open = parent.with(|place| {
+            let make = || rustix::fs::openat(place, name.as_c_str(), flags, mode);
+            self.descriptors.hold(|| self.rights.with(caller, make))
+        })?;
+        self.made(open, parent, Some(name.as_c_str()))
     }
 
     fn create_unnamed(
@@ -353,31 +483,32 @@ impl Tree for HostTree {
     ) -> Result<(Found<HostNode>, HostFile)> {
         let flags = file::flags(how) | OFlags::TMPFILE | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode & 0o7777);
-        let make = || rustix::fs::openat(&parent.place, c".", flags, mode);
-        let open = self.descriptors.hold(|| self.rights.with(caller, make))?;
-        Ok((self.node_of(&open, Some(parent))?, HostFile { open }))
+        let open = parent.with(|place| {
+            let make = || rustix::fs::openat(place, c".", flags, mode);
+            self.descriptors.hold(|| self.rights.with(caller, make))
+        })?;
+        self.made(open, parent, None)
     }
 
     fn link(&self, node: &HostNode, parent: &HostNode, name: Name<'_>) -> Result<Attributes> {
         // AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH; the magic link does not.
-        let number = DecInt::from_fd(&node.place);
         let follow = AtFlags::SYMLINK_FOLLOW;
-        rustix::fs::linkat(
-            &self.own_descriptors,
-            number,
-            &parent.place,
-            name.as_c_str(),
-            follow,
-        )?;
+        node.with(|place| {
+            let number = DecInt::from_fd(&place);
+            let name = name.as_c_str();
+            parent.with(|to| {
+                rustix::fs::linkat(&self.own_descriptors, number.as_c_str(), to, name, follow)
+            })
+        })?;
         self.attributes(node)
     }
 
     fn remove_file(&self, parent: &HostNode, name: Name<'_>) -> Result<()> {
-        rustix::fs::unlinkat(&parent.place, name.as_c_str(), AtFlags::empty())
+        parent.with(|place| rustix::fs::unlinkat(place, name.as_c_str(), AtFlags::empty()))
     }
 
     fn remove_directory(&self, parent: &HostNode, name: Name<'_>) -> Result<()> {
-        rustix::fs::unlinkat(&parent.place, name.as_c_str(), AtFlags::REMOVEDIR)
+        parent.with(|place| rustix::fs::unlinkat(place, name.as_c_str(), AtFlags::REMOVEDIR))
     }
 
     fn rename(
@@ -387,13 +518,8 @@ impl Tree for HostTree {
         how: RenameHow,
     ) -> Result<()> {
         let flags = change::rename_flags(how);
-        rustix::fs::renameat_with(
-            &from.place,
-            old.as_c_str(),
-            &to.place,
-            new.as_c_str(),
-            flags,
-        )
+        let (old, new) = (old.as_c_str(), new.as_c_str());
+        from.with(|from| to.with(|to| rustix::fs::renameat_with(from, old, to, new, flags)))
     }
 
     fn open(&self, node: &HostNode, how: OpenHow) -> Result<HostFile> {
@@ -484,7 +610,7 @@ impl Tree for HostTree {
     }
 
     fn statistics(&self, node: &HostNode) -> Result<Statistics> {
-        let found = rustix::fs::fstatvfs(&node.place)?;
+        let found = node.with(|place| rustix::fs::fstatvfs(place))?;
         Ok(Statistics {
             block_size: found.f_frsize,
             blocks: found.f_blocks,
@@ -497,10 +623,11 @@ impl Tree for HostTree {
     }
 
     fn sync_all(&self, node: &HostNode) -> Result<()> {
-        if !matches!(node.kind, Kind::File | Kind::Directory) {
+        if !matches!(node.record().kind, Kind::File | Kind::Directory) {
             return Err(Errno::INVAL);
         }
-        rustix::fs::syncfs(self.reopen(&node.place, OFlags::RDONLY | OFlags::NONBLOCK)?)
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        rustix::fs::syncfs(node.with(|place| self.reopen(&place, flags))?)
     }
 
     fn access(&self, node: &HostNode, wanted: AccessWanted) -> Result<()> {
@@ -508,12 +635,23 @@ impl Tree for HostTree {
         access.set(rustix::fs::Access::READ_OK, wanted.read);
         access.set(rustix::fs::Access::WRITE_OK, wanted.write);
         access.set(rustix::fs::Access::EXEC_OK, wanted.execute);
-        let number = DecInt::from_fd(&node.place);
-        rustix::fs::accessat(&self.own_descriptors, number, access, AtFlags::empty())
+        node.with(|place| {
+            let number = DecInt::from_fd(&place);
+            rustix::fs::accessat(&self.own_descriptors, number, access, AtFlags::empty())
+        })
     }
 
     fn extended(&self, node: &HostNode, name: &CStr, into: &mut [u8]) -> Result<usize> {
-        extended::get(self.own_descriptors.as_fd(), node, name, into)
+        let is_list = acl::is_list(name);
+        if is_list && !self.lists {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let length =
+            node.with(|place| extended::get(self.own_descriptors.as_fd(), place, name, into))?;
+        if is_list && let Some(list) = into.get_mut(..length) {
+            acl::show(&self.owners, list);
+        }
+        Ok(length)
     }
 
     fn set_extended(
@@ -523,15 +661,29 @@ impl Tree for HostTree {
         value: &[u8],
         how: ExtendedHow,
     ) -> Result<()> {
-        extended::set(node, name, value, how, self.rights)
+        if !acl::is_list(name) {
+            extended::may_change(name, self.rights)?;
+            return node.with(|place| extended::set(place, name, value, how));
+        }
+        if !self.lists {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let mut list = value.to_vec();
+        acl::want(&self.owners, &mut list)?;
+        node.with(|place| extended::set(place, name, &list, how))
     }
 
     fn list_extended(&self, node: &HostNode, into: &mut [u8]) -> Result<usize> {
-        extended::list(node, into)
+        node.with(|place| extended::list(place, into))
     }
 
     fn remove_extended(&self, node: &HostNode, name: &CStr) -> Result<()> {
-        extended::remove(node, name, self.rights)
+        if !acl::is_list(name) {
+            extended::may_change(name, self.rights)?;
+        } else if !self.lists {
+            return Err(Errno::OPNOTSUPP);
+        }
+        node.with(|place| extended::remove(place, name))
     }
 }
 

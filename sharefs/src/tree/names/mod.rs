@@ -11,7 +11,9 @@ use control::windows_names as windows;
 use rustix::io::Errno;
 
 use super::layer::{Layer, pass_on};
-use super::{Attributes, Caller, Entry, Found, Name, NewNode, OpenHow, RenameHow, Result, Tree};
+use super::{
+    Attributes, Caller, Entry, Found, Identity, Name, NewNode, OpenHow, RenameHow, Result, Tree,
+};
 
 #[cfg(test)]
 mod tests;
@@ -90,9 +92,19 @@ impl<T: Tree> Tree for Names<T> {
     const LOOKS_WHOLE: bool = T::LOOKS_WHOLE;
 
     pass_on! {
-        is_short_of_nodes root identity attributes change read_link create_unnamed open read write
+        is_short_of_nodes root identity upkeep attributes change read_link create_unnamed open read write
         drop_privileges flush sync allocate seek copy_range locking open_directory sync_directory
         whole access extended list_extended set_extended
+    }
+
+    fn renamed(
+        &self,
+        folder: &T::Node,
+        name: Name<'_>,
+        known: &dyn Fn(Identity) -> Option<T::Node>,
+    ) -> Result<()> {
+        let host = self.of_old(name)?;
+        self.below.renamed(folder, Name::new(&host)?, known)
     }
 
     fn child(&self, parent: &T::Node, name: Name<'_>) -> Result<Found<T::Node>> {

@@ -17,7 +17,6 @@
 //! attribute leaves a file of the guest owner.
 
 use std::ffi::CStr;
-use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -39,9 +38,9 @@ pub(crate) struct OwnerStore<T> {
 }
 
 /// A node, and what it is to the guest.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct OwnedNode<N> {
-    below: Arc<N>,
+    below: N,
     kind: Kind,
 }
 
@@ -49,7 +48,7 @@ pub(crate) struct OwnedNode<N> {
 pub(crate) struct OwnedFile<F, N> {
     below: F,
     /// Its record is the node's.
-    node: Arc<N>,
+    node: N,
 }
 
 /// Tries to list attributes while their number grows.
@@ -89,7 +88,7 @@ impl<T: Tree> OwnerStore<T> {
     fn found(&self, found: Found<T::Node>) -> Found<OwnedNode<T::Node>> {
         let attributes = self.shown(&found.node, found.attributes);
         let node = OwnedNode {
-            below: Arc::new(found.node),
+            below: found.node,
             kind: attributes.kind,
         };
         Found { node, attributes }
@@ -235,7 +234,7 @@ impl<T: Tree> Tree for OwnerStore<T> {
     const LOOKS_WHOLE: bool = false;
 
     pass_on! {
-        is_short_of_nodes identity read_link names read write flush sync allocate seek copy_range
+        is_short_of_nodes identity upkeep renamed read_link names read write flush sync allocate seek copy_range
         locking open_directory sync_directory whole access
     }
 
@@ -353,7 +352,7 @@ impl<T: Tree> Tree for OwnerStore<T> {
         let found = self
             .born(made, wanted)
             .inspect_err(|_| self.take_back(parent, name))?;
-        let node = Arc::clone(&found.node.below);
+        let node = found.node.below.clone();
         Ok((found, OwnedFile { below, node }))
     }
 
@@ -370,7 +369,7 @@ impl<T: Tree> Tree for OwnerStore<T> {
             .below
             .create_unnamed(caller, &parent.below, mode, how)?;
         let found = self.born(made, wanted)?;
-        let node = Arc::clone(&found.node.below);
+        let node = found.node.below.clone();
         Ok((found, OwnedFile { below, node }))
     }
 
@@ -380,7 +379,7 @@ impl<T: Tree> Tree for OwnerStore<T> {
         if how.truncate && how.drop_privileges {
             self.drop_set_id_bits(&node.below)?;
         }
-        let node = Arc::clone(&node.below);
+        let node = node.below.clone();
         Ok(OwnedFile { below, node })
     }
 

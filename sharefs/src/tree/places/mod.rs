@@ -22,7 +22,7 @@
 //! compared as the host has them; a host's file system that takes other cases for the same name needs
 //! `case = "insensitive"` here, too.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 
@@ -48,9 +48,9 @@ pub(crate) struct Places<T> {
 }
 
 /// A node, and where it was found.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PlacedNode<N> {
-    below: Arc<N>,
+    below: N,
     place: Place,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct PlacedFile<F> {
 pub(crate) struct PlacedDirectory<D, N> {
     below: D,
     /// For entries whose kind the listing does not tell.
-    node: Arc<N>,
+    node: N,
     place: Place,
 }
 
@@ -136,7 +136,7 @@ impl<T: Tree> Places<T> {
 fn placed<N>(found: Found<N>, place: Place) -> Found<PlacedNode<N>> {
     Found {
         node: PlacedNode {
-            below: Arc::new(found.node),
+            below: found.node,
             place,
         },
         attributes: found.attributes,
@@ -178,7 +178,7 @@ impl<T: Tree> Tree for Places<T> {
 
     // A frozen file is never open for writing: write, allocate and copy_range find that below.
     pass_on! {
-        is_short_of_nodes identity attributes read_link read write flush sync allocate seek
+        is_short_of_nodes identity upkeep renamed attributes read_link read write flush sync allocate seek
         copy_range locking sync_directory whole extended list_extended
     }
 
@@ -352,7 +352,7 @@ impl<T: Tree> Tree for Places<T> {
     fn open_directory(&self, node: &Self::Node) -> Result<Self::Directory> {
         Ok(PlacedDirectory {
             below: self.below.open_directory(&node.below)?,
-            node: Arc::clone(&node.below),
+            node: node.below.clone(),
             place: node.place,
         })
     }
