@@ -17,7 +17,7 @@ use crate::ninep::wire::{Few, Text};
 use crate::sys::{LockRange, Sink, Source};
 use crate::tree::{
     AccessWanted, Allocation, Attributes, Caller, Changes, Entry, ExtendedHow, Found, Identity,
-    Kind, Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Tree, WholeLock,
+    Kind, Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Tree, Upkeep, WholeLock,
 };
 
 /// An open directory.
@@ -126,6 +126,8 @@ impl Tree for RemoteTree {
     type Directory = RemoteDirectory;
     type Locks = RemoteLocks;
 
+    const LOOKS_WHOLE: bool = true;
+
     fn root(&self) -> Result<Found<Arc<RemoteNode>>> {
         let fid = walk(&self.line, self.root.number(), &[])?;
         let attributes = self.attributes_of(&fid)?;
@@ -140,6 +142,39 @@ impl Tree for RemoteTree {
 
     fn identity(&self, node: &Arc<RemoteNode>) -> Identity {
         node.identity
+    }
+
+    /// Fids are let go of and found again by `nodes.rs`, unseen by sessions.
+    fn upkeep(&self) -> Upkeep {
+        Upkeep::default()
+    }
+
+    fn is_held(&self, _: &Arc<RemoteNode>) -> bool {
+        true
+    }
+
+    /// A qid's path is never given to another file (intro(5)).
+    fn is_same(&self, known: &Arc<RemoteNode>, found: &Arc<RemoteNode>) -> bool {
+        known.identity == found.identity
+    }
+
+    fn pin(&self, _: &Arc<RemoteNode>) -> Result<()> {
+        Ok(())
+    }
+
+    fn unpin(&self, _: &Arc<RemoteNode>) {}
+
+    fn renamed(
+        &self,
+        _: &Arc<RemoteNode>,
+        _: Name<'_>,
+        _: &dyn Fn(Identity) -> Option<Arc<RemoteNode>>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    fn look(&self, parent: &Arc<RemoteNode>, name: Name<'_>) -> Result<Attributes> {
+        self.child(parent, name).map(|found| found.attributes)
     }
 
     fn child(&self, parent: &Arc<RemoteNode>, name: Name<'_>) -> Result<Found<Arc<RemoteNode>>> {

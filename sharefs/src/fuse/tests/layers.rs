@@ -61,8 +61,8 @@ fn a_known_node_is_told_as_it_is_kept_and_a_hidden_one_not_at_all() {
     }
 
     // Told five times each, and forgotten as often: nothing is held.
-    let held = client.descriptors();
+    let held = client.held();
     client.forget(pipe, 5);
-    assert_eq!(client.descriptors(), held - 1);
+    assert_eq!(client.held(), held - 1);
     assert_eq!(client.attributes(pipe).err(), Some(Errno::STALE));
 }

@@ -149,7 +149,7 @@ impl<T: Tree> OwnerStore<T> {
             wanted.shown(&self.below.attributes(&node)?)
         };
         let node = OwnedNode {
-            below: Arc::new(node),
+            below: node,
             kind: attributes.kind,
         };
         Ok(Found { node, attributes })
