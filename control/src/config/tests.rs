@@ -600,3 +600,118 @@ fn a_mount_on_the_host_is_outside_of_all_shares() {
         assert!(errors.contains(said), "{lines}: {errors}");
     }
 }
+
+#[test]
+fn sources_of_names_read_with_their_defaults_and_are_refused_with_their_line() {
+    let config = parse(
+        "[hosts]\ndns = \"127.0.0.9\"\n[hosts.static]\n\"*.Apps.test\" = \"127.0.0.1\"\n[hosts.source]\n\
+         docker = {}\nold = { type = \"dhcpd\", path = \"/l\", enabled = false, keep = \"forever\" }\n\
+         vm = { type = \"podman\", path = \"/s\", suffix = \"vm.test\", priority = 1000, keep = \"5s\", address = \"127.64.0.1\" }\n",
+    )
+    .unwrap();
+    let hosts = &config.hosts;
+    assert_eq!(
+        hosts.dns.map(|dns| dns.listen.to_string()).as_deref(),
+        Some("127.0.0.9:1053")
+    );
+    assert_eq!(hosts.wildcards.keys().next().unwrap().as_str(), "apps.test");
+    let shown: Vec<String> = hosts
+        .sources
+        .values()
+        .map(|source| {
+            let path = source
+                .path
+                .as_ref()
+                .map_or_else(String::new, |path| path.display().to_string());
+            let suffix = source.suffix.as_ref().map_or("", HostName::as_str);
+            let keep = source.keep.map(|keep| keep.as_secs());
+            format!(
+                "{} {} {} {path} {suffix} {} {keep:?} {:?}",
+                source.name, source.kind, source.enabled, source.priority, source.address
+            )
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "docker docker true /var/run/docker.sock test 50 Some(3600) Auto",
+            "netd netd true   100 None Auto",
+            "old dhcpd false /l test 50 None Auto",
+            "vm podman true /s vm.test 1000 Some(5) Fixed(127.64.0.1)",
+        ]
+    );
+    let domains = config.host_domains(std::iter::empty());
+    assert_eq!(
+        domains.iter().map(HostName::as_str).collect::<Vec<_>>(),
+        ["test"]
+    );
+
+    for (line, expected) in [
+        ("x = {}", "type = \"x\" is not known"),
+        (
+            "x = { type = \"netd\" }",
+            "there is one source of type netd",
+        ),
+        (
+            "netd = { type = \"docker\" }",
+            "there is one source of type netd",
+        ),
+        (
+            "netd = { suffix = \"test\" }",
+            "suffix has no meaning for type netd",
+        ),
+        ("v = { type = \"dhcpd\" }", "type dhcpd needs a path"),
+        (
+            "dnsmasq = { path = \"x\" }",
+            "path \"x\" is not an absolute path",
+        ),
+        (
+            "dnsmasq = { path = \"/a*/b\" }",
+            "may have a * in its last part only",
+        ),
+        (
+            "dnsmasq = { address = \"auto\" }",
+            "address has no meaning for type dnsmasq",
+        ),
+        (
+            "dnsmasq = { suffix = \"localhost\" }",
+            "suffix \"localhost\" is the host's own",
+        ),
+        (
+            "dnsmasq = { priority = -1 }",
+            "priority = -1 is not possible",
+        ),
+        (
+            "dnsmasq = { priority = 1001 }",
+            "priority = 1001 is not possible",
+        ),
+        (
+            "dnsmasq = { keep = \"soon\" }",
+            "keep \"soon\" is not possible",
+        ),
+        (
+            "docker = { address = \"here\" }",
+            "address \"here\" is not known",
+        ),
+        ("Docker = {}", "source name \"Docker\" may not have 'D'"),
+    ] {
+        let error = parse(&format!("[hosts.source]\n{line}\n")).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("config.toml:2: ") && text.contains(expected),
+            "{line}: {text}"
+        );
+    }
+    for dns in ["0.0.0.0", "192.168.1.1:53", "127.0.0.1:0", "maybe"] {
+        let text = format!("[hosts]\ndns = \"{dns}\"\n");
+        assert!(
+            parse(&text).unwrap_err().to_string().contains("hosts: dns"),
+            "{dns}"
+        );
+    }
+    let many: String = (0..40)
+        .map(|n| format!("s{n} = {{ type = \"docker\" }}\n"))
+        .collect();
+    let error = parse(&format!("[hosts.source]\n{many}")).unwrap_err();
+    assert!(error.to_string().contains("more than 32 sources"));
+}
