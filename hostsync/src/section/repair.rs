@@ -289,7 +289,7 @@ mod tests {
                 String::from_utf8_lossy(&repaired.new).into_owned(),
                 repaired.found.len(),
             ),
-            None => (input.clone(), 0),
+            None => (input, 0),
         };
         assert_eq!(new, output, "{repaired:?}");
         assert_eq!(count, findings, "{repaired:?}");
