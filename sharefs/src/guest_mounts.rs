@@ -25,7 +25,7 @@ use crate::mounter::{Judge, MountAsk, Mounter, Place};
 use crate::mounts::is_listed;
 use crate::ninep::client::Swap;
 use crate::remote::line::Limits;
-use crate::remote::{self, Connection, Refused, Wanted};
+use crate::remote::{self, Connection, Refused, Wanted, now};
 use crate::serve::mount::HostMount;
 use crate::serve::vsock;
 use crate::tree::host::crossing::OwnMount;
@@ -196,7 +196,7 @@ impl GuestMounts {
                     .insert(wanted.at.clone(), Keeper { job, thread });
             }
         }
-        let until = Instant::now() + FIRST_OUTCOME;
+        let until = now() + FIRST_OUTCOME;
         for job in new {
             let state = job.first_outcome(until);
             if let Stage::Mounted(live) = &state.stage {
@@ -278,7 +278,7 @@ impl Job {
     fn first_outcome(&self, until: Instant) -> MutexGuard<'_, State> {
         let mut state = self.state();
         while matches!(state.stage, Stage::New) {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(now());
             if left.is_zero() {
                 break;
             }
@@ -355,12 +355,12 @@ impl Job {
             let mut state = self.state();
             state.stage = stage;
             self.changed.notify_all();
-            let until = wait.map(|wait| Instant::now() + wait);
+            let until = wait.map(|wait| now() + wait);
             loop {
                 if state.stopping {
                     return;
                 }
-                let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+                let left = until.map(|until| until.saturating_duration_since(now()));
                 match left {
                     Some(left) if left.is_zero() => break,
                     Some(left) => {
@@ -497,15 +497,18 @@ impl Job {
         match &self.way {
             Way::Vsock(socket) => vsock::connect(socket, port).map_err(Refused::Away),
             Way::Netd(socket) => UnixStream::connect(socket).map_err(|error| {
-                Refused::Away(match error.kind() {
-                    ErrorKind::NotFound => format!(
+                let kind = error.kind();
+                Refused::Away(if kind == ErrorKind::NotFound {
+                    format!(
                         "netd does not lead to the guest's TCP port {port}; sharectl up starts it"
-                    ),
-                    ErrorKind::ConnectionRefused => format!(
+                    )
+                } else if kind == ErrorKind::ConnectionRefused {
+                    format!(
                         "nothing serves TCP port {port} in the guest; there: apt-get install diod && {}",
                         server_line(port, &self.wanted.path)
-                    ),
-                    _ => format!("cannot connect to {}: {error}", socket.display()),
+                    )
+                } else {
+                    format!("cannot connect to {}: {error}", socket.display())
                 })
             }),
         }

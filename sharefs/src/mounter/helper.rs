@@ -159,7 +159,7 @@ fn within<T: Send + 'static>(
     if STUCK.load(Ordering::Relaxed) >= MOST_STUCK {
         return None;
     }
-    let (say, hear) = mpsc::channel();
+    let (say, hear) = mpsc::sync_channel(1);
     STUCK.fetch_add(1, Ordering::Relaxed);
     let looks = move || {
         // Nobody listens any more if it took too long.
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn what_takes_too_long_is_left_behind_and_only_so_often() {
         assert_eq!(within(Duration::from_secs(20), || 7), Some(7));
-        let (end, wait) = mpsc::channel::<()>();
+        let (end, wait) = mpsc::sync_channel::<()>(1);
         let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
         for _ in 0..MOST_STUCK {
             let wait = std::sync::Arc::clone(&wait);

@@ -224,9 +224,12 @@ impl Line {
                 .ok_or_else(|| unusable("it has ended".to_owned()))?;
             let answer: Numbered<Answer> =
                 serde_json::from_slice(&answer).map_err(|error| unusable(error.to_string()))?;
+            if answer.number < number {
+                // To what was asked and given up before.
+                self.late.extend(place_of(answer.body));
+                continue;
+            }
             match answer.body {
-                // The answer to what was asked and given up before.
-                late if answer.number < number => self.late.extend(place_of(late)),
                 Answer::Refused(refusal) => return Err(refusal),
                 body @ (Answer::Done | Answer::Mounted(_)) => return Ok((body, device)),
             }

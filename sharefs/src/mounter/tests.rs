@@ -74,7 +74,7 @@ fn a_mount_that_is_answered_too_late_is_taken_back_before_anything_else() {
     };
     answer(&theirs, first.number, Answer::Mounted(place), true);
 
-    let (say, hear) = mpsc::channel();
+    let (say, hear) = mpsc::sync_channel(8);
     let helper = std::thread::spawn(move || {
         for _ in 0..2 {
             let Numbered { number, body } = asked(&theirs);

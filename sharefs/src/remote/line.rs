@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use super::fids::{Fid, Fids};
+use super::now;
 use crate::ninep::client::{WRITTEN_AT, head_of_write};
 use crate::ninep::messages::{Reply, Request};
 use crate::ninep::wire::{Frame, NoRoom};
@@ -151,7 +152,7 @@ impl Line {
             state: Mutex::new(State {
                 tags: (0..MOST_TAGS).map(|_| Tag::Free).collect(),
                 fids: Fids::default(),
-                heard: Instant::now(),
+                heard: now(),
                 asked: None,
                 lost: false,
                 requests: 0,
@@ -226,7 +227,7 @@ impl Line {
         room: u32,
         encode: impl FnOnce(u16, &mut [u8]) -> std::result::Result<usize, NoRoom>,
     ) -> Result<Ticket<'_>> {
-        let until = Instant::now()
+        let until = now()
             + match pace {
                 Pace::Quick => self.limits.call,
                 Pace::Slow => self.limits.slow_call,
@@ -276,9 +277,8 @@ impl Line {
                 state.requests += 1;
                 return Ok(free);
             }
-            let now = Instant::now();
             let Some(left) = until
-                .checked_duration_since(now)
+                .checked_duration_since(now())
                 .filter(|left| !left.is_zero())
             else {
                 return Err(Errno::IO);
@@ -478,7 +478,7 @@ impl Line {
         if state.asked.is_some() {
             return Err(Errno::TIMEDOUT);
         }
-        state.asked = Some(Instant::now());
+        state.asked = Some(now());
         drop(state);
         // A Tflush of what is not under way is answered at once (flush(5)). Where it cannot be sent, the way
         // there is full, and whoever filled it waits as long for room.
@@ -488,7 +488,7 @@ impl Line {
 
     fn arrived(&self, number: u16, frame: &[u8]) -> rustix::io::Result<()> {
         let mut state = self.state();
-        state.heard = Instant::now();
+        state.heard = now();
         if number == PROBE && state.asked.take().is_some() {
             return Ok(());
         }
@@ -560,7 +560,7 @@ impl Ticket<'_> {
             if state.lost {
                 return Err(Errno::NOTCONN);
             }
-            let left = self.until.saturating_duration_since(Instant::now());
+            let left = self.until.saturating_duration_since(now());
             let Some(answered) = line.answered.get(self.tag).filter(|_| !left.is_zero()) else {
                 tracing::warn!("a 9p server does not answer one of its calls");
                 return Err(Errno::IO);

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::RemoteTree;
 use super::fids::Fid;
+use super::now;
 use super::tree::walk;
 use crate::tree::{Attributes, Identity, Kind, Result};
 
@@ -102,7 +103,7 @@ impl RemoteNode {
         self.sighting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn see(&self, fid: Arc<Fid>, place: Option<(Arc<RemoteNode>, Box<[u8]>)>) {
+    fn see(&self, fid: Arc<Fid>, place: Option<(Arc<Self>, Box<[u8]>)>) {
         let mut sighting = self.sighting();
         let old_fid = std::mem::replace(&mut sighting.fid, fid);
         // A folder is not looked for below itself, whatever a server says.
@@ -163,7 +164,7 @@ impl RemoteTree {
         let found = self.attributes_of(&node.fid());
         let is_right = found.is_ok_and(|found| found.identity == node.identity);
         if is_right {
-            node.sighting().right = Some((Instant::now(), moves));
+            node.sighting().right = Some((now(), moves));
         }
         is_right
     }

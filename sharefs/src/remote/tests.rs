@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -79,7 +79,7 @@ fn visit(
             }
         }
     });
-    let (tell, told) = mpsc::channel();
+    let (tell, told) = mpsc::sync_channel(8);
     let lost = Box::new(move |reason: &str| {
         tell.send(reason.to_owned()).ok();
     });
@@ -417,7 +417,7 @@ fn lies_about_sizes_counts_and_kinds_end_the_call_and_no_more() {
         ("blocks of nothing", space, statistics),
     ];
     for (lie, ask, reply) in lies {
-        let (start, started) = mpsc::channel::<()>();
+        let (start, started) = mpsc::sync_channel::<()>(1);
         let mut bytes = frame(0, &reply).remove(0);
         let kind = bytes[4];
         let says = Box::new(move |tag: u16, request: Request<'_>| {
@@ -513,7 +513,7 @@ fn any_bytes_from_a_server_end_in_an_answer() {
         let (tree, _connection) = visit(short, says).0.unwrap();
         let root = tree.root().unwrap();
         let open = tree.open_directory(&root.node).unwrap();
-        let began = Instant::now();
+        let began = super::now();
         tree.statistics(&root.node).ok();
         tree.entries(&open, 0, 4096, &mut |_: &Entry<'_>| true).ok();
         tree.child(&root.node, name(c"x")).ok();

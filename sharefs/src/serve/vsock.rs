@@ -22,20 +22,21 @@ pub(crate) fn connect(socket: &Path, port: u16) -> Result<UnixStream, String> {
 
 fn connect_within(socket: &Path, port: u16, patience: Duration) -> Result<UnixStream, String> {
     let shown = socket.display();
-    let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+    let mut stream = UnixStream::connect(socket).map_err(|error| {
+        let is_absent = [ErrorKind::NotFound, ErrorKind::ConnectionRefused].contains(&error.kind());
+        if is_absent {
             format!("no VMM listens at {shown}")
+        } else {
+            format!("cannot connect to {shown}: {error}")
         }
-        _ => format!("cannot connect to {shown}: {error}"),
     })?;
-    let failed = |error: std::io::Error| match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            format!(
-                "the VMM at {shown} does not answer within {} s",
-                patience.as_secs()
-            )
+    let failed = |error: std::io::Error| {
+        if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) {
+            let limit = patience.as_secs();
+            format!("the VMM at {shown} does not answer within {limit} s")
+        } else {
+            format!("the VMM at {shown}: {error}")
         }
-        _ => format!("the VMM at {shown}: {error}"),
     };
     stream.set_read_timeout(Some(patience)).map_err(failed)?;
     stream.set_write_timeout(Some(patience)).map_err(failed)?;

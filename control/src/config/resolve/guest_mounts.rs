@@ -117,10 +117,11 @@ fn one(
     let (export, below) = match &table.export {
         None => (path.display().to_string(), Vec::new()),
         Some(export) => {
-            let names = path.components().filter_map(|part| match part {
-                std::path::Component::Normal(name) => name.to_str().map(str::to_owned),
-                _ => None,
-            });
+            // It is absolute and has no `..`.
+            let below = path.strip_prefix("/").unwrap_or(&path);
+            let names = below
+                .iter()
+                .filter_map(|name| Some(name.to_str()?.to_owned()));
             (export.clone(), names.collect())
         }
     };
