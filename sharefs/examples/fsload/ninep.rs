@@ -29,6 +29,10 @@ const NOT_SUPPORTED: usize = 95;
 const SPARE: u32 = 100;
 /// No daemon takes that long.
 const PATIENCE: Duration = Duration::from_secs(5);
+const SECOND: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
 
 /// A frame without its tag, which stands at `TAG`.
 #[derive(Debug, Clone)]
@@ -274,6 +278,11 @@ impl Connection {
                 Ok(count) => rest = rest.get(count..).unwrap_or_default(),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     ensure!(begin.elapsed() < PATIENCE, "the daemon takes nothing");
+                    // As every client does: who looks instead hands over a page at a time.
+                    poll(
+                        &mut [PollFd::new(&self.stream, PollFlags::OUT)],
+                        Some(&SECOND),
+                    )?;
                 }
                 Err(error) => return Err(error).context("write to the daemon"),
             }
@@ -320,13 +329,9 @@ impl Connection {
             }
             ensure!(begin.elapsed() < PATIENCE, "no answer within {PATIENCE:?}");
             if self.wait == Wait::Asleep {
-                let second = Timespec {
-                    tv_sec: 1,
-                    tv_nsec: 0,
-                };
                 poll(
                     &mut [PollFd::new(&self.stream, PollFlags::IN)],
-                    Some(&second),
+                    Some(&SECOND),
                 )?;
             }
         }

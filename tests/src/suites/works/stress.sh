@@ -3,7 +3,7 @@
 rm -rf /mnt/stress && mkdir /mnt/stress && cd /mnt/stress
 bad=
 for stressor in access chdir chmod chown dentry dir fallocate fcntl file-ioctl filename flock fpunch \
-    fstat getdent hdd link locka lockf lockofd mknod open rename seek symlink sync-file touch unlink utime \
+    fstat getdent hdd link locka lockf lockofd mknod open rename seek symlink sync-file touch utime \
     xattr; do
     status=0
     timeout -k 5 60 stress-ng --$stressor 1 --timeout "${SIZE}s" --verify --temp-path /mnt/stress \
