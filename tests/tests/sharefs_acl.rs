@@ -19,6 +19,7 @@ fn world(user: User, owner: &str) -> Result<World> {
 type = "nat"
 
 [guest.dev]
+devices = "each"
 
 [share.d]
 path = "@shared/d"
@@ -64,7 +65,7 @@ fn run(guest: &Guest, text: &str) -> Result<(i32, String)> {
 fn ok(guest: &Guest, text: &str) -> Result<String> {
     let (status, output) = run(guest, text)?;
     ensure!(status == 0, "{text}\n{output}");
-    Ok(output)
+    Ok(output.trim().to_owned())
 }
 
 /// The list of a file, one entry a line, without its head.

@@ -9,6 +9,7 @@ use super::last_error;
 
 /// MAX_HANDLE_SZ: no file system's handle is longer.
 const LONGEST: usize = 128;
+const ROOM: libc::c_uint = 128;
 /// AT_HANDLE_FID: a handle that only tells files apart, which more file systems have (Linux 6.5).
 const TELLS_APART: libc::c_int = 0x200;
 
@@ -52,7 +53,7 @@ impl FileHandle {
 
     fn ask(place: BorrowedFd<'_>, flags: libc::c_int) -> Result<Self, Errno> {
         let mut raw = Raw {
-            length: LONGEST as libc::c_uint,
+            length: ROOM,
             kind: 0,
             bytes: [0; LONGEST],
         };

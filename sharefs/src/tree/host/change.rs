@@ -39,7 +39,7 @@ impl HostTree {
                 match rustix::fs::utimensat(place, c"", &times, AtFlags::EMPTY_PATH) {
                     // Linux before 5.8 knows no empty path here.
                     Err(Errno::INVAL) => {
-                        let number = DecInt::from_fd(&place);
+                        let number = DecInt::from_fd(place);
                         let flags = AtFlags::empty();
                         rustix::fs::utimensat(&self.own_descriptors, number, &times, flags)
                     }
@@ -72,7 +72,7 @@ impl HostTree {
             // The mode of a symbolic link means nothing on Linux and cannot be changed.
             None if node.record().kind == Kind::SymbolicLink => Err(Errno::OPNOTSUPP),
             None => node.with(|place| {
-                let number = DecInt::from_fd(&place);
+                let number = DecInt::from_fd(place);
                 rustix::fs::chmodat(&self.own_descriptors, number, mode, AtFlags::empty())
             }),
         }

@@ -21,7 +21,7 @@ pub(super) fn get(
     name: &CStr,
     into: &mut [u8],
 ) -> Result<usize> {
-    let number = DecInt::from_fd(&place);
+    let number = DecInt::from_fd(place);
     match sys::extended_at(descriptors, number.as_c_str(), name, into) {
         // Linux before 6.13; or a filter around us that does not know the call.
         Err(Errno::NOSYS | Errno::PERM) => {}

@@ -494,7 +494,7 @@ impl Tree for HostTree {
         // AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH; the magic link does not.
         let follow = AtFlags::SYMLINK_FOLLOW;
         node.with(|place| {
-            let number = DecInt::from_fd(&place);
+            let number = DecInt::from_fd(place);
             let name = name.as_c_str();
             parent.with(|to| {
                 rustix::fs::linkat(&self.own_descriptors, number.as_c_str(), to, name, follow)
@@ -636,7 +636,7 @@ impl Tree for HostTree {
         access.set(rustix::fs::Access::WRITE_OK, wanted.write);
         access.set(rustix::fs::Access::EXEC_OK, wanted.execute);
         node.with(|place| {
-            let number = DecInt::from_fd(&place);
+            let number = DecInt::from_fd(place);
             rustix::fs::accessat(&self.own_descriptors, number, access, AtFlags::empty())
         })
     }
