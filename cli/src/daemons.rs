@@ -18,6 +18,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
+use crate::service::{self, manager::Manager, units};
 use crate::sys;
 
 pub(crate) use supervisor::supervise;
@@ -86,6 +87,8 @@ pub(crate) fn command(context: &Context, daemon: Daemon) -> Outcome<Command> {
         .env("SHARECTL_RUNTIME_DIR", &context.paths.runtime)
         .env("SHARECTL_STATE_DIR", &context.paths.state)
         .env_remove("NOTIFY_SOCKET")
+        .env_remove("WATCHDOG_USEC")
+        .env_remove("WATCHDOG_PID")
         .current_dir("/")
         .stdin(Stdio::null());
     Ok(command)
@@ -104,29 +107,36 @@ pub(crate) fn start(context: &Context, limit: Duration) -> Outcome<Vec<(DaemonSt
     for daemon in Daemon::ALL {
         program(daemon)?;
     }
+    let owner = service::owner(context)?;
     let mut rising = Vec::new();
     for daemon in Daemon::ALL {
         let held = lock::holder(&context.paths.lock(daemon)).ok().flatten();
-        let child = if held.is_some() {
-            None
-        } else {
-            Some(spawn(context, daemon)?)
+        let (child, how) = match (held, owner) {
+            (Some(_), _) => (None, Started::Before),
+            (None, Some(manager)) => {
+                start_unit(manager, daemon)?;
+                (None, Started::Now)
+            }
+            (None, None) => (Some(spawn(context, daemon)?), Started::Now),
         };
-        rising.push((daemon, child));
+        rising.push((daemon, child, how));
     }
     let mut ready = Vec::new();
-    for (daemon, mut child) in rising {
-        let how = if child.is_some() {
-            Started::Now
-        } else {
-            Started::Before
-        };
+    for (daemon, mut child, how) in rising {
         ready.push((wait_until_up(context, daemon, child.as_mut(), limit)?, how));
     }
     for (daemon, (status, how)) in Daemon::ALL.into_iter().zip(&mut ready) {
         settle(context, daemon, status, *how);
     }
     Ok(ready)
+}
+
+/// The manager starts it, and returns when it is ready.
+fn start_unit(manager: Manager, daemon: Daemon) -> Outcome {
+    let unit = units::name(daemon);
+    // A unit that failed too often would stay so.
+    manager.systemctl(&["reset-failed", &unit]).ok();
+    manager.systemctl(&["start", &unit]).map(drop)
 }
 
 /// A daemon that was started before the others may miss them for a moment.
@@ -247,16 +257,22 @@ pub(crate) fn stop(context: &Context, limit: Duration, keep_names: bool) -> Outc
     if !keep_names {
         clear_names(context)?;
     }
+    let owner = service::owner(context)?;
     let mut stopped = Vec::new();
     for daemon in Daemon::ALL.into_iter().rev() {
-        if stop_one(context, daemon, limit)? {
+        let unit = units::name(daemon);
+        if let Some(manager) = owner.filter(|manager| manager.runs(&unit)) {
+            manager.systemctl(&["stop", &unit])?;
+            stopped.push(daemon);
+        } else if stop_one(context, daemon, limit)? {
             stopped.push(daemon);
         }
     }
     Ok(stopped)
 }
 
-fn clear_names(context: &Context) -> Outcome {
+/// Takes our block out of the hosts files.
+pub(crate) fn clear_names(context: &Context) -> Outcome {
     let client = context.client(Daemon::Hostsync);
     let limit = Duration::from_secs(10);
     let answer = context.wait(async {
@@ -283,7 +299,8 @@ fn clear_names(context: &Context) -> Outcome {
     Ok(())
 }
 
-fn stop_one(context: &Context, daemon: Daemon, limit: Duration) -> Outcome<bool> {
+/// Stops one that runs as nobody's unit; false when none did.
+pub(crate) fn stop_one(context: &Context, daemon: Daemon, limit: Duration) -> Outcome<bool> {
     let path = context.paths.lock(daemon);
     let holder = || {
         lock::holder(&path)

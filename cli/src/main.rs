@@ -13,6 +13,7 @@ mod edit;
 mod error;
 mod mounts;
 mod output;
+mod service;
 mod suggest;
 mod sys;
 mod tap;

@@ -1,8 +1,10 @@
-//! What a daemon is told by signals.
+//! What a daemon is told by signals. Whoever waits for them also gives the service manager its signs of life.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::notify::Watchdog;
 
 /// The signals a daemon obeys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +21,7 @@ pub struct Orders {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    watchdog: Watchdog,
 }
 
 impl Orders {
@@ -31,15 +34,21 @@ impl Orders {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            watchdog: Watchdog::of_manager(),
         })
     }
 
     /// Waits for the next order. Safe to drop and call again.
+    ///
+    /// A loop that no longer comes here no longer obeys and, by the manager's watchdog, is started anew.
     pub async fn next(&mut self) -> Order {
-        tokio::select! {
-            _ = self.terminate.recv() => Order::Stop,
-            _ = self.interrupt.recv() => Order::Stop,
-            _ = self.hang_up.recv() => Order::Reload,
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Order::Stop,
+                _ = self.interrupt.recv() => return Order::Stop,
+                _ = self.hang_up.recv() => return Order::Reload,
+                () = self.watchdog.give_sign() => {}
+            }
         }
     }
 }

@@ -12,8 +12,10 @@ mod init;
 mod logs;
 mod network;
 mod port;
+mod service;
 mod share;
 mod status;
+mod uninstall;
 mod up;
 
 use std::process::ExitCode;
@@ -45,6 +47,9 @@ pub(crate) enum Command {
     Events(events::Args),
     Logs(logs::Args),
     Doctor(doctor::Args),
+    #[command(subcommand)]
+    Service(service::Command),
+    Uninstall(uninstall::Args),
     Completions(completions::Args),
 }
 
@@ -66,6 +71,8 @@ impl Command {
             Self::Events(args) => events::run(context, args).map(done),
             Self::Logs(args) => logs::run(context, args).map(done),
             Self::Doctor(args) => doctor::run(context, args),
+            Self::Service(command) => command.run(context),
+            Self::Uninstall(args) => uninstall::run(context, args),
             Self::Completions(args) => completions::run(context, args).map(done),
         }
     }
