@@ -10,6 +10,7 @@ mod guest;
 pub(crate) mod host;
 mod init;
 mod logs;
+mod man;
 mod network;
 mod port;
 mod service;
@@ -51,6 +52,7 @@ pub(crate) enum Command {
     Service(service::Command),
     Uninstall(uninstall::Args),
     Completions(completions::Args),
+    Man(man::Args),
 }
 
 impl Command {
@@ -74,6 +76,7 @@ impl Command {
             Self::Service(command) => command.run(context),
             Self::Uninstall(args) => uninstall::run(context, args),
             Self::Completions(args) => completions::run(context, args).map(done),
+            Self::Man(args) => man::run(context, args).map(done),
         }
     }
 }

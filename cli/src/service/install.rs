@@ -155,8 +155,11 @@ impl Plan {
                 text: unit.text.clone(),
             });
         }
-        let linger = self.linger && !manager::lingers();
-        record.linger |= linger;
+        if self.linger && !manager::lingers() {
+            // First, since it is what may be refused.
+            manager::linger(true)?;
+            record.linger = true;
+        }
         daemons::prepare(&context.paths)?;
         record.save(&context.paths)?;
 
@@ -173,9 +176,6 @@ impl Plan {
         let names = self.names();
         self.manager
             .systemctl(&[&["enable"], names.as_slice()].concat())?;
-        if linger {
-            manager::linger(true)?;
-        }
         if self.start {
             self.start(context, &names, &changed)?;
         }

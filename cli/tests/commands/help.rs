@@ -53,7 +53,14 @@ const VERBS: &[&str] = &[
     "events",
     "logs",
     "doctor",
+    "service install",
+    "service remove",
+    "service status",
+    "service logs",
+    "service units",
+    "uninstall",
     "completions",
+    "man",
 ];
 
 /// The verbs that a help page lists.

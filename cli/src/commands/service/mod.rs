@@ -4,6 +4,7 @@ mod install;
 mod logs;
 mod remove;
 mod status;
+mod units;
 
 use std::process::ExitCode;
 
@@ -20,6 +21,7 @@ pub(crate) enum Command {
     Remove(remove::Args),
     Status(status::Args),
     Logs(logs::Args),
+    Units(units::Args),
 }
 
 impl Command {
@@ -30,6 +32,7 @@ impl Command {
             Self::Remove(args) => remove::run(context, args).map(done),
             Self::Status(args) => status::run(context, args),
             Self::Logs(args) => logs::run(context, args).map(done),
+            Self::Units(args) => units::run(context, args).map(done),
         }
     }
 }
