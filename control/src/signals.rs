@@ -1,10 +1,18 @@
-//! What a daemon is told by signals. Whoever waits for them also gives the service manager its signs of life.
+//! What a daemon is told by signals. Whoever waits for them also gives the service manager its signs of life,
+//! and keeps the own log small.
 
 use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Interval, MissedTickBehavior};
 
+use crate::logging;
 use crate::notify::Watchdog;
+
+/// How often the size of a log is looked at.
+const LOG_PAUSE: Duration = Duration::from_secs(10);
 
 /// The signals a daemon obeys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +30,7 @@ pub struct Orders {
     interrupt: Signal,
     hang_up: Signal,
     watchdog: Watchdog,
+    log: Option<(PathBuf, Interval)>,
 }
 
 impl Orders {
@@ -35,6 +44,11 @@ impl Orders {
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
             watchdog: Watchdog::of_manager(),
+            log: logging::own_file().map(|file| {
+                let mut due = tokio::time::interval(LOG_PAUSE);
+                due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                (file, due)
+            }),
         })
     }
 
@@ -48,7 +62,18 @@ impl Orders {
                 _ = self.interrupt.recv() => return Order::Stop,
                 _ = self.hang_up.recv() => return Order::Reload,
                 () = self.watchdog.give_sign() => {}
+                () = keep_log_small(&mut self.log) => {}
             }
         }
+    }
+}
+
+async fn keep_log_small(log: &mut Option<(PathBuf, Interval)>) {
+    let Some((file, due)) = log else {
+        return std::future::pending().await;
+    };
+    due.tick().await;
+    if let Err(error) = logging::keep_small(file) {
+        tracing::warn!(%error, log = %file.display(), "the log cannot be begun anew");
     }
 }

@@ -120,9 +120,12 @@ fn front_page() {
         out:   host         Names in the hosts files: list, add, remove, write, compare
         out:   describe     Show everything about a guest, share, network or host name
         out:   events       Show what happened: leases, links, ports, shares, names
-        out:   logs         Show the logs of the daemons that `sharectl up` started
+        out:   logs         Show the logs of the daemons
         out:   doctor       Look for what is wrong, and say how to mend it
+        out:   service      The daemons as systemd units: install, remove, look at them
+        out:   uninstall    Remove what sharectl made on this machine: units, hosts lines, interfaces, state
         out:   completions  Print a shell's completion script
+        out:   man          Print a manual page, or write all of them
         out:   help         Print this message or the help of the given subcommand(s)
         out:
         out: Options:

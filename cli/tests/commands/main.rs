@@ -11,6 +11,7 @@ mod host;
 mod network;
 mod place;
 mod port;
+mod service;
 mod share;
 mod traffic;
 mod watching;
