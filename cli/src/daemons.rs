@@ -13,14 +13,16 @@ use std::time::Duration;
 use control::api::{Changes, DaemonStatus};
 use control::failure::FailureKind;
 use control::lock;
+use control::logging;
 use control::paths::{Daemon, Paths, make_private_folder};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
+use crate::service::{self, manager::Manager, units};
 use crate::sys;
 
-pub(crate) use supervisor::supervise;
+pub(crate) use supervisor::{Logs, supervise};
 
 /// How often a condition is looked at while waiting for it.
 const LOOK: Duration = Duration::from_millis(20);
@@ -86,14 +88,19 @@ pub(crate) fn command(context: &Context, daemon: Daemon) -> Outcome<Command> {
         .env("SHARECTL_RUNTIME_DIR", &context.paths.runtime)
         .env("SHARECTL_STATE_DIR", &context.paths.state)
         .env_remove("NOTIFY_SOCKET")
+        .env_remove("WATCHDOG_USEC")
+        .env_remove("WATCHDOG_PID")
+        .env_remove(logging::FILE_VARIABLE)
         .current_dir("/")
         .stdin(Stdio::null());
     Ok(command)
 }
 
-/// A daemon on its way up.
+/// A daemon, or the supervisor of all, on its way up.
 struct Rising {
     child: Child,
+    program: &'static str,
+    log: PathBuf,
     /// Where its part of the log begins, in bytes.
     log_start: u64,
 }
@@ -104,29 +111,36 @@ pub(crate) fn start(context: &Context, limit: Duration) -> Outcome<Vec<(DaemonSt
     for daemon in Daemon::ALL {
         program(daemon)?;
     }
+    let owner = service::owner(context)?;
     let mut rising = Vec::new();
     for daemon in Daemon::ALL {
         let held = lock::holder(&context.paths.lock(daemon)).ok().flatten();
-        let child = if held.is_some() {
-            None
-        } else {
-            Some(spawn(context, daemon)?)
+        let (child, how) = match (held, owner) {
+            (Some(_), _) => (None, Started::Before),
+            (None, Some(manager)) => {
+                start_unit(manager, daemon)?;
+                (None, Started::Now)
+            }
+            (None, None) => (Some(spawn(context, daemon)?), Started::Now),
         };
-        rising.push((daemon, child));
+        rising.push((daemon, child, how));
     }
     let mut ready = Vec::new();
-    for (daemon, mut child) in rising {
-        let how = if child.is_some() {
-            Started::Now
-        } else {
-            Started::Before
-        };
+    for (daemon, mut child, how) in rising {
         ready.push((wait_until_up(context, daemon, child.as_mut(), limit)?, how));
     }
     for (daemon, (status, how)) in Daemon::ALL.into_iter().zip(&mut ready) {
         settle(context, daemon, status, *how);
     }
     Ok(ready)
+}
+
+/// The manager starts it, and returns when it is ready.
+fn start_unit(manager: Manager, daemon: Daemon) -> Outcome {
+    let unit = units::name(daemon);
+    // A unit that failed too often would stay so.
+    manager.systemctl(&["reset-failed", &unit]).ok();
+    manager.systemctl(&["start", &unit]).map(drop)
 }
 
 /// A daemon that was started before the others may miss them for a moment.
@@ -159,29 +173,82 @@ fn spawn(context: &Context, daemon: Daemon) -> Outcome<Rising> {
             "sharectl doctor",
         )
     };
-    set_aside_if_large(&path).map_err(failed)?;
-    let log = File::options()
-        .append(true)
-        .create(true)
-        .open(&path)
-        .map_err(failed)?;
-    let log_start = log.metadata().map_err(failed)?.len();
     let mut command = command(context, daemon)?;
-    command.stdout(log.try_clone().map_err(failed)?).stderr(log);
+    let log_start = write_to(&mut command, &path).map_err(failed)?;
     let child = sys::in_own_session(&mut command).spawn().map_err(failed)?;
-    Ok(Rising { child, log_start })
+    Ok(Rising {
+        child,
+        program: daemon.program(),
+        log: path,
+        log_start,
+    })
 }
 
-/// A log that has grown is kept once, as NAME.log.old, and begun anew.
-fn set_aside_if_large(log: &Path) -> std::io::Result<()> {
-    /// More than months of ordinary life, in bytes.
-    const LARGE: u64 = 8 << 20;
-    match log.metadata() {
-        Ok(found) if found.len() > LARGE => std::fs::rename(log, log.with_extension("log.old")),
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+/// Sends a program's lines to a log of ours, which it keeps small; gives the log's length until now.
+fn write_to(command: &mut Command, log: &Path) -> std::io::Result<u64> {
+    logging::set_aside_if_large(log)?;
+    let file = logging::open(log)?;
+    let length = file.metadata()?.len();
+    command
+        .env(logging::FILE_VARIABLE, log)
+        .stdout(file.try_clone()?)
+        .stderr(file);
+    Ok(length)
+}
+
+/// Starts a supervisor behind the terminal and waits until everything answers.
+pub(crate) fn start_kept(
+    context: &Context,
+    limit: Duration,
+) -> Outcome<Vec<(DaemonStatus, Started)>> {
+    if let Some(manager) = service::owner(context)? {
+        return Err(CliError::conflict(
+            "the service manager keeps the daemons running",
+            format!(
+                "sharectl up, or {}",
+                manager.line(&["status", "'sharectl*'"])
+            ),
+        ));
     }
+    supervisor::check_none_runs(context, "sharectl up --keep-running")?;
+    let log = context.paths.state.join("logs/supervisor.log");
+    let failed = |error: std::io::Error| {
+        CliError::failure(
+            format!(
+                "cannot start a supervisor with its log in {}: {error}",
+                log.display()
+            ),
+            "sharectl doctor",
+        )
+    };
+    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    command
+        .arg("--config")
+        .arg(&context.paths.config)
+        .args(["up", "--foreground", "--log-files", "--wait"])
+        .arg(limit.as_secs().to_string())
+        .env("SHARECTL_RUNTIME_DIR", &context.paths.runtime)
+        .env("SHARECTL_STATE_DIR", &context.paths.state)
+        .env_remove("NOTIFY_SOCKET")
+        .current_dir("/")
+        .stdin(Stdio::null());
+    let log_start = write_to(&mut command, &log).map_err(failed)?;
+    let child = sys::in_own_session(&mut command).spawn().map_err(failed)?;
+    let mut rising = Rising {
+        child,
+        program: "the supervisor",
+        log: log.clone(),
+        log_start,
+    };
+    let mut ready = Vec::new();
+    for daemon in Daemon::ALL {
+        let status = wait_until_up(context, daemon, Some(&mut rising), limit)?;
+        ready.push((status, Started::Now));
+    }
+    for (daemon, (status, how)) in Daemon::ALL.into_iter().zip(&mut ready) {
+        settle(context, daemon, status, *how);
+    }
+    Ok(ready)
 }
 
 fn wait_until_up(
@@ -203,11 +270,7 @@ fn wait_until_up(
                 && let Ok(Some(ended)) = rising.child.try_wait()
             {
                 return Err(CliError::failure(
-                    format!(
-                        "{} ended at once, {ended}{}",
-                        daemon.program(),
-                        said(context, daemon, rising.log_start)
-                    ),
+                    format!("{} ended at once, {ended}{}", rising.program, said(rising)),
                     format!("sharectl doctor, and sharectl logs {daemon}"),
                 ));
             }
@@ -227,11 +290,11 @@ fn wait_until_up(
 }
 
 /// The last lines that the daemon wrote before it ended.
-fn said(context: &Context, daemon: Daemon, log_start: u64) -> String {
+fn said(rising: &Rising) -> String {
     const LINES: usize = 5;
     let mut text = String::new();
-    let read = File::open(context.paths.log(daemon)).and_then(|mut log| {
-        log.seek(SeekFrom::Start(log_start))?;
+    let read = File::open(&rising.log).and_then(|mut log| {
+        log.seek(SeekFrom::Start(rising.log_start))?;
         log.take(64 << 10).read_to_string(&mut text)
     });
     let lines: Vec<&str> = text.lines().collect();
@@ -247,16 +310,22 @@ pub(crate) fn stop(context: &Context, limit: Duration, keep_names: bool) -> Outc
     if !keep_names {
         clear_names(context)?;
     }
+    let owner = service::owner(context)?;
     let mut stopped = Vec::new();
     for daemon in Daemon::ALL.into_iter().rev() {
-        if stop_one(context, daemon, limit)? {
+        let unit = units::name(daemon);
+        if let Some(manager) = owner.filter(|manager| manager.runs(&unit)) {
+            manager.systemctl(&["stop", &unit])?;
+            stopped.push(daemon);
+        } else if stop_one(context, daemon, limit)? {
             stopped.push(daemon);
         }
     }
     Ok(stopped)
 }
 
-fn clear_names(context: &Context) -> Outcome {
+/// Takes our block out of the hosts files.
+pub(crate) fn clear_names(context: &Context) -> Outcome {
     let client = context.client(Daemon::Hostsync);
     let limit = Duration::from_secs(10);
     let answer = context.wait(async {
@@ -283,7 +352,8 @@ fn clear_names(context: &Context) -> Outcome {
     Ok(())
 }
 
-fn stop_one(context: &Context, daemon: Daemon, limit: Duration) -> Outcome<bool> {
+/// Stops one that runs as nobody's unit; false when none did.
+pub(crate) fn stop_one(context: &Context, daemon: Daemon, limit: Duration) -> Outcome<bool> {
     let path = context.paths.lock(daemon);
     let holder = || {
         lock::holder(&path)

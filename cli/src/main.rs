@@ -16,6 +16,7 @@ mod import;
 mod mounts;
 mod output;
 mod resolver;
+mod service;
 mod suggest;
 mod sys;
 mod tap;

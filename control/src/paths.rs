@@ -72,6 +72,18 @@ impl Paths {
         })
     }
 
+    /// The places that a program finds whose environment says nothing of them: what a service manager
+    /// starts.
+    #[must_use]
+    pub fn at_login() -> Self {
+        let uid = rustix::process::getuid().as_raw();
+        Self::resolve(None, uid, |name| match name {
+            "HOME" => std::env::var_os(name).map(PathBuf::from),
+            "XDG_RUNTIME_DIR" => Some(format!("/run/user/{uid}").into()),
+            _ => None,
+        })
+    }
+
     fn resolve(
         config_flag: Option<PathBuf>,
         uid: u32,

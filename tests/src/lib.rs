@@ -22,6 +22,7 @@ pub mod programs;
 pub mod prometheus;
 pub mod skip;
 pub mod suites;
+pub mod systemd;
 pub mod user;
 
 pub use anyhow::{Context, Result, bail, ensure};

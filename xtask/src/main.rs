@@ -2,11 +2,12 @@
 //!
 //! demo shows the main job on a throwaway guest; test is all that CI runs; tidy is its cheap part;
 //! fuzz looks for inputs that break a parser; bench compares with other programs;
-//! suites runs the tests that others wrote for file systems. What guests and daemons are driven with is the `tests` crate.
+//! suites runs the tests that others wrote for file systems; dist makes the packages. What guests and daemons are driven with is the `tests` crate.
 
 mod bench;
 mod check;
 mod demo;
+mod dist;
 mod fuzz;
 mod interrupt;
 mod suites;
@@ -39,6 +40,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Run file system test suites in a guest: fsx and pjdfstest, on our shares and on virtiofsd's
     Suites(suites::Arguments),
+    /// Make the Debian package and the tarball
+    Dist(dist::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Suites(arguments) => suites::run(&arguments),
+        Task::Dist(arguments) => dist::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     tests::place::clear_staging();
     outcome.unwrap_or_else(|error| {

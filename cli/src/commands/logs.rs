@@ -10,10 +10,11 @@ use control::paths::Daemon;
 
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
+use crate::service;
 
 /// A daemon as typed on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum DaemonArg {
+pub(crate) enum DaemonArg {
     /// Networks
     Netd,
     /// Shares
@@ -32,7 +33,9 @@ impl From<DaemonArg> for Daemon {
     }
 }
 
-/// Show the logs of the daemons that `sharectl up` started
+/// Show the logs of the daemons
+///
+/// Daemons of `sharectl up` write to the state folder, those of `sharectl service` to the journal.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  sharectl logs netd -f\n  sharectl logs -n 20")]
 pub(crate) struct Args {
@@ -65,6 +68,9 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let daemons: Vec<Daemon> = args
         .daemon
         .map_or_else(|| Daemon::ALL.to_vec(), |daemon| vec![daemon.into()]);
+    if let Some(manager) = service::owner(context)? {
+        return service::logs(context, manager, &daemons, (args.lines, args.follow));
+    }
     let named = daemons.len() > 1;
     let mut logs = Vec::new();
     for daemon in &daemons {

@@ -13,12 +13,15 @@ pub(crate) mod host;
 mod import;
 mod init;
 mod logs;
+mod man;
 mod network;
 pub(crate) mod path;
 mod port;
+mod service;
 mod share;
 mod shell_hook;
 mod status;
+mod uninstall;
 mod up;
 
 use std::process::ExitCode;
@@ -57,7 +60,11 @@ pub(crate) enum Command {
     Events(events::Args),
     Logs(logs::Args),
     Doctor(doctor::Args),
+    #[command(subcommand)]
+    Service(service::Command),
+    Uninstall(uninstall::Args),
     Completions(completions::Args),
+    Man(man::Args),
 }
 
 impl Command {
@@ -83,7 +90,10 @@ impl Command {
             Self::Events(args) => events::run(context, args).map(done),
             Self::Logs(args) => logs::run(context, args).map(done),
             Self::Doctor(args) => doctor::run(context, args),
+            Self::Service(command) => command.run(context),
+            Self::Uninstall(args) => uninstall::run(context, args),
             Self::Completions(args) => completions::run(context, args).map(done),
+            Self::Man(args) => man::run(context, args).map(done),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::daemons::{self, Started};
+use crate::daemons::{self, Logs, Started};
 use crate::error::Outcome;
 use crate::output::table;
 
@@ -16,7 +16,7 @@ use crate::output::table;
 /// `sharectl logs`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  sharectl up\n  sharectl up --foreground   # in a container or a service unit"
+    after_help = "Example:\n  sharectl up\n  sharectl up --keep-running  # without systemd, and started again after a failure\n  sharectl up --foreground    # in a container or a service unit"
 )]
 pub(crate) struct Args {
     /// How long to wait for an answer, in seconds
@@ -26,6 +26,13 @@ pub(crate) struct Args {
     /// started again, SIGTERM and Ctrl-C stop all
     #[arg(long)]
     foreground: bool,
+    /// With --foreground: each daemon's log goes to the state folder
+    #[arg(long, requires = "foreground")]
+    log_files: bool,
+    /// Leave a supervisor behind that starts a daemon again when it fails;
+    /// where systemd is, sharectl service install does more
+    #[arg(long, conflicts_with = "foreground")]
+    keep_running: bool,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -33,9 +40,18 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     daemons::prepare(&context.paths)?;
     let limit = Duration::from_secs(args.wait);
     if args.foreground {
-        return daemons::supervise(context, limit);
+        let logs = if args.log_files {
+            Logs::Files
+        } else {
+            Logs::Ours
+        };
+        return daemons::supervise(context, limit, logs);
     }
-    let started = daemons::start(context, limit)?;
+    let started = if args.keep_running {
+        daemons::start_kept(context, limit)?
+    } else {
+        daemons::start(context, limit)?
+    };
     if let Some(missing) = config.missing_folders(&context.paths.config) {
         context.out.warning(&missing.to_string());
     }

@@ -9,7 +9,7 @@ use rustix::process::Pid;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-use super::command;
+use super::{command, write_to};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 
@@ -45,24 +45,39 @@ struct Watched {
     pause: Duration,
 }
 
-/// Runs all daemons until SIGTERM, SIGINT or the clean end of each.
-pub(crate) fn supervise(context: &Context, limit: Duration) -> Outcome {
+/// Where the daemons' lines go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Logs {
+    /// To our own standard error.
+    Ours,
+    /// Each to its file in the state folder.
+    Files,
+}
+
+/// A daemon that runs already is nobody's child here.
+pub(super) fn check_none_runs(context: &Context, verb: &str) -> Outcome {
     for daemon in Daemon::ALL {
         if let Ok(status) = context.status(daemon) {
             return Err(CliError::conflict(
                 format!("{daemon} is running already, process {}", status.pid),
-                "sharectl down, then: sharectl up --foreground",
+                format!("sharectl down, then: {verb}"),
             ));
         }
     }
-    context.wait(watch(context, limit))?
+    Ok(())
 }
 
-async fn watch(context: &Context, limit: Duration) -> Outcome {
+/// Runs all daemons until SIGTERM, SIGINT or the clean end of each.
+pub(crate) fn supervise(context: &Context, limit: Duration, logs: Logs) -> Outcome {
+    check_none_runs(context, "sharectl up --foreground")?;
+    context.wait(watch(context, limit, logs))?
+}
+
+async fn watch(context: &Context, limit: Duration, logs: Logs) -> Outcome {
     let mut told = Told::listen()?;
     let mut all = Vec::new();
-    let outcome = match start_all(context, limit, &mut told, &mut all).await {
-        Ok(true) => keep_running(context, &mut told, &mut all).await,
+    let outcome = match start_all(context, (limit, logs), &mut told, &mut all).await {
+        Ok(true) => keep_running(context, logs, &mut told, &mut all).await,
         Ok(false) => Ok(()),
         Err(error) => Err(error),
     };
@@ -105,14 +120,14 @@ impl Told {
 /// Starts every daemon and waits until each answers; false when told to stop meanwhile.
 async fn start_all(
     context: &Context,
-    limit: Duration,
+    (limit, logs): (Duration, Logs),
     told: &mut Told,
     all: &mut Vec<Watched>,
 ) -> Outcome<bool> {
     for daemon in Daemon::ALL {
         all.push(Watched {
             daemon,
-            life: Life::Running(spawn(context, daemon)?),
+            life: Life::Running(spawn(context, daemon, logs)?),
             began: Instant::now(),
             pause: FIRST_PAUSE,
         });
@@ -148,7 +163,12 @@ async fn start_all(
 }
 
 /// Until told to stop, or until every daemon ended well.
-async fn keep_running(context: &Context, told: &mut Told, all: &mut [Watched]) -> Outcome {
+async fn keep_running(
+    context: &Context,
+    logs: Logs,
+    told: &mut Told,
+    all: &mut [Watched],
+) -> Outcome {
     while !all.iter().all(|watched| matches!(watched.life, Life::Over)) {
         let due = next_start(all);
         let wake = tokio::select! {
@@ -162,14 +182,24 @@ async fn keep_running(context: &Context, told: &mut Told, all: &mut [Watched]) -
             Wake::Stop => return Ok(()),
             Wake::Reload => send_to_all(all, rustix::process::Signal::HUP),
             Wake::Ended(daemon, ended) => note_end(context, all, daemon, ended),
-            Wake::Due => start_due(context, all)?,
+            Wake::Due => start_due(context, logs, all)?,
         }
     }
     Ok(())
 }
 
-fn spawn(context: &Context, daemon: Daemon) -> Outcome<tokio::process::Child> {
-    let mut command = tokio::process::Command::from(command(context, daemon)?);
+fn spawn(context: &Context, daemon: Daemon, logs: Logs) -> Outcome<tokio::process::Child> {
+    let mut command = command(context, daemon)?;
+    if logs == Logs::Files {
+        let log = context.paths.log(daemon);
+        write_to(&mut command, &log).map_err(|error| {
+            CliError::failure(
+                format!("cannot write {}: {error}", log.display()),
+                "is the disk full?",
+            )
+        })?;
+    }
+    let mut command = tokio::process::Command::from(command);
     // A group of its own: Ctrl-C comes to us alone, and we tell them in order.
     command.process_group(0).kill_on_drop(true);
     command.spawn().map_err(|error| {
@@ -237,13 +267,13 @@ async fn wait_until(due: Option<Instant>) {
     }
 }
 
-fn start_due(context: &Context, all: &mut [Watched]) -> Outcome {
+fn start_due(context: &Context, logs: Logs, all: &mut [Watched]) -> Outcome {
     let now = Instant::now();
     for watched in all {
         if let Life::Pausing(until) = watched.life
             && until <= now
         {
-            watched.life = Life::Running(spawn(context, watched.daemon)?);
+            watched.life = Life::Running(spawn(context, watched.daemon, logs)?);
             watched.began = now;
         }
     }

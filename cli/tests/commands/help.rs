@@ -68,7 +68,14 @@ const VERBS: &[&str] = &[
     "events",
     "logs",
     "doctor",
+    "service install",
+    "service remove",
+    "service status",
+    "service logs",
+    "service units",
+    "uninstall",
     "completions",
+    "man",
 ];
 
 /// The verbs that a help page lists.
@@ -133,9 +140,12 @@ fn front_page() {
         out:   import       Take over what VMware or Lima knows, as a difference to accept
         out:   describe     Show everything about a guest, share, network or host name
         out:   events       Show what happened: leases, links, ports, shares, names
-        out:   logs         Show the logs of the daemons that `sharectl up` started
+        out:   logs         Show the logs of the daemons
         out:   doctor       Look for what is wrong, and say how to mend it
+        out:   service      The daemons as systemd units: install, remove, look at them
+        out:   uninstall    Remove what sharectl made on this machine: units, hosts lines, interfaces, state
         out:   completions  Print a shell's completion script
+        out:   man          Print a manual page, or write all of them
         out:   help         Print this message or the help of the given subcommand(s)
         out:
         out: Options:

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rustix::process::{Signal, kill_process_group};
 use tests::programs::{self, Cargo};
-use tests::{command, packages, place, skip, suites};
+use tests::{command, packages, place, skip, suites, systemd};
 
 use super::count::Count;
 use crate::{tidy, ui};
@@ -110,6 +110,7 @@ impl Step {
                     packages::COMPOSE,
                     packages::NINEP,
                     packages::LISTS,
+                    systemd::NEEDS,
                 ]
                 .concat();
                 packages::ensure(&needs)?;
@@ -118,6 +119,7 @@ impl Step {
                     for suite in [suites::FSX, suites::PJDFSTEST] {
                         suite.installed()?;
                     }
+                    systemd::root()?;
                 }
                 Ok(Count::ONE)
             }

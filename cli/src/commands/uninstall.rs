@@ -1,0 +1,361 @@
+//! `sharectl uninstall`: what sharectl left on this machine goes, and nothing else.
+//!
+//! In the folders only what sharectl itself makes is known by name; what else is there stays, and so does its
+//! folder. The programs are the package manager's.
+
+use std::io::{BufRead, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use control::api::Changes;
+use control::config::{Config, HostsFile};
+use control::host_interface;
+use control::lock;
+use control::paths::Daemon;
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::daemons;
+use crate::error::{CliError, Outcome};
+use crate::service::removal;
+use crate::sys;
+
+/// Remove what sharectl made on this machine: units, hosts lines, interfaces, state
+///
+/// Each line says what goes and why it is there; nothing else is touched. The
+/// configuration stays, unless --purge is given; the programs are removed the
+/// way they came (apt remove sharectl).
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  sharectl uninstall --dry-run\n  sharectl uninstall --purge --yes && sudo apt remove sharectl"
+)]
+pub(crate) struct Args {
+    /// The configuration too, and its backup
+    #[arg(long)]
+    purge: bool,
+    /// Do not ask
+    #[arg(long, conflicts_with = "dry_run")]
+    yes: bool,
+    /// Only say what would be removed
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// How something is removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum How {
+    /// By `service remove`, all at once.
+    Service,
+    /// By stopping the daemon.
+    Daemon(Daemon),
+    /// By hostsync, all files at once.
+    HostsBlock(PathBuf),
+    Interface(String),
+    Path(PathBuf),
+    /// Only when it is empty by then.
+    Folder(PathBuf),
+}
+
+/// A thing that goes, or stays.
+#[derive(Debug, Serialize)]
+struct Item {
+    what: String,
+    why: String,
+    #[serde(skip)]
+    how: How,
+}
+
+/// Something that stays, and why.
+#[derive(Debug, Serialize)]
+struct Left {
+    what: String,
+    why: String,
+}
+
+pub(crate) fn run(context: &Context, args: Args) -> Outcome<ExitCode> {
+    let mut left = Vec::new();
+    let items = list(context, args.purge, &mut left)?;
+    if args.dry_run || items.is_empty() {
+        show(context, &items, &left, "would remove")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !args.yes {
+        if !std::io::stdin().is_terminal() {
+            return Err(CliError::usage(
+                format!(
+                    "{} things would be removed, and nobody can be asked",
+                    items.len()
+                ),
+                "sharectl uninstall --dry-run lists them; then: sharectl uninstall --yes",
+            ));
+        }
+        show(context, &items, &left, "would remove")?;
+        context.out.text("remove all of this? [y/N] ")?;
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer).ok();
+        if !["y", "yes"].contains(&answer.trim()) {
+            return Err(CliError::failure(
+                "nothing was removed",
+                "answer y, or give --yes",
+            ));
+        }
+    }
+    carry_out(context, &items, &mut left)?;
+    let (gone, stayed): (Vec<Item>, Vec<Item>) =
+        items.into_iter().partition(|item| is_gone(&item.how));
+    left.extend(stayed.iter().map(|item| Left {
+        what: item.what.clone(),
+        why: "it could not be removed, see above".to_owned(),
+    }));
+    show(context, &gone, &left, "removed")?;
+    // A folder that is not empty stays for what is in it, which was said.
+    let failed = stayed
+        .iter()
+        .any(|item| !matches!(item.how, How::Folder(_)));
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn list(context: &Context, purge: bool, left: &mut Vec<Left>) -> Outcome<Vec<Item>> {
+    let mut items = Vec::new();
+    let mut add = |what: String, why: &str, how| {
+        let why = why.to_owned();
+        items.push(Item { what, why, how });
+    };
+    if let Some(removal) = removal::list(context, false)? {
+        for (what, why) in removal.removed {
+            add(what, &why, How::Service);
+        }
+        left.extend(
+            removal
+                .left
+                .into_iter()
+                .map(|(what, why)| Left { what, why }),
+        );
+    }
+    for daemon in Daemon::ALL.into_iter().rev() {
+        if let Ok(Some(pid)) = lock::holder(&context.paths.lock(daemon)) {
+            let what = format!("{}, process {pid}", daemon.program());
+            add(what, "runs, and is stopped", How::Daemon(daemon));
+        }
+    }
+    // Without a configuration only the system's own file can hold a block.
+    let config = context.config().ok();
+    for file in hosts_files(config.as_ref()) {
+        if has_block(&file) {
+            let what = format!("sharectl's block in {}", file.display());
+            add(what, "names of guests", How::HostsBlock(file));
+        }
+    }
+    for network in config.iter().flat_map(|config| config.networks.values()) {
+        let name = network.name.as_str();
+        if network.host_tap.is_some() && host_interface::host_tap(name).is_some() {
+            let how = How::Interface(name.to_owned());
+            add(
+                format!("interface {name}"),
+                "the host's own on this network",
+                how,
+            );
+        }
+    }
+    let sockets = |name: &str| {
+        ["guest", "network", "link.sock"].contains(&name)
+            || Daemon::ALL
+                .iter()
+                .any(|daemon| name.split('.').next() == Some(daemon.name()))
+    };
+    folder(
+        &context.paths.runtime,
+        "sockets and locks",
+        sockets,
+        left,
+        &mut add,
+    );
+    let state = |name: &str| ["leases", "logs", "hosts", "service.json"].contains(&name);
+    folder(
+        &context.paths.state,
+        "leases, logs, backups",
+        state,
+        left,
+        &mut add,
+    );
+    if purge && context.paths.config.symlink_metadata().is_ok() {
+        let file = &context.paths.config;
+        let own = file
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let backup = format!("{own}.bak");
+        match file.parent().filter(|folder| folder.ends_with("sharectl")) {
+            Some(parent) => {
+                let known = |name: &str| name == own || name == backup;
+                folder(parent, "the configuration", known, left, &mut add);
+            }
+            // Somebody else's folder: the file alone.
+            None => add(
+                file.display().to_string(),
+                "the configuration",
+                How::Path(file.clone()),
+            ),
+        }
+    }
+    Ok(items)
+}
+
+/// What of a folder is ours, then the folder; what is not ours is left.
+fn folder(
+    folder: &Path,
+    why: &str,
+    known: impl Fn(&str) -> bool,
+    left: &mut Vec<Left>,
+    add: &mut impl FnMut(String, &str, How),
+) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if known(&name) {
+            add(path.display().to_string(), why, How::Path(path.clone()));
+        } else {
+            let why = "sharectl does not know it".to_owned();
+            left.push(Left {
+                what: path.display().to_string(),
+                why,
+            });
+        }
+    }
+    let what = format!("{}/", folder.display());
+    add(
+        what,
+        "the folder of these, if it is empty then",
+        How::Folder(folder.to_owned()),
+    );
+}
+
+fn hosts_files(config: Option<&Config>) -> Vec<PathBuf> {
+    const SYSTEM: &str = "/etc/hosts";
+    let mut files = Vec::new();
+    for file in config.iter().flat_map(|config| &config.hosts.files) {
+        files.push(match file {
+            HostsFile::Auto => PathBuf::from(SYSTEM),
+            HostsFile::Path(path) => path.clone(),
+        });
+    }
+    files.dedup();
+    files
+}
+
+/// Whether a block of this user's daemon stands there (hostsync/src/section.rs has its form).
+fn has_block(file: &Path) -> bool {
+    let text = std::fs::read(file).unwrap_or_default();
+    String::from_utf8_lossy(&text)
+        .lines()
+        .any(|line| line.trim_end() == "# BEGIN sharectl")
+}
+
+/// Goes on after a failure; what is not gone then is told at the end.
+fn carry_out(context: &Context, items: &[Item], left: &mut Vec<Left>) -> Outcome {
+    let limit = Duration::from_secs(15);
+    let complain = |outcome: Outcome| {
+        if let Err(error) = outcome {
+            context.out.warning(&error.to_string());
+        }
+    };
+    complain(removal::carry_out(context, false, false).map(drop));
+    complain(daemons::stop(context, limit, true).map(drop));
+    if items
+        .iter()
+        .any(|item| matches!(&item.how, How::HostsBlock(file) if has_block(file)))
+    {
+        let done: Outcome<Changes> = crate::commands::host::round(context, "clear");
+        match done {
+            Ok(done) => done
+                .problems
+                .iter()
+                .for_each(|problem| context.out.warning(problem)),
+            Err(error) => complain(Err(error)),
+        }
+    }
+    for item in items {
+        match &item.how {
+            How::Service | How::Daemon(_) | How::HostsBlock(_) => {}
+            How::Interface(name) => {
+                if let Some(tap) = host_interface::host_tap(name)
+                    && let Err(error) = sys::delete_interface(tap.index)
+                {
+                    context.out.warning(&format!(
+                        "interface {name}: {error}; sudo sharectl network host-tap rm {name}"
+                    ));
+                }
+            }
+            How::Path(path) => {
+                if let Err(error) = remove(path) {
+                    context.out.warning(&format!("{}: {error}", path.display()));
+                }
+            }
+            How::Folder(folder) => {
+                // Where something is left in it, it stays, and was named.
+                std::fs::remove_dir(folder).ok();
+            }
+        }
+    }
+    // A folder that others share is no loss.
+    left.retain(|left| Path::new(&left.what).symlink_metadata().is_ok());
+    Ok(())
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    let removed = match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn is_gone(how: &How) -> bool {
+    match how {
+        // What of these failed has been said; what they left shows in the files.
+        How::Service | How::Daemon(_) => true,
+        How::HostsBlock(file) => !has_block(file),
+        How::Interface(name) => host_interface::host_tap(name).is_none(),
+        How::Path(path) | How::Folder(path) => path.symlink_metadata().is_err(),
+    }
+}
+
+fn show(context: &Context, items: &[Item], left: &[Left], verb: &str) -> Outcome {
+    if context.out.is_json() {
+        return context
+            .out
+            .json(&serde_json::json!({ "remove": items, "left": left }));
+    }
+    if context.out.quiet {
+        return Ok(());
+    }
+    let mut text = String::new();
+    for item in items {
+        text.push_str(&format!("{verb} {}   ({})\n", item.what, item.why));
+    }
+    for left in left {
+        text.push_str(&format!("left {}   ({})\n", left.what, left.why));
+    }
+    if items.is_empty() {
+        text.push_str("there is nothing to remove\n");
+    }
+    context.out.text(&crate::output::printable(&text))
+}
