@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use control::api::Changes;
+use control::api::{Changes, HostsFileStatus};
 use control::config::{Config, HostsFile};
 use control::host_interface;
 use control::lock;
 use control::paths::Daemon;
 use serde::Serialize;
 
+use super::host::round;
 use crate::context::Context;
 use crate::daemons;
 use crate::error::{CliError, Outcome};
@@ -50,7 +51,7 @@ enum How {
     /// By stopping the daemon.
     Daemon(Daemon),
     /// By hostsync, all files at once.
-    HostsBlock(PathBuf),
+    HostsBlock,
     Interface(String),
     Path(PathBuf),
     /// Only when it is empty by then.
@@ -143,13 +144,10 @@ fn list(context: &Context, purge: bool, left: &mut Vec<Left>) -> Outcome<Vec<Ite
             add(what, "runs, and is stopped", How::Daemon(daemon));
         }
     }
-    // Without a configuration only the system's own file can hold a block.
     let config = context.config().ok();
-    for file in hosts_files(config.as_ref()) {
-        if has_block(&file) {
-            let what = format!("sharectl's block in {}", file.display());
-            add(what, "names of guests", How::HostsBlock(file));
-        }
+    for file in hosts_files_with_names(context, config.as_ref()) {
+        let what = format!("sharectl's block in {}", file.display());
+        add(what, "names of guests", How::HostsBlock);
     }
     for network in config.iter().flat_map(|config| config.networks.values()) {
         let name = network.name.as_str();
@@ -244,15 +242,22 @@ fn folder(
     );
 }
 
-fn hosts_files(config: Option<&Config>) -> Vec<PathBuf> {
-    const SYSTEM: &str = "/etc/hosts";
-    let mut files = Vec::new();
-    for file in config.iter().flat_map(|config| &config.hosts.files) {
-        files.push(match file {
-            HostsFile::Auto => PathBuf::from(SYSTEM),
-            HostsFile::Path(path) => path.clone(),
-        });
+/// The files in which this user's names stand, wherever they are and whoever writes them.
+fn hosts_files_with_names(context: &Context, config: Option<&Config>) -> Vec<PathBuf> {
+    if let Ok(files) = round::<Vec<HostsFileStatus>>(context, "files") {
+        let named = files.into_iter().filter(|status| status.names > 0);
+        return named.map(|status| status.file).collect();
     }
+    // Without the program, or with a configuration that it cannot read.
+    let files = config.iter().flat_map(|config| &config.hosts.files);
+    let mut files: Vec<PathBuf> = files
+        .filter_map(|file| match file {
+            HostsFile::Auto => Some(PathBuf::from("/etc/hosts")),
+            HostsFile::Windows => None,
+            HostsFile::Path(path) => Some(path.clone()),
+        })
+        .filter(|file| has_block(file))
+        .collect();
     files.dedup();
     files
 }
@@ -275,11 +280,8 @@ fn carry_out(context: &Context, items: &[Item], left: &mut Vec<Left>) -> Outcome
     };
     complain(removal::carry_out(context, false, false).map(drop));
     complain(daemons::stop(context, limit, true).map(drop));
-    if items
-        .iter()
-        .any(|item| matches!(&item.how, How::HostsBlock(file) if has_block(file)))
-    {
-        let done: Outcome<Changes> = crate::commands::host::round(context, "clear");
+    if items.iter().any(|item| matches!(item.how, How::HostsBlock)) {
+        let done: Outcome<Changes> = round(context, "clear");
         match done {
             Ok(done) => done
                 .problems
@@ -290,7 +292,7 @@ fn carry_out(context: &Context, items: &[Item], left: &mut Vec<Left>) -> Outcome
     }
     for item in items {
         match &item.how {
-            How::Service | How::Daemon(_) | How::HostsBlock(_) => {}
+            How::Service | How::Daemon(_) | How::HostsBlock => {}
             How::Interface(name) => {
                 if let Some(tap) = host_interface::host_tap(name)
                     && let Err(error) = sys::delete_interface(tap.index)
