@@ -169,9 +169,10 @@ fn world(policy: &str, confined: bool) -> Result<(World, Manager)> {
     programs::folder()?;
     mounts::private()?;
     let etc = place::staging()?.join("etc");
-    if etc.exists() {
-        fs::remove_dir_all(&etc)?;
-    }
+    fs::create_dir_all(&etc)?;
+    // In memory: what is asked here is who writes what, not how fast this machine's disk syncs.
+    let none = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("none", &etc, "tmpfs", none, None).context("mount a place for an /etc")?;
     fs::create_dir_all(etc.join("sharectl"))?;
     for entry in fs::read_dir("/etc")? {
         let entry = entry?;
@@ -183,12 +184,10 @@ fn world(policy: &str, confined: bool) -> Result<(World, Manager)> {
     fs::set_permissions(etc.join("hosts"), fs::Permissions::from_mode(0o644))?;
     fs::write(etc.join("sharectl/hosts.toml"), policy)?;
     rustix::mount::mount_bind(&etc, "/etc").context("mount an /etc of our own")?;
-    let none = rustix::mount::MountFlags::empty();
     rustix::mount::mount("none", "/run", "tmpfs", none, None).context("mount an empty /run")?;
     let world = World::new(CONFIG)?;
     // Root's own, as systemd makes it: without capabilities root has no right to another's folder.
-    let state = place::staging()?.join("root-state");
-    let manager = Manager::start(&state, confined)?;
+    let manager = Manager::start(Path::new("/run/root-state"), confined)?;
     Ok((world, manager))
 }
 
