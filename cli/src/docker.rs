@@ -1,5 +1,7 @@
 //! The Docker engine of a guest, as clients on the host reach it: by what the guest publishes.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use control::config::{Config, Guest};
 use control::names::GuestName;
 use control::port::{HostSide, PortSpec, Protocol};
@@ -28,7 +30,13 @@ fn tcp(guest: &Guest, spec: &PortSpec) -> Option<String> {
     let (Some(port), _) = spec.pairs().find(|(_, inside)| *inside == ENGINE_PORT)? else {
         return None;
     };
-    let address = spec.bind().unwrap_or_else(|| guest.host_address.into());
+    let address = match spec.bind() {
+        None => guest.host_address.into(),
+        // All addresses are none to connect to.
+        Some(IpAddr::V4(address)) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        Some(IpAddr::V6(address)) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        Some(address) => address,
+    };
     (spec.protocol == Protocol::Tcp)
         .then(|| format!("tcp://{}", std::net::SocketAddr::new(address, port)))
 }
@@ -67,6 +75,8 @@ mod tests {
             (r#""8080:80""#, None),
             (r#""2375:2375""#, Some("tcp://127.64.0.1:2375")),
             (r#""127.0.0.1:12375:2375""#, Some("tcp://127.0.0.1:12375")),
+            (r#""0.0.0.0:2375:2375""#, Some("tcp://127.0.0.1:2375")),
+            (r#""[::]:2375:2375""#, Some("tcp://[::1]:2375")),
             (r#"":2375""#, None),
             (r#""2375:2375/udp""#, None),
             (
