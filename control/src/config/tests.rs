@@ -381,6 +381,7 @@ fn schema_names_every_key() {
         "guest-owner",
         "read-only-paths",
         "owner-store",
+        "acl",
         "static",
         "publish",
     ] {
@@ -424,6 +425,10 @@ fn a_shares_semantics_are_checked_words_and_patterns() {
         (
             "owner-store = \"xattr\"\nowner = \"pass\"".to_owned(),
             "no meaning",
+        ),
+        (
+            "owner-store = \"xattr\"\nacl = true".to_owned(),
+            "acl = true has no meaning",
         ),
         (
             "case = \"insensitive\"\ncache = \"always\"".to_owned(),

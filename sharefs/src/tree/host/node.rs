@@ -408,11 +408,11 @@ impl Inner {
 
     /// An error: without its descriptor it would be lost.
     fn generation_to_find(&self, held: &Descriptor) -> std::result::Result<Generation, Attempt> {
-        let status = status(held).map_err(|_| Attempt::Busy)?;
-        if status.stx_nlink == 0 {
+        let of_held = status(held).map_err(|_| Attempt::Busy)?;
+        if of_held.stx_nlink == 0 {
             return Err(Attempt::Stays);
         }
-        let generation = Generation::of(held.as_fd(), &status).ok_or(Attempt::Stays)?;
+        let generation = Generation::of(held.as_fd(), &of_held).ok_or(Attempt::Stays)?;
         let way = self.way.try_lock().map_err(|_| Attempt::Busy)?;
         if matches!(generation, Generation::Handle(_)) && self.open_entrance(held, way.as_ref()) {
             return Ok(generation);
@@ -422,7 +422,12 @@ impl Inner {
         if let Ok(above) = folder.place.try_read()
             && let Place::Held(above) = &*above
         {
-            let there = status_of(above, name, AtFlags::SYMLINK_NOFOLLOW);
+            // Asking by name asks what is mounted there, which may be ourselves.
+            let there = if crossing::serves_mounts() {
+                crossing::step(above, name).and_then(|there| status(&there))
+            } else {
+                status_of(above, name, AtFlags::SYMLINK_NOFOLLOW)
+            };
             if !there.is_ok_and(|there| identity(&there) == self.record.identity) {
                 return Err(Attempt::Stays);
             }
