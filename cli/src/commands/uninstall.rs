@@ -333,8 +333,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
 fn is_gone(how: &How) -> bool {
     match how {
         // What of these failed has been said; what they left shows in the files.
-        How::Service | How::Daemon(_) => true,
-        How::HostsBlock(file) => !has_block(file),
+        How::Service | How::Daemon(_) | How::HostsBlock => true,
         How::Interface(name) => host_interface::host_tap(name).is_none(),
         How::Path(path) | How::Folder(path) => path.symlink_metadata().is_err(),
     }
