@@ -259,7 +259,7 @@ impl Machine {
         Ok(Session(child))
     }
 
-    /// Every path of the machine's disk, but for what systemd and logind keep for themselves.
+    /// Every path of the machine's disk, but for what systemd, dpkg and apt keep for themselves.
     ///
     /// # Errors
     /// When it cannot be listed.
@@ -273,6 +273,10 @@ impl Machine {
             "/var/log/journal",
             "/var/lib/systemd",
             "/var/cache",
+            "/var/tmp",
+            "/var/log/dpkg.log",
+            "/var/log/apt",
+            "/var/lib/apt",
         ];
         let prune: Vec<String> = skipped.iter().map(|path| format!("-path {path}")).collect();
         let text = self.run(&format!(

@@ -143,7 +143,10 @@ fn a_package_is_installed_used_without_systemd_and_removed() {
                 .user(&format!("{own} logs netd"))?
                 .contains("serving")
         );
-        ensure!(machine.user("cat hosts")?.contains("local.test"));
+        wait_for("the guest's name", SOON, || {
+            let named = machine.user("cat hosts")?.contains("local.test");
+            Ok(named.then_some(()))
+        })?;
         let down = machine.user(&format!("{own} down"))?;
         ensure!(down.contains("stopped hostsync, sharefs, netd"), "{down}");
 
