@@ -40,6 +40,10 @@ const BOOT_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 const COMMAND_LIMIT: Duration = Duration::from_secs(90);
 
+const PREFIX: &str = "sharectl-machine-";
+/// What an unpacked root, packages and logs take at most, in bytes.
+const ROOM: u64 = 1 << 30;
+
 /// The ordinary user of every machine.
 pub const USER: &str = "ann";
 const UID: u32 = 1000;
@@ -99,8 +103,8 @@ impl Machine {
         }
         let root = root()?;
         let folder = tempfile::Builder::new()
-            .prefix("machine-")
-            .tempdir_in(place::staging()?)?
+            .prefix(&format!("{PREFIX}{}-", std::process::id()))
+            .tempdir_in(beds()?)?
             .keep();
         let mut machine = Self {
             folder,
@@ -255,7 +259,7 @@ impl Machine {
         Ok(Session(child))
     }
 
-    /// Every path of the machine's disk, but for what systemd and logind keep for themselves.
+    /// Every path of the machine's disk, but for what systemd, dpkg and apt keep for themselves.
     ///
     /// # Errors
     /// When it cannot be listed.
@@ -269,6 +273,10 @@ impl Machine {
             "/var/log/journal",
             "/var/lib/systemd",
             "/var/cache",
+            "/var/tmp",
+            "/var/log/dpkg.log",
+            "/var/log/apt",
+            "/var/lib/apt",
         ];
         let prune: Vec<String> = skipped.iter().map(|path| format!("-path {path}")).collect();
         let text = self.run(&format!(
@@ -297,6 +305,30 @@ impl Machine {
             "the machine did not reboot: {status}"
         );
         self.start()
+    }
+}
+
+/// Where machines are unpacked: in memory where there is room, for some disks take long to forget files.
+fn beds() -> Result<PathBuf> {
+    let memory = Path::new("/dev/shm");
+    let Ok(found) = rustix::fs::statvfs(memory) else {
+        return place::staging();
+    };
+    // Those of dead runs, which nobody else sweeps.
+    for entry in fs::read_dir(memory)?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next()?.parse().ok());
+        if owner.is_some_and(|pid| !place::is_alive(pid)) {
+            // Somebody else may have been faster.
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
+    if found.f_bavail * found.f_frsize > ROOM {
+        Ok(memory.to_owned())
+    } else {
+        place::staging()
     }
 }
 

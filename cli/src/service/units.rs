@@ -70,7 +70,7 @@ pub(crate) fn daemon(site: &Site, daemon: Daemon) -> Unit {
          Type=notify\n\
          {access}\
          ExecStart={line}\n\
-         ExecReload=/bin/kill -HUP $MAINPID\n\
+         ExecReload=/bin/sh -c \"kill -HUP $MAINPID\"\n\
          {places}\
          Restart=on-failure\n\
          RestartSec=500ms\n\
