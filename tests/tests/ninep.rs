@@ -442,6 +442,7 @@ fn diods_own_clients_read_list_load_and_mount_our_shares() {
         // Each user of the guest is an attach of its own (access=user); a lock of another owner is told (F_GETLK).
         fs::set_permissions(&d, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
         mount(&guest, "d", "/host/mnt", ",access=user")?;
+        guest.ok("ls /host/mnt > /dev/null")?; // root's own attach
         let attaches = |world: &World| operation(world, "attach");
         let before = attaches(&world)?;
         perl(

@@ -46,7 +46,7 @@ fn check_tells_every_mistake_with_line_and_fix() {
         .run("config check")
         .is(expect![[r#"
             exit 1
-            err: error: $T/config.toml:4: unknown field `netwrk`, expected one of `network`, `mac`, `address`, `host-address`, `link`, `devices`, `names`, `wildcard`, `publish`, `egress`, `egress-rules`, `rate-limit`, `mounts`
+            err: error: $T/config.toml:4: unknown field `netwrk`, expected one of `network`, `mac`, `address`, `host-address`, `link`, `devices`, `names`, `wildcard`, `publish`, `egress`, `egress-rules`, `rate-limit`, `mounts`, `vsock`
             err:   hint: sharectl config schema, or docs/config.toml, lists every key
             err: hint: mend $T/config.toml, then: sharectl config check
         "#]]);
