@@ -49,7 +49,7 @@ fn virtiofs_is_what_posix_and_programs_ask_for() {
     whole_system(|| {
         let bed = bed(Server::Sharefs)?;
         suites(&bed, OPERATIONS, &[])?;
-        everyday(&bed, &[("sqlite", 10), ("git", 60), ("tar", 400)])
+        everyday(&bed, &[("sqlite", 5), ("git", 40), ("tar", 200)])
     });
 }
 
@@ -58,8 +58,8 @@ fn ninep_is_what_posix_and_programs_ask_for() {
     whole_system(|| {
         let bed = bed(Server::Ninep)?;
         // Each operation is some messages through the virtual network.
-        suites(&bed, OPERATIONS / 5, &["utimensat::subsecond"])?;
-        everyday(&bed, &[("sqlite", 5), ("tar", 60)])
+        suites(&bed, OPERATIONS / 10, &["utimensat::subsecond"])?;
+        everyday(&bed, &[("sqlite", 3), ("tar", 40)])
     });
 }
 
@@ -67,7 +67,7 @@ fn ninep_is_what_posix_and_programs_ask_for() {
 fn an_ordinary_users_daemon_with_owners_kept_is_what_posix_and_programs_ask_for() {
     whole_system(|| {
         let bed = bed(Server::SharefsOfUser)?;
-        suites(&bed, OPERATIONS / 5, &[])?;
-        everyday(&bed, &[("sqlite", 5), ("git", 40), ("tar", 200)])
+        suites(&bed, OPERATIONS / 10, &[])?;
+        everyday(&bed, &[("sqlite", 3), ("tar", 100)])
     });
 }
