@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use control::api::{Changes, HostsFileStatus};
@@ -15,7 +15,7 @@ use control::lock;
 use control::paths::Daemon;
 use serde::Serialize;
 
-use super::host::round;
+use super::host::{installed_writer, round};
 use crate::context::Context;
 use crate::daemons;
 use crate::error::{CliError, Outcome};
@@ -52,6 +52,8 @@ enum How {
     Daemon(Daemon),
     /// By hostsync, all files at once.
     HostsBlock,
+    /// By systemctl; its files are things of their own.
+    HostsWriter,
     Interface(String),
     Path(PathBuf),
     /// Only when it is empty by then.
@@ -149,6 +151,7 @@ fn list(context: &Context, purge: bool, left: &mut Vec<Left>) -> Outcome<Vec<Ite
         let what = format!("sharectl's block in {}", file.display());
         add(what, "names of guests", How::HostsBlock);
     }
+    hosts_writer(left, &mut add);
     for network in config.iter().flat_map(|config| config.networks.values()) {
         let name = network.name.as_str();
         if network.host_tap.is_some() && host_interface::host_tap(name).is_some() {
@@ -161,7 +164,7 @@ fn list(context: &Context, purge: bool, left: &mut Vec<Left>) -> Outcome<Vec<Ite
         }
     }
     let sockets = |name: &str| {
-        ["guest", "network", "link.sock"].contains(&name)
+        ["compose", "guest", "network", "link.sock"].contains(&name)
             || Daemon::ALL
                 .iter()
                 .any(|daemon| name.split('.').next() == Some(daemon.name()))
@@ -191,7 +194,8 @@ fn list(context: &Context, purge: bool, left: &mut Vec<Left>) -> Outcome<Vec<Ite
         let backup = format!("{own}.bak");
         match file.parent().filter(|folder| folder.ends_with("sharectl")) {
             Some(parent) => {
-                let known = |name: &str| name == own || name == backup;
+                // The last is the hosts writer's, in root's folder.
+                let known = |name: &str| name == own || name == backup || name == "hosts.toml";
                 folder(parent, "the configuration", known, left, &mut add);
             }
             // Somebody else's folder: the file alone.
@@ -204,6 +208,34 @@ fn list(context: &Context, purge: bool, left: &mut Vec<Left>) -> Outcome<Vec<Ite
     }
     Ok(items)
 }
+
+/// Root's hosts writer, which is every user's.
+fn hosts_writer(left: &mut Vec<Left>, add: &mut impl FnMut(String, &str, How)) {
+    let root = std::env::var_os("SHARECTL_MACHINE_ROOT").filter(|root| !root.is_empty());
+    let root = root.map_or_else(|| PathBuf::from("/"), PathBuf::from);
+    let files = installed_writer(&root);
+    if files.is_empty() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        left.extend(files.into_iter().map(|file| Left {
+            what: file.display().to_string(),
+            why: "root's hosts writer: sudo sharectl uninstall".to_owned(),
+        }));
+        return;
+    }
+    // What stands in for a machine has no manager.
+    if root == Path::new("/") {
+        let what = WRITER_UNITS.join(" and ");
+        add(what, "root's hosts writer, is stopped", How::HostsWriter);
+    }
+    for file in files {
+        let what = file.display().to_string();
+        add(what, "root's hosts writer", How::Path(file));
+    }
+}
+
+const WRITER_UNITS: [&str; 2] = ["sharectl-hosts.socket", "sharectl-hosts.service"];
 
 /// What of a folder is ours, then the folder; what is not ours is left.
 fn folder(
@@ -293,6 +325,16 @@ fn carry_out(context: &Context, items: &[Item], left: &mut Vec<Left>) -> Outcome
     for item in items {
         match &item.how {
             How::Service | How::Daemon(_) | How::HostsBlock => {}
+            How::HostsWriter => {
+                let mut line = Command::new("systemctl");
+                line.args(["disable", "--now"]).args(WRITER_UNITS);
+                if !line.status().is_ok_and(|status| status.success()) {
+                    let what = "systemctl did not stop the hosts writer";
+                    context
+                        .out
+                        .warning(&format!("{what}; its files go all the same"));
+                }
+            }
             How::Interface(name) => {
                 if let Some(tap) = host_interface::host_tap(name)
                     && let Err(error) = sys::delete_interface(tap.index)
@@ -333,7 +375,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
 fn is_gone(how: &How) -> bool {
     match how {
         // What of these failed has been said; what they left shows in the files.
-        How::Service | How::Daemon(_) | How::HostsBlock => true,
+        How::Service | How::Daemon(_) | How::HostsBlock | How::HostsWriter => true,
         How::Interface(name) => host_interface::host_tap(name).is_none(),
         How::Path(path) | How::Folder(path) => path.symlink_metadata().is_err(),
     }

@@ -102,6 +102,8 @@ impl Place {
             .env("SHARECTL_CONFIG", self.path("config.toml"))
             .env("SHARECTL_RUNTIME_DIR", self.path("run"))
             .env("SHARECTL_STATE_DIR", self.path("state"))
+            // What is installed on the machine itself is not the tests' business.
+            .env("SHARECTL_MACHINE_ROOT", self.path("machine"))
             .current_dir(&self.folder)
             .stdin(Stdio::null());
         command

@@ -231,3 +231,24 @@ fn uninstall_names_what_goes_and_leaves_the_rest() {
     assert!(!place.path("config.toml").exists());
     assert!(place.path("bin").exists());
 }
+
+#[test]
+fn uninstall_knows_roots_hosts_writer() {
+    let place = place();
+    let unit = place.path("machine/etc/systemd/system/sharectl-hosts.socket");
+    let other = unit.with_file_name("other.socket");
+    fs::create_dir_all(unit.parent().unwrap()).unwrap();
+    fs::write(&unit, "").unwrap();
+    fs::write(&other, "").unwrap();
+    let said = place.run("uninstall --dry-run");
+    let said = said.exits(0);
+    let is_root = rustix::process::geteuid().is_root();
+    said.says(if is_root {
+        "would remove $T/machine/etc/systemd/system/sharectl-hosts.socket   (root's hosts writer)"
+    } else {
+        "left $T/machine/etc/systemd/system/sharectl-hosts.socket   (root's hosts writer: sudo sharectl uninstall)"
+    });
+    place.run("uninstall --yes").exits(0);
+    assert_eq!(unit.exists(), !is_root);
+    assert!(other.exists());
+}

@@ -24,8 +24,7 @@ const BOOTED: &str = "/run/systemd/system";
 /// Install the writer for this machine and start it, once, as root
 ///
 /// Without /etc/sharectl/hosts.toml every person's user may have names below "test"; `sharectl
-/// host writer unit policy` prints that file to begin with. To take it away: systemctl disable
-/// --now sharectl-hosts.socket sharectl-hosts.service.
+/// host writer unit policy` prints that file to begin with. To take it away: sudo sharectl uninstall.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  sudo sharectl host writer install\n  sharectl host writer install --dry-run"
@@ -37,6 +36,21 @@ pub(crate) struct Args {
     /// Change nothing, show what would be done
     #[arg(long)]
     dry_run: bool,
+}
+
+/// What the writer has on the machine whose `/` is `root`: its units, its program, its journal.
+pub(crate) fn installed(root: &Path) -> Vec<PathBuf> {
+    let places = [
+        "etc/systemd/system/sharectl-hosts.socket",
+        "etc/systemd/system/sharectl-hosts.service",
+        "usr/local/libexec/sharectl",
+        "var/lib/sharectl-hosts",
+    ];
+    let places = places.map(|place| root.join(place));
+    let there = places.into_iter();
+    there
+        .filter(|place| place.symlink_metadata().is_ok())
+        .collect()
 }
 
 /// One thing to do.
