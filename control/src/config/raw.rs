@@ -354,7 +354,7 @@ pub(super) struct RawHosts {
     /// anything else a path. Default: ["auto"].
     pub(super) files: Option<Vec<At<String>>>,
     /// The same names by DNS: "off", "on" (127.0.0.153, port 1053, and 53 where that is allowed),
-    /// or ADDRESS[:PORT]. Default: off.
+    /// or ADDRESS or ADDRESS:PORT. Default: off.
     pub(super) dns: Option<At<String>>,
     /// What knows further names, as in `docker = { suffix = "test" }`.
     #[schemars(with = "BTreeMap<String, RawSource>")]

@@ -2,7 +2,7 @@
 //! when the server is gone.
 //!
 //! Any thread asks, one thread reads. At most [`MOST_TAGS`] requests are under way. Whoever asks gets an answer, or
-//! an errno within a time that is bounded: a server that says nothing for [`SILENCE`] although it is asked is gone,
+//! an errno within a time that is bounded: a server that says nothing for [`Limits::silence`] although it is asked is gone,
 //! and one that answers others but not this call has it fail alone. The server is not trusted: a frame that
 //! has no end ends the line, anything else at most the call it belongs to.
 
