@@ -73,6 +73,9 @@ fn period(meant: &[u32], variable: impl Fn(&str) -> Option<OsString>) -> Option<
     Some(Duration::from_micros(limit / 2))
 }
 
+/// How long a manager with a full queue is waited for.
+const LIMIT: Duration = Duration::from_secs(2);
+
 fn send(state: &str) -> io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return Ok(());
@@ -83,6 +86,8 @@ fn send(state: &str) -> io::Result<()> {
         _ => SocketAddr::from_pathname(&path)?,
     };
     let socket = UnixDatagram::unbound()?;
+    // A manager that does not read must not hold up the daemon.
+    socket.set_write_timeout(Some(LIMIT))?;
     socket.send_to_addr(state.as_bytes(), &address)?;
     Ok(())
 }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, recv};
 use rustix::process::{Pid, Signal, kill_process};
 use tests::daemons::{Kind, World};
 use tests::limit::{retry, wait_for};
@@ -135,6 +136,9 @@ impl Manager {
 
     /// kill -9, whatever it does.
     fn kill(&self) {
+        // The kernel keeps ten messages for a manager that does not read; who has more to say waits.
+        let mut message = [0; 64];
+        while recv(&self.notified, &mut message, RecvFlags::DONTWAIT).is_ok() {}
         let running = self
             .running
             .lock()
