@@ -122,6 +122,27 @@ pub(crate) fn global_servers(root: &Path) -> Option<PathBuf> {
     })
 }
 
+/// Whether systemd-resolved runs and no link has a server. With `DNS=` of ours it would ask nobody else then, and
+/// only ours would be left for all names of the Internet: what `FallbackDNS=` names counts while there is no other.
+pub(crate) fn lacks_other_servers(root: &Path) -> bool {
+    let has = |folder: &str, key: &str| {
+        let entries = std::fs::read_dir(root.join(folder)).into_iter().flatten();
+        entries.flatten().any(|entry| {
+            let text = std::fs::read(entry.path()).unwrap_or_default();
+            String::from_utf8_lossy(&text).lines().any(|line| {
+                let value = line
+                    .strip_prefix(key)
+                    .and_then(|rest| rest.strip_prefix('='));
+                value.is_some_and(|value| !value.trim().is_empty())
+            })
+        })
+    };
+    // What networkd knows of links, and what others (NetworkManager) have told resolved.
+    root.join("run/systemd/resolve").is_dir()
+        && !has("run/systemd/netif/links", "DNS")
+        && !has("run/systemd/resolve/netif", "SERVERS")
+}
+
 /// The files that send `domains` to `resolver`.
 pub(crate) fn files(
     manager: Owner,
@@ -141,7 +162,8 @@ pub(crate) fn files(
     match manager {
         Owner::Resolved => {
             let each: Vec<String> = domains.iter().map(|domain| format!("~{domain}")).collect();
-            // Route-only domains: nothing else is ever asked there.
+            // Nobody else is asked for these domains. For all other names resolved asks these servers beside
+            // those of the links, whose answer counts: ours refuses.
             let body = format!("[Resolve]\nDNS={resolver}\nDomains={}\n", each.join(" "));
             vec![file("etc/systemd/resolved.conf.d/sharectl.conf", body)]
         }
@@ -181,6 +203,29 @@ impl SetupFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn resolved_without_a_server_of_any_link_is_seen() {
+        let check = |files: &[(&str, &str)], expected| {
+            assert_eq!(
+                lacks_other_servers(root(files).path()),
+                expected,
+                "{files:?}"
+            );
+        };
+        check(&[], false);
+        check(&[("run/systemd/resolve/resolv.conf", "")], true);
+        let link = (
+            "run/systemd/netif/links/2",
+            "ADMIN_STATE=configured\nDNS=192.0.2.1\n",
+        );
+        check(&[("run/systemd/resolve/resolv.conf", ""), link], false);
+        check(
+            &[("run/systemd/resolve/netif/2", "SERVERS=192.0.2.1\n")],
+            false,
+        );
+        check(&[("run/systemd/resolve/netif/2", "SERVERS=\n")], true);
+    }
 
     fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();

@@ -25,7 +25,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE", default_value = POLICY_FILE)]
     policy: PathBuf,
 
-    /// Where journals and backups are kept
+    /// Where journals are kept
     #[arg(
         long,
         value_name = "FOLDER",

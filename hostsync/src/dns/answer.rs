@@ -98,6 +98,15 @@ fn malformed(bytes: &[u8]) -> Option<Vec<u8>> {
     reply.to_vec().ok()
 }
 
+/// Names that stand for addresses (RFC 1035 section 3.5, RFC 3596 section 2.5). Not all of arpa is: home.arpa has
+/// names like others (RFC 8375).
+fn is_reverse(name: &str) -> bool {
+    ["in-addr.arpa", "ip6.arpa"].iter().any(|tree| {
+        let above = name.strip_suffix(tree);
+        above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
+    })
+}
+
 /// Answers one question.
 fn fill(reply: &mut Message, query: &Query, zones: &Zones) -> Outcome {
     let refuse = |reply: &mut Message| {
@@ -109,7 +118,7 @@ fn fill(reply: &mut Message, query: &Query, zones: &Zones) -> Outcome {
     }
     let owner = &query.name;
     let text = plain(owner);
-    if text.ends_with(".arpa") {
+    if is_reverse(&text) {
         return match fill_reverse(reply, query, zones) {
             Some(()) => Outcome::Answered,
             None => refuse(reply),

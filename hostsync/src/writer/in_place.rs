@@ -77,6 +77,12 @@ impl Journal {
         if !self.mark.exists() {
             return Ok(None);
         }
+        // An earlier mending ended between its last two steps.
+        if !self.before.exists() && self.unfinished.exists() {
+            self.end(steps)?;
+            let backup = self.unfinished.clone();
+            return Ok(Some(Mended::ChangedByOthers { backup }));
+        }
         let keep = |path: &Path| std::fs::read(path).map_err(|error| Self::io_error(path, &error));
         let (before, after) = (keep(&self.before)?, keep(&self.after)?);
         let current = opened.read(target)?;

@@ -20,6 +20,8 @@ pub const POLICY_FILE: &str = "/etc/sharectl/hosts.toml";
 
 /// Rules in a file; more is a mistake.
 const MOST_RULES: usize = 256;
+/// Suffixes that a refusal names.
+const SHOWN: usize = 5;
 /// Where ordinary users' numbers begin and end (`login.defs(5)`, Debian's and Fedora's default).
 const PEOPLE: std::ops::RangeInclusive<u32> = 1000..=60_000;
 /// The suffix that everyone may use while no rule is written: no name of the Internet ends in it
@@ -228,7 +230,12 @@ impl Policy {
                     peer.uid
                 )
             } else {
-                let list: Vec<&str> = suffixes.iter().map(HostName::as_str).collect();
+                let mut list: Vec<&str> = suffixes.iter().map(HostName::as_str).collect();
+                // Each refused name says it: an answer has to stay short.
+                if list.len() > SHOWN {
+                    list.truncate(SHOWN);
+                    list.push("...");
+                }
                 format!(
                     "user {} may have names below {}; root can allow more in {POLICY_FILE}",
                     peer.uid,

@@ -20,7 +20,7 @@ use rustix::net::sockopt::socket_peercred;
 use super::claims::{Claims, judged};
 use super::confine;
 use super::policy::{Peer, Policy, PolicyError, Texts};
-use super::protocol::{Answer, Counts, Hello, LONGEST, Request, block_tag};
+use super::protocol::{Answer, Counts, Hello, LONGEST, MOST_NAMES, Request, block_tag};
 use super::rate::Rates;
 use crate::section::Tag;
 use crate::writer;
@@ -34,6 +34,8 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 /// A writer that the service manager started ends when nobody has asked for so long.
 const REST: Duration = Duration::from_secs(30);
+/// After a removal that failed.
+const AGAIN: Duration = Duration::from_secs(60);
 /// No policy is longer.
 const LONGEST_POLICY: u64 = 256 << 10;
 
@@ -46,7 +48,7 @@ pub struct Options {
     pub file: PathBuf,
     /// The administrator's file.
     pub policy: PathBuf,
-    /// Where journals and backups are.
+    /// Where journals are.
     pub state: PathBuf,
 }
 
@@ -251,9 +253,14 @@ impl Server {
         let mut piece = [0; 16 << 10];
         match client.stream.read(&mut piece) {
             Ok(0) => return false,
-            Ok(count) => client
-                .heard
-                .extend_from_slice(piece.get(..count).unwrap_or_default()),
+            Ok(count) => {
+                // The limit is a request's, not that of the rest before it.
+                if client.heard.is_empty() {
+                    client.since = self.busy;
+                }
+                let piece = piece.get(..count).unwrap_or_default();
+                client.heard.extend_from_slice(piece);
+            }
             Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
         }
         let Some(end) = client.heard.iter().position(|byte| *byte == b'\n') else {
@@ -326,6 +333,10 @@ impl Server {
         };
         match request {
             Request::Hello => (Answer::Hello(self.hello(peer, &policy)), None),
+            Request::Judge { names } if names.len() > MOST_NAMES => {
+                let many = format!("{} names are more than {MOST_NAMES}", names.len());
+                (Answer::Refused(Failure::invalid(many)), None)
+            }
             Request::Judge { names } => {
                 let (_, refused) = judged(&policy, peer, &names);
                 (Answer::Judged { refused }, None)
@@ -400,7 +411,9 @@ impl Server {
             match self.claims.remove(&tag) {
                 Ok(()) => tracing::info!(block = %tag, "its client is gone, and so are the names"),
                 Err(error) => {
-                    tracing::warn!(block = %tag, "names of a client that is gone stay: {error}")
+                    tracing::warn!(block = %tag, "names of a client that is gone stay for now: {error}");
+                    let later = now() + AGAIN;
+                    self.going.insert(name, (tag, later));
                 }
             }
         }

@@ -16,7 +16,9 @@ use crate::context::Context;
 use crate::edit;
 use crate::error::{CliError, Outcome};
 use crate::output::comma_list;
-use crate::resolver::{Found, Owner, SetupFile, detect, files, global_servers};
+use crate::resolver::{
+    Found, Owner, SetupFile, detect, files, global_servers, lacks_other_servers,
+};
 
 /// The host's own resolver asks hostsync for our names, wildcards too: set up, undo, look
 #[derive(Debug, Subcommand)]
@@ -89,8 +91,20 @@ fn manager(place: &Place) -> Outcome<Owner> {
 
 fn enable(context: &Context, args: &Change) -> Outcome {
     let (resolver, domains) = target(context, &context.config()?)?;
+    if domains.is_empty() {
+        return Err(CliError::failure(
+            "there is no domain yet that names here are below",
+            "add a network, a source or a name first: sharectl host add box.test 127.0.0.1",
+        ));
+    }
     let manager = manager(&args.place)?;
     let files = files(manager, &args.place.root, (resolver, &domains));
+    if manager == Owner::Resolved && lacks_other_servers(&args.place.root) {
+        return Err(CliError::failure(
+            "no link has a DNS server, so systemd-resolved would ask only ours, for all names",
+            "give a link its servers first: resolvectl dns LINK SERVER, or in its network's settings",
+        ));
+    }
     if manager == Owner::Resolved
         && let Some(theirs) = global_servers(&args.place.root)
     {

@@ -222,3 +222,17 @@ proptest! {
         drop(answer(&bytes, &zones(), Transport::Tcp));
     }
 }
+
+#[test]
+fn only_the_trees_of_addresses_are_reverse() {
+    for (name, expected) in [
+        ("in-addr.arpa", true),
+        ("1.in-addr.arpa", true),
+        ("f.ip6.arpa", true),
+        ("box.home.arpa", false),
+        ("xin-addr.arpa", false),
+        ("arpa", false),
+    ] {
+        assert_eq!(is_reverse(name), expected, "{name}");
+    }
+}
