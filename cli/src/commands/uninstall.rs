@@ -104,9 +104,10 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome<ExitCode> {
             ));
         }
     }
-    carry_out(context, &items, &mut left)?;
-    let (gone, stayed): (Vec<Item>, Vec<Item>) =
-        items.into_iter().partition(|item| is_gone(&item.how));
+    let done = carry_out(context, &items, &mut left);
+    let (gone, stayed): (Vec<Item>, Vec<Item>) = items
+        .into_iter()
+        .partition(|item| is_gone(&item.how, &done));
     left.extend(stayed.iter().map(|item| Left {
         what: item.what.clone(),
         why: "it could not be removed, see above".to_owned(),
@@ -248,6 +249,16 @@ fn folder(
     let Ok(entries) = std::fs::read_dir(folder) else {
         return;
     };
+    // SHARECTL_STATE_DIR can name any folder; in another's, "logs" or "network" may be anybody's.
+    let own = folder.file_name().unwrap_or_default().to_string_lossy();
+    if own != "sharectl" && !own.starts_with("sharectl-") {
+        let why = "not called sharectl, so it may have other things; remove ours by hand";
+        left.push(Left {
+            what: folder.display().to_string(),
+            why: why.to_owned(),
+        });
+        return;
+    }
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
     for path in paths {
@@ -303,24 +314,30 @@ fn has_block(file: &Path) -> bool {
 }
 
 /// Goes on after a failure; what is not gone then is told at the end.
-fn carry_out(context: &Context, items: &[Item], left: &mut Vec<Left>) -> Outcome {
+fn carry_out(context: &Context, items: &[Item], left: &mut Vec<Left>) -> Stages {
     let limit = Duration::from_secs(15);
     let complain = |outcome: Outcome| {
-        if let Err(error) = outcome {
+        let failed = outcome.err();
+        if let Some(error) = &failed {
             context.out.warning(&error.to_string());
         }
+        failed.is_none()
     };
-    complain(removal::carry_out(context, false, false).map(drop));
-    complain(daemons::stop(context, limit, true).map(drop));
+    let mut done = Stages {
+        service: complain(removal::carry_out(context, false, false).map(drop)),
+        daemons: complain(daemons::stop(context, limit, true).map(drop)),
+        hosts: true,
+    };
     if items.iter().any(|item| matches!(item.how, How::HostsBlock)) {
-        let done: Outcome<Changes> = round(context, "clear");
-        match done {
-            Ok(done) => done
-                .problems
-                .iter()
-                .for_each(|problem| context.out.warning(problem)),
+        let cleared: Outcome<Changes> = round(context, "clear");
+        done.hosts = match cleared {
+            Ok(cleared) => {
+                let problems = cleared.problems.iter();
+                problems.for_each(|problem| context.out.warning(problem));
+                cleared.problems.is_empty()
+            }
             Err(error) => complain(Err(error)),
-        }
+        };
     }
     for item in items {
         match &item.how {
@@ -344,6 +361,8 @@ fn carry_out(context: &Context, items: &[Item], left: &mut Vec<Left>) -> Outcome
                     ));
                 }
             }
+            // What a stage needs that has to be tried again.
+            How::Path(path) if done.keeps(context, path) => {}
             How::Path(path) => {
                 if let Err(error) = remove(path) {
                     context.out.warning(&format!("{}: {error}", path.display()));
@@ -357,7 +376,23 @@ fn carry_out(context: &Context, items: &[Item], left: &mut Vec<Left>) -> Outcome
     }
     // A folder that others share is no loss.
     left.retain(|left| Path::new(&left.what).symlink_metadata().is_ok());
-    Ok(())
+    done
+}
+
+/// What went well.
+struct Stages {
+    service: bool,
+    daemons: bool,
+    hosts: bool,
+}
+
+impl Stages {
+    fn keeps(&self, context: &Context, path: &Path) -> bool {
+        let (state, runtime) = (&context.paths.state, &context.paths.runtime);
+        (!self.service && path == state.join("service.json"))
+            || (!self.hosts && path == state.join("hosts"))
+            || (!self.daemons && path.starts_with(runtime))
+    }
 }
 
 fn remove(path: &Path) -> std::io::Result<()> {
@@ -372,10 +407,13 @@ fn remove(path: &Path) -> std::io::Result<()> {
     }
 }
 
-fn is_gone(how: &How) -> bool {
+fn is_gone(how: &How, done: &Stages) -> bool {
     match how {
-        // What of these failed has been said; what they left shows in the files.
-        How::Service | How::Daemon(_) | How::HostsBlock | How::HostsWriter => true,
+        How::Service => done.service,
+        How::Daemon(_) => done.daemons,
+        How::HostsBlock => done.hosts,
+        // What is left of it shows in its files.
+        How::HostsWriter => true,
         How::Interface(name) => host_interface::host_tap(name).is_none(),
         How::Path(path) | How::Folder(path) => path.symlink_metadata().is_err(),
     }

@@ -186,48 +186,67 @@ fn uninstall_names_what_goes_and_leaves_the_rest() {
     fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
     let config = format!("{CONFIG}\n[hosts]\nfiles = [\"{}\"]\n", hosts.display());
     fs::write(place.path("config.toml"), config).unwrap();
-    for path in ["run/guest/dev", "run/own", "state/leases", "state/hosts"] {
+    for path in [
+        "run/sharectl/guest/dev",
+        "run/sharectl/own",
+        "state/sharectl/leases",
+        "state/sharectl/hosts",
+    ] {
         fs::create_dir_all(place.path(path)).unwrap();
     }
     for path in [
-        "run/netd.sock",
-        "run/link.sock",
-        "state/leases/vmnet8.jsonl",
-        "state/notes.txt",
+        "run/sharectl/netd.sock",
+        "run/sharectl/link.sock",
+        "state/sharectl/leases/vmnet8.jsonl",
+        "state/sharectl/notes.txt",
     ] {
         fs::write(place.path(path), "").unwrap();
     }
+    let run = |line: &str| {
+        let mut command = place.sharectl();
+        command
+            .env("SHARECTL_RUNTIME_DIR", place.path("run/sharectl"))
+            .env("SHARECTL_STATE_DIR", place.path("state/sharectl"))
+            .args(line.split(' '));
+        place.outcome(&mut command)
+    };
+    // A folder by another name is not gone through.
+    let named = place.run("uninstall --dry-run");
+    named.exits(0).says("left $T/run   (not called sharectl");
     let mut nobody = place.sharectl();
-    nobody.arg("uninstall").stdin(Stdio::null());
+    nobody
+        .env("SHARECTL_STATE_DIR", place.path("state/sharectl"))
+        .arg("uninstall")
+        .stdin(Stdio::null());
     place
         .outcome(&mut nobody)
         .exits(2)
         .says("nobody can be asked");
-    place.run("uninstall --yes --dry-run").exits(2);
+    run("uninstall --yes --dry-run").exits(2);
 
-    place.run("uninstall --dry-run --purge").is(expect![[r#"
+    run("uninstall --dry-run --purge").is(expect![[r#"
         exit 0
-        out: would remove $T/run/guest   (sockets and locks)
-        out: would remove $T/run/link.sock   (sockets and locks)
-        out: would remove $T/run/netd.sock   (sockets and locks)
-        out: would remove $T/run/   (the folder of these, if it is empty then)
-        out: would remove $T/state/hosts   (leases, logs, backups)
-        out: would remove $T/state/leases   (leases, logs, backups)
-        out: would remove $T/state/   (the folder of these, if it is empty then)
+        out: would remove $T/run/sharectl/guest   (sockets and locks)
+        out: would remove $T/run/sharectl/link.sock   (sockets and locks)
+        out: would remove $T/run/sharectl/netd.sock   (sockets and locks)
+        out: would remove $T/run/sharectl/   (the folder of these, if it is empty then)
+        out: would remove $T/state/sharectl/hosts   (leases, logs, backups)
+        out: would remove $T/state/sharectl/leases   (leases, logs, backups)
+        out: would remove $T/state/sharectl/   (the folder of these, if it is empty then)
         out: would remove $T/config.toml   (the configuration)
-        out: left $T/run/own   (sharectl does not know it)
-        out: left $T/state/notes.txt   (sharectl does not know it)
+        out: left $T/run/sharectl/own   (sharectl does not know it)
+        out: left $T/state/sharectl/notes.txt   (sharectl does not know it)
     "#]]);
-    place.run("uninstall --yes").exits(0);
+    run("uninstall --yes").exits(0);
     assert!(
         place.path("config.toml").exists(),
         "without --purge it stays"
     );
-    assert!(place.path("state/notes.txt").exists());
-    assert!(place.path("run/own").exists());
-    assert!(!place.path("run/guest").exists());
-    assert!(!place.path("state/leases").exists());
-    place.run("uninstall --purge --yes").exits(0);
+    assert!(place.path("state/sharectl/notes.txt").exists());
+    assert!(place.path("run/sharectl/own").exists());
+    assert!(!place.path("run/sharectl/guest").exists());
+    assert!(!place.path("state/sharectl/leases").exists());
+    run("uninstall --purge --yes").exits(0);
     assert!(!place.path("config.toml").exists());
     assert!(place.path("bin").exists());
 }

@@ -84,6 +84,8 @@ struct State {
     heard: Instant,
     /// Since when a Tflush of nothing is under way: is anybody there?
     asked: Option<Instant>,
+    /// Such questions that were sent and not answered yet.
+    probes: u32,
     lost: bool,
     /// Requests so far.
     requests: u64,
@@ -154,6 +156,7 @@ impl Line {
                 fids: Fids::default(),
                 heard: now(),
                 asked: None,
+                probes: 0,
                 lost: false,
                 requests: 0,
                 strays: 0,
@@ -482,14 +485,19 @@ impl Line {
         drop(state);
         // A Tflush of what is not under way is answered at once (flush(5)). Where it cannot be sent, the way
         // there is full, and whoever filled it waits as long for room.
-        self.send_if_free(&Request::Flush { tag: PROBE }, PROBE);
+        if self.send_if_free(&Request::Flush { tag: PROBE }, PROBE) {
+            self.state().probes += 1;
+        }
         Ok(())
     }
 
     fn arrived(&self, number: u16, frame: &[u8]) -> rustix::io::Result<()> {
         let mut state = self.state();
         state.heard = now();
-        if number == PROBE && state.asked.take().is_some() {
+        // Whatever it says, it is there.
+        state.asked = None;
+        if number == PROBE && state.probes > 0 {
+            state.probes -= 1;
             return Ok(());
         }
         let at = usize::from(number);

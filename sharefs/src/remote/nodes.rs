@@ -85,8 +85,17 @@ impl Known {
     }
 }
 
+/// A guest can make folders without end below one another; dropped one by one, not one within the other.
 impl Drop for RemoteNode {
     fn drop(&mut self) {
+        let take = |sighting: &mut Mutex<Sighting>| {
+            let sighting = sighting.get_mut().unwrap_or_else(PoisonError::into_inner);
+            sighting.place.take()
+        };
+        let mut place = take(&mut self.sighting);
+        while let Some((folder, _)) = place {
+            place = Arc::into_inner(folder).and_then(|mut last| take(&mut last.sighting));
+        }
         let mut nodes = self.known.nodes();
         // Another may have come meanwhile.
         if nodes
@@ -104,19 +113,38 @@ impl RemoteNode {
     }
 
     fn see(&self, fid: Arc<Fid>, place: Option<(Arc<Self>, Box<[u8]>)>) {
+        // A folder is not looked for below itself, whatever a server says: those in a circle would never be dropped.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _folders = (self.kind == Kind::Directory)
+            .then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
+        let is_circle = place
+            .as_ref()
+            .is_some_and(|(folder, _)| self.is_above(folder));
         let mut sighting = self.sighting();
         let old_fid = std::mem::replace(&mut sighting.fid, fid);
-        // A folder is not looked for below itself, whatever a server says.
-        let is_itself = place
-            .as_ref()
-            .is_some_and(|(folder, _)| folder.identity == self.identity);
         let old_place = match place {
-            Some(place) if !is_itself && sighting.place.is_some() => sighting.place.replace(place),
+            Some(place) if !is_circle && sighting.place.is_some() => sighting.place.replace(place),
             Some(_) | None => None,
         };
         drop(sighting);
         // Outside of the lock: they may be the last of others.
         drop((old_fid, old_place));
+    }
+
+    /// Whether it is the folder or above it, or that is too far up to be told.
+    fn is_above(&self, folder: &Arc<Self>) -> bool {
+        let mut at = Arc::clone(folder);
+        for _ in 0..DEEPEST {
+            if at.identity == self.identity {
+                return true;
+            }
+            let above = at.sighting().place.clone();
+            match above {
+                Some((above, _)) => at = above,
+                None => return false,
+            }
+        }
+        true
     }
 
     /// By which it is asked for.
