@@ -9,6 +9,7 @@ pub mod confine;
 mod count;
 pub mod daemon;
 mod fuse;
+pub mod keep;
 mod metrics;
 mod mounter;
 mod mounts;

@@ -8,9 +8,11 @@
 //! space each. The root has the number it is given.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::tree::Identity;
+use crate::keep::records::{KeptNode, Records};
+use crate::tree::{Identity, Result};
 
 use super::wire::ROOT;
 
@@ -43,6 +45,8 @@ pub(crate) const LAST_SPACE: u32 = (1 << (64 - SLOT_BITS - GENERATION_BITS)) - 1
 #[derive(Debug)]
 pub(crate) struct Nodes<N> {
     numbering: Numbering,
+    /// Where the table is written down too, for a later process.
+    records: Option<Records>,
     table: RwLock<Table<N>>,
 }
 
@@ -79,12 +83,71 @@ impl<N> Nodes<N> {
         let by_identity = HashMap::from([(identity, 0)]);
         Self {
             numbering,
+            records: None,
             table: RwLock::new(Table {
                 slots: vec![slot],
                 free: Vec::new(),
                 by_identity,
             }),
         }
+    }
+
+    /// The same, written down; `kept`: the root in words.
+    pub(crate) fn recorded(mut self, kept: &KeptNode, records: &Records) -> Self {
+        records.put_node(0, 0, 1, kept);
+        self.records = Some(records.clone());
+        self
+    }
+
+    /// The table that an earlier process wrote down. Nodes that `adopt` cannot make again are gone. None
+    /// where the root is not among them.
+    pub(crate) fn adopted(
+        numbering: Numbering,
+        records: &Records,
+        mut adopt: impl FnMut(&KeptNode, OwnedFd) -> Result<N>,
+    ) -> Option<Self> {
+        let mut slots = Vec::new();
+        let mut free = Vec::new();
+        let mut by_identity = HashMap::new();
+        for (index, row) in records.nodes().enumerate() {
+            let generation = u16::try_from(row.generation).unwrap_or_default();
+            let there = row.there.and_then(|(held, kept, lookups)| {
+                Some((adopt(&kept, held).ok()?, kept.identity, lookups))
+            });
+            slots.push(match there {
+                Some((node, identity, lookups)) => {
+                    by_identity.insert(identity, index);
+                    let taken = Some((Arc::new(node), identity));
+                    Slot {
+                        generation,
+                        lookups,
+                        taken,
+                    }
+                }
+                None => {
+                    // One that is lost has a number that the guest may still use.
+                    let generation = generation.wrapping_add(1);
+                    records.end_node(index, generation);
+                    free.push(index);
+                    Slot {
+                        generation,
+                        lookups: 0,
+                        taken: None,
+                    }
+                }
+            });
+        }
+        slots.first()?.taken.as_ref()?;
+        let table = Table {
+            slots,
+            free,
+            by_identity,
+        };
+        Some(Self {
+            numbering,
+            records: Some(records.clone()),
+            table: RwLock::new(table),
+        })
     }
 
     /// The node of a number, if the guest may use it.
@@ -128,18 +191,25 @@ impl<N> Nodes<N> {
         slot.checked_sub(1).filter(|slot| *slot != 0)
     }
 
-    /// The guest is told of the node once more.
-    pub(crate) fn told(&self, node: N, identity: Identity) -> Told<N> {
+    /// The guest is told of the node once more. `keep`: the node in words.
+    pub(crate) fn told(
+        &self,
+        node: N,
+        identity: Identity,
+        keep: impl FnOnce(&N) -> Option<KeptNode>,
+    ) -> Told<N> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let table = &mut *table;
         if let Some(&index) = table.by_identity.get(&identity) {
             let slot = &mut table.slots[index];
             slot.lookups = slot.lookups.saturating_add(1);
+            self.record_lookups(index, slot.lookups);
             return Told {
                 number: self.number(index, slot.generation),
                 unneeded: Some(node),
             };
         }
+        let kept = self.records.as_ref().and_then(|_| keep(&node));
         let taken = Some((Arc::new(node), identity));
         let index = if let Some(index) = table.free.pop() {
             let slot = &mut table.slots[index];
@@ -155,8 +225,12 @@ impl<N> Nodes<N> {
             table.slots.len() - 1
         };
         table.by_identity.insert(identity, index);
+        let generation = table.slots[index].generation;
+        if let (Some(records), Some(kept)) = (&self.records, &kept) {
+            records.put_node(index, generation, 1, kept);
+        }
         Told {
-            number: self.number(index, table.slots[index].generation),
+            number: self.number(index, generation),
             unneeded: None,
         }
     }
@@ -170,8 +244,15 @@ impl<N> Nodes<N> {
         let index = *table.by_identity.get(&identity)?;
         let slot = table.slots.get_mut(index)?;
         slot.lookups = slot.lookups.saturating_add(1);
+        self.record_lookups(index, slot.lookups);
         let generation = slot.generation;
         Some(self.number(index, generation))
+    }
+
+    fn record_lookups(&self, slot: usize, lookups: u64) {
+        if let Some(records) = &self.records {
+            records.set_lookups(slot, lookups);
+        }
     }
 
     /// Whether the guest knows it.
@@ -199,11 +280,15 @@ impl<N> Nodes<N> {
             }
             if times < slot.lookups {
                 slot.lookups -= times;
+                self.record_lookups(index, slot.lookups);
                 return true;
             }
             let right = times == slot.lookups;
             slot.lookups = 0;
             slot.generation = slot.generation.wrapping_add(1);
+            if let Some(records) = &self.records {
+                records.end_node(index, slot.generation);
+            }
             let taken = slot.taken.take();
             if let Some((_, identity)) = &taken {
                 table.by_identity.remove(identity);
@@ -250,8 +335,8 @@ mod tests {
     #[test]
     fn a_node_lives_as_long_as_it_was_told() {
         let nodes = Nodes::new("root", identity(1), Numbering::default());
-        let first = nodes.told("a", identity(2));
-        let again = nodes.told("a by another name", identity(2));
+        let first = nodes.told("a", identity(2), |_| None);
+        let again = nodes.told("a by another name", identity(2), |_| None);
         assert_eq!(
             (first.number, again.unneeded),
             (again.number, Some("a by another name"))
@@ -269,9 +354,9 @@ mod tests {
     #[test]
     fn an_old_number_never_means_a_new_node() {
         let nodes = Nodes::new("root", identity(1), Numbering::default());
-        let old = nodes.told("old", identity(2)).number;
+        let old = nodes.told("old", identity(2), |_| None).number;
         assert!(nodes.forget(old, 1));
-        let new = nodes.told("new", identity(3)).number;
+        let new = nodes.told("new", identity(3), |_| None).number;
         assert_ne!(old, new);
         assert_eq!(nodes.find(old), None);
         assert!(!nodes.forget(old, 1));
@@ -281,7 +366,7 @@ mod tests {
     #[test]
     fn forgetting_too_much_is_told_and_harms_nothing() {
         let nodes = Nodes::new("root", identity(1), Numbering::default());
-        let a = nodes.told("a", identity(2)).number;
+        let a = nodes.told("a", identity(2), |_| None).number;
         assert!(!nodes.forget(a, 7));
         assert!(!nodes.forget(a, 1));
         assert!(!nodes.forget(0, 1));
@@ -295,8 +380,8 @@ mod tests {
         let of = |root, space| Nodes::new("root", identity(1), Numbering { root, space });
         let (a, b) = (of(3, 1), of(4, LAST_SPACE));
         let (x, y) = (
-            a.told("x", identity(2)).number,
-            b.told("y", identity(2)).number,
+            a.told("x", identity(2), |_| None).number,
+            b.told("y", identity(2), |_| None).number,
         );
         assert_ne!(x, y);
         assert_eq!((space_of(x), space_of(y)), (1, LAST_SPACE));
@@ -304,7 +389,7 @@ mod tests {
         assert!(a.is_elsewhere(y) && a.is_elsewhere(4) && !a.is_elsewhere(3));
         assert_eq!(b.find(4).as_deref(), Some(&"root"));
         assert!(!a.forget(y, 1) && a.forget(3, 9));
-        assert_eq!(a.told("again", identity(1)).number, 3);
+        assert_eq!(a.told("again", identity(1), |_| None).number, 3);
         assert_eq!(a.find(ROOT), None);
     }
 }

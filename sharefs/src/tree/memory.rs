@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard};
 
 use rustix::io::Errno;
@@ -14,6 +15,7 @@ use super::{
     AccessWanted, Allocation, Attributes, Caller, Changes, Entry, ExtendedHow, Found, Identity,
     Kind, Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Timestamp, Tree, WholeLock,
 };
+use crate::keep::records::KeptNode;
 use crate::sys::{self, LockRange, Sink, Source};
 
 /// See the module's head.
@@ -512,5 +514,29 @@ impl Tree for MemoryTree {
     }
     fn remove_extended(&self, _: &MemoryNode, _: &CStr) -> Result<()> {
         Err(Errno::OPNOTSUPP)
+    }
+    fn keep(&self, _: &MemoryNode) -> Option<KeptNode> {
+        None
+    }
+    fn adopt(&self, _: &KeptNode, _: OwnedFd) -> Result<MemoryNode> {
+        Err(Errno::OPNOTSUPP)
+    }
+    fn keep_file(&self, _: &Self::File) -> Option<RawFd> {
+        None
+    }
+    fn keep_directory(&self, _: &u64) -> Option<RawFd> {
+        None
+    }
+    fn keep_locks(&self, (): &()) -> Option<RawFd> {
+        None
+    }
+    fn adopt_file(&self, _: &MemoryNode, _: OwnedFd) -> Result<Self::File> {
+        Err(Errno::OPNOTSUPP)
+    }
+    fn adopt_directory(&self, _: &MemoryNode, _: OwnedFd) -> Result<u64> {
+        Err(Errno::OPNOTSUPP)
+    }
+    fn adopt_locks(&self, _: OwnedFd) -> Result<()> {
+        Err(Errno::NOLCK)
     }
 }

@@ -8,6 +8,7 @@ use super::{Answer, Session, State, Turn, file, node};
 use crate::fuse::nodes::Told;
 use crate::fuse::reply;
 use crate::fuse::wire::{self, Output, ability};
+use crate::keep::journal;
 use crate::tree::{Attributes, Changes, Found, Kind, Name, Result, Tree};
 
 /// Whether the guest knew a node that it is told of.
@@ -56,12 +57,13 @@ impl<T: Tree> Session<T> {
         if look_first {
             let attributes = self.tree.look(parent, name)?;
             if let Some(number) = state.nodes.told_again(attributes.identity) {
+                journal::told(journal::Told::Node(number));
                 self.told(output, number, &attributes, parent);
                 return Ok(Met::Before);
             }
         }
         let found = self.tree.child(parent, name)?;
-        Ok(self.entry_into(state, output, parent, found))
+        Ok(self.entry_into(state, output, parent, found).1)
     }
 
     /// Tells the guest of a node it gets to know, or knows better.
@@ -82,9 +84,11 @@ impl<T: Tree> Session<T> {
         output: &mut Output<'_>,
         parent: &T::Node,
         found: Found<T::Node>,
-    ) -> Met {
+    ) -> (u64, Met) {
         let Found { node, attributes } = found;
-        let Told { number, unneeded } = state.nodes.told(node, attributes.identity);
+        let keep = |node: &T::Node| self.tree.keep(node);
+        let Told { number, unneeded } = state.nodes.told(node, attributes.identity, keep);
+        journal::told(journal::Told::Node(number));
         let met = if unneeded.is_some() {
             Met::Before
         } else {
@@ -92,7 +96,7 @@ impl<T: Tree> Session<T> {
         };
         drop(unneeded);
         self.told(output, number, &attributes, parent);
-        met
+        (number, met)
     }
 
     fn told(
@@ -116,6 +120,19 @@ impl<T: Tree> Session<T> {
         } else {
             0
         }
+    }
+
+    /// Forgets a list, from where it was left if it was begun before. An entry is crossed out before it is
+    /// forgotten: one that is forgotten twice would be an error of the guest's next request.
+    pub(super) fn forget_all(
+        &self,
+        state: &State<T>,
+        list: impl Iterator<Item = (u64, u64)>,
+    ) {
+        list.skip(journal::forgotten()).for_each(|(number, lookups)| {
+            journal::forget_one();
+            self.forget(state, number, lookups);
+        });
     }
 
     pub(super) fn forget(&self, state: &State<T>, number: u64, lookups: u64) {
@@ -162,7 +179,16 @@ impl<T: Tree> Session<T> {
         name: Name<'_>,
     ) -> Result<Answer> {
         let (linked, parent) = (node(state, linked)?, node(state, turn.header.node)?);
-        self.tree.link(&linked, &parent, name)?;
+        match self.tree.link(&linked, &parent, name) {
+            // Made before we were killed, if it is the same file.
+            Err(Errno::EXIST) if journal::is_again() => {
+                let there = self.tree.look(&parent, name)?;
+                if there.identity != self.tree.identity(&linked) {
+                    return Err(Errno::EXIST);
+                }
+            }
+            made => drop(made?),
+        }
         // Looked up by its new name, so that the answer counts as one more LOOKUP of the same node.
         let found = self.tree.child(&parent, name)?;
         Ok(self.entry(state, turn, &parent, found))

@@ -234,7 +234,7 @@ impl<T: Tree> Tree for CaseTree<T> {
     type Locks = T::Locks;
 
     pass_on! {
-        is_short_of_nodes root identity attributes change read_link create_unnamed open read write
+        keeping keeping_open is_short_of_nodes root identity attributes change read_link create_unnamed open read write
         drop_privileges flush sync allocate seek copy_range locking open_directory entries
         sync_directory whole access extended list_extended set_extended
     }

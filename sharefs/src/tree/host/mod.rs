@@ -12,7 +12,7 @@
 //! Read first: open(2) O_PATH, statx(2), symlink(7) "magic links".
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ use super::{
     AccessWanted, Allocation, Attributes, Caller, Changes, Entry, ExtendedHow, Found, Identity,
     Kind, Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Timestamp, Tree, WholeLock,
 };
+use crate::keep::records::KeptNode;
 use crate::sys::{self, LockRange, Sink, Source};
 use credentials::Rights;
 use descriptors::{Descriptor, Descriptors};
@@ -531,7 +532,59 @@ impl Tree for HostTree {
     fn remove_extended(&self, node: &HostNode, name: &CStr) -> Result<()> {
         extended::remove(node, name, self.rights)
     }
+
+    fn keep(&self, node: &HostNode) -> Option<KeptNode> {
+        let root = if node.is_root { IS_ROOT } else { 0 };
+        let closed = if node.closed { CLOSED } else { 0 };
+        Some(KeptNode {
+            number: node.place.as_fd().as_raw_fd(),
+            identity: node.identity,
+            kind: node.kind,
+            marks: root | closed,
+            extra: [0; 4],
+        })
+    }
+
+    fn adopt(&self, kept: &KeptNode, held: OwnedFd) -> Result<HostNode> {
+        Ok(HostNode {
+            place: self.descriptors.hold(|| Ok(held))?,
+            identity: kept.identity,
+            kind: kept.kind,
+            is_root: kept.marks & IS_ROOT != 0,
+            closed: kept.marks & CLOSED != 0,
+        })
+    }
+
+    fn keep_file(&self, file: &HostFile) -> Option<RawFd> {
+        Some(file.open.as_fd().as_raw_fd())
+    }
+
+    fn keep_directory(&self, directory: &directory::HostDirectory) -> Option<RawFd> {
+        Some(directory.number())
+    }
+
+    fn keep_locks(&self, locks: &HostLocks) -> Option<RawFd> {
+        Some(locks.open.as_fd().as_raw_fd())
+    }
+
+    fn adopt_file(&self, _: &HostNode, open: OwnedFd) -> Result<HostFile> {
+        let open = self.descriptors.hold(|| Ok(open))?;
+        Ok(HostFile { open })
+    }
+
+    fn adopt_directory(&self, node: &HostNode, open: OwnedFd) -> Result<directory::HostDirectory> {
+        Ok(directory::HostDirectory::adopt(node, self.descriptors.hold(|| Ok(open))?))
+    }
+
+    fn adopt_locks(&self, open: OwnedFd) -> Result<HostLocks> {
+        let open = self.descriptors.hold(|| Ok(open))?;
+        Ok(HostLocks { open })
+    }
 }
+
+/// Marks of a kept node.
+const IS_ROOT: u16 = 1;
+const CLOSED: u16 = 2;
 
 /// The share's own folder may be reached through symbolic links: the user named it.
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
