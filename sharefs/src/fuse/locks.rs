@@ -131,8 +131,14 @@ impl<T: Tree> Locks<T> {
             state.owners.insert((file, owner), adopted);
             state.rows.used = state.rows.used.max(row + 1);
         }
-        let owned: HashSet<usize> = state.owners.values().filter_map(|owner| owner.row).collect();
-        state.rows.free = (0..state.rows.used).filter(|row| !owned.contains(row)).collect();
+        let owned: HashSet<usize> = state
+            .owners
+            .values()
+            .filter_map(|owner| owner.row)
+            .collect();
+        state.rows.free = (0..state.rows.used)
+            .filter(|row| !owned.contains(row))
+            .collect();
         state.rows.records = Some(records.clone());
         drop(state);
         locks

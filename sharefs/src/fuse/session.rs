@@ -120,7 +120,9 @@ impl<T: Tree> Session<T> {
 
     fn take_up(&mut self, records: Records) {
         let tree = &*self.tree;
-        let nodes = Nodes::adopted(self.numbering, &records, |kept, held| tree.adopt(kept, held));
+        let nodes = Nodes::adopted(self.numbering, &records, |kept, held| {
+            tree.adopt(kept, held)
+        });
         let Some(nodes) = nodes else {
             tracing::warn!("the folder of a mount is not open any more");
             return;

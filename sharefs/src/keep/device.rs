@@ -159,7 +159,9 @@ impl Connection {
 
     fn bytes(&self, start: usize, length: usize) -> Vec<u8> {
         let words = &self.0.words()[start..start + length.div_ceil(8)];
-        let all = words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
+        let all = words
+            .iter()
+            .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
         all.take(length).collect()
     }
 
@@ -234,7 +236,11 @@ impl Connection {
         }
         let files = (0..files).map(|index| self.get(word::MESSAGE_FILES + index));
         let answered = self.get(word::MESSAGE + 2) != 0;
-        Some((self.bytes(word::MESSAGE_BYTES, length), files.collect(), answered))
+        Some((
+            self.bytes(word::MESSAGE_BYTES, length),
+            files.collect(),
+            answered,
+        ))
     }
 
     /// Of one of the threads, of which there are no more than queues.
@@ -292,7 +298,9 @@ impl Connection {
         let mut open = Vec::new();
         for head in 0..LONGEST_QUEUE {
             let head = u16::try_from(head).unwrap_or_default();
-            let word = self.taken(queue, head).map_or(0, |word| word.load(Ordering::Acquire));
+            let word = self
+                .taken(queue, head)
+                .map_or(0, |word| word.load(Ordering::Acquire));
             if word & 1 == 1 {
                 let telling = self.get(word::TELLING + queue);
                 if telling == 1 << 63 | u64::from(head) << 16 | u64::from(told) {
@@ -408,9 +416,15 @@ impl Listing {
             .map(|index| {
                 let start = ENTRIES + index * ENTRY;
                 let words = &self.0.words()[start + 2..start + ENTRY];
-                let bytes = words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
-                let space = u32::try_from(self.word(start).load(Ordering::Acquire)).unwrap_or_default();
-                (bytes.take_while(|byte| *byte != 0).collect(), (space != 0).then_some(space))
+                let bytes = words
+                    .iter()
+                    .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
+                let space =
+                    u32::try_from(self.word(start).load(Ordering::Acquire)).unwrap_or_default();
+                (
+                    bytes.take_while(|byte| *byte != 0).collect(),
+                    (space != 0).then_some(space),
+                )
             })
             .collect()
     }
@@ -422,7 +436,8 @@ impl Listing {
         }
         let start = ENTRIES + index * ENTRY;
         for (place, part) in name.chunks(8).enumerate() {
-            self.word(start + 2 + place).store(packed(part), Ordering::Relaxed);
+            self.word(start + 2 + place)
+                .store(packed(part), Ordering::Relaxed);
         }
         self.word(3).store(index as u64 + 1, Ordering::Release);
     }
@@ -430,7 +445,8 @@ impl Listing {
     pub(crate) fn put_space(&self, index: usize, space: Option<u32>) {
         if index < MOST_NAMES {
             let value = space.map_or(0, u64::from);
-            self.word(ENTRIES + index * ENTRY).store(value, Ordering::Release);
+            self.word(ENTRIES + index * ENTRY)
+                .store(value, Ordering::Release);
         }
     }
 
@@ -448,9 +464,8 @@ fn listing_names(left: RawFd) -> Vec<RawFd> {
     if words[0].load(Ordering::Acquire) != LISTING_KIND {
         return Vec::new();
     }
-    let sessions = (0..MOST_NAMES).filter_map(|index| {
-        number(words[ENTRIES + index * ENTRY + 1].load(Ordering::Acquire))
-    });
+    let sessions = (0..MOST_NAMES)
+        .filter_map(|index| number(words[ENTRIES + index * ENTRY + 1].load(Ordering::Acquire)));
     sessions
         .flat_map(|session| {
             let mut names = records::names_behind(session);

@@ -36,7 +36,8 @@ pub(crate) fn at(point: Point) {
         && wanted == point
         && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == count
     {
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).ok();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
+            .ok();
     }
 }
 

@@ -81,7 +81,8 @@ impl Journal {
         self.word(word::SECONDS).store(0, Ordering::Relaxed);
         self.word(word::INODE).store(0, Ordering::Relaxed);
         self.word(word::ATTEMPTS).store(1, Ordering::Relaxed);
-        self.word(word::UNDER_WAY).store(request(queue, head), Ordering::Release);
+        self.word(word::UNDER_WAY)
+            .store(request(queue, head), Ordering::Release);
     }
 
     /// The request that was under way is done again in `work`. None: it has been tried too often, and is
@@ -115,7 +116,10 @@ pub(crate) fn is_again() -> bool {
 pub(crate) fn told(what: Told) {
     with(|journal| {
         let count = journal.word(word::TOLD).load(Ordering::Relaxed);
-        let Some(place) = usize::try_from(count).ok().filter(|place| *place < MOST_TOLD) else {
+        let Some(place) = usize::try_from(count)
+            .ok()
+            .filter(|place| *place < MOST_TOLD)
+        else {
             return;
         };
         let (kind, number) = match what {
@@ -123,8 +127,12 @@ pub(crate) fn told(what: Told) {
             Told::File(number) => (1, number),
             Told::Folder(number) => (2, number),
         };
-        journal.word(TOLD + 2 * place).store(kind, Ordering::Relaxed);
-        journal.word(TOLD + 2 * place + 1).store(number, Ordering::Relaxed);
+        journal
+            .word(TOLD + 2 * place)
+            .store(kind, Ordering::Relaxed);
+        journal
+            .word(TOLD + 2 * place + 1)
+            .store(number, Ordering::Relaxed);
         journal.word(word::TOLD).store(count + 1, Ordering::Release);
     });
 }
@@ -152,9 +160,13 @@ pub(crate) fn note_moment() {
     with(|journal| {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
         let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or_default();
-        journal.word(word::NANOSECONDS).store(nanoseconds, Ordering::Relaxed);
+        journal
+            .word(word::NANOSECONDS)
+            .store(nanoseconds, Ordering::Relaxed);
         let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-        journal.word(word::SECONDS).store(seconds, Ordering::Release);
+        journal
+            .word(word::SECONDS)
+            .store(seconds, Ordering::Release);
     });
 }
 
@@ -173,12 +185,22 @@ pub(crate) fn moment() -> Option<Timestamp> {
 
 /// What stands at the name that the request is about to change.
 pub(crate) fn note_inode(inode: u64) {
-    with(|journal| journal.word(word::INODE).store(inode.wrapping_add(1), Ordering::Release));
+    with(|journal| {
+        journal
+            .word(word::INODE)
+            .store(inode.wrapping_add(1), Ordering::Release)
+    });
 }
 
 /// What stood there when the request was first begun.
 pub(crate) fn inode() -> Option<u64> {
-    with(|journal| journal.word(word::INODE).load(Ordering::Acquire).checked_sub(1)).flatten()
+    with(|journal| {
+        journal
+            .word(word::INODE)
+            .load(Ordering::Acquire)
+            .checked_sub(1)
+    })
+    .flatten()
 }
 
 /// Whether anything is written at all.
@@ -197,6 +219,8 @@ pub(crate) fn forgotten() -> usize {
 pub(crate) fn forget_one() {
     with(|journal| {
         let count = journal.word(word::FORGOTTEN).load(Ordering::Relaxed);
-        journal.word(word::FORGOTTEN).store(count + 1, Ordering::Release);
+        journal
+            .word(word::FORGOTTEN)
+            .store(count + 1, Ordering::Release);
     });
 }

@@ -133,7 +133,9 @@ struct Keep {
 static KEEP: OnceLock<Keep> = OnceLock::new();
 
 fn unclaimed(keep: &Keep) -> MutexGuard<'_, BTreeSet<RawFd>> {
-    keep.unclaimed.lock().unwrap_or_else(PoisonError::into_inner)
+    keep.unclaimed
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether what happens here is kept for a worker behind us.
@@ -161,7 +163,9 @@ fn enter(root: Arc<Shared>, inherited: &BTreeSet<RawFd>) -> Result<(), Errno> {
         for connection in &words[word::CONNECTIONS..] {
             connection.store(0, Ordering::Release);
         }
-        tracing::error!("the state of sharefs could not be taken up again: guests must be restarted");
+        tracing::error!(
+            "the state of sharefs could not be taken up again: guests must be restarted"
+        );
     }
     named.extend(number(words[word::LOCK].load(Ordering::Acquire)));
     for connection in &words[word::CONNECTIONS..] {

@@ -82,15 +82,22 @@ pub fn keep(kept: Option<RawFd>, work: impl FnOnce() -> ExitCode) -> ExitCode {
         match watch(worker, &signals) {
             End::Exited(code) => return code,
             End::Killed(signal) => {
-                tracing::warn!(signal, "sharefs was killed; guests wait until the next worker goes on");
+                tracing::warn!(
+                    signal,
+                    "sharefs was killed; guests wait until the next worker goes on"
+                );
                 root.words()[word::RESTARTS].fetch_add(1, Ordering::Relaxed);
             }
             End::Replaced => {
                 root.words()[word::HANDOVERS].fetch_add(1, Ordering::Relaxed);
                 root.words()[word::FAILURES].store(0, Ordering::Release);
                 match &program {
-                    Ok(program) => tracing::error!(error = %replace(program, &root), "the new program cannot be started; the old one goes on"),
-                    Err(error) => tracing::error!(%error, "the program's own path is not known; it goes on as it is"),
+                    Ok(program) => {
+                        tracing::error!(error = %replace(program, &root), "the new program cannot be started; the old one goes on")
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "the program's own path is not known; it goes on as it is")
+                    }
                 }
             }
         }
@@ -109,7 +116,9 @@ fn begin(kept: Option<RawFd>) -> Result<(Arc<Shared>, BTreeSet<RawFd>), Errno> {
         if root.words()[word::MAGIC].load(Ordering::Acquire) == MAGIC {
             return Ok((Arc::new(root), BTreeSet::new()));
         }
-        tracing::warn!("the program before this one kept its state in another way: guests must be restarted");
+        tracing::warn!(
+            "the program before this one kept its state in another way: guests must be restarted"
+        );
     }
     let inherited = if kept.is_some() {
         BTreeSet::new()
@@ -157,7 +166,9 @@ fn watch(worker: Pid, signals: &Awaited) -> End {
                     continue;
                 };
                 if let Some(code) = ended.exit_status() {
-                    return End::Exited(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from));
+                    return End::Exited(
+                        u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from),
+                    );
                 }
                 if replaced {
                     return End::Replaced;
@@ -193,7 +204,8 @@ fn replace(program: &PathBuf, root: &Shared) -> std::io::Error {
         Ok(open) => open,
         Err(error) => return error.into(),
     };
-    open.iter().for_each(|number| sys::set_inherited(*number, true));
+    open.iter()
+        .for_each(|number| sys::set_inherited(*number, true));
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     if let Some(at) = arguments.iter().position(|argument| argument == OPTION) {
         arguments.drain(at..(at + 2).min(arguments.len()));

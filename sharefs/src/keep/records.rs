@@ -262,7 +262,12 @@ impl Records {
     }
 
     /// An owner's locks are held by that descriptor. The row is the caller's to choose.
-    pub(crate) fn put_owner(&self, index: usize, open: RawFd, (file, owner, handle): (Identity, u64, u64)) {
+    pub(crate) fn put_owner(
+        &self,
+        index: usize,
+        open: RawFd,
+        (file, owner, handle): (Identity, u64, u64),
+    ) {
         let Some(row) = self.write(Table::Owners, index) else {
             return;
         };
@@ -360,7 +365,9 @@ const KINDS: [Kind; 7] = [
 
 pub(crate) fn kind_word(kind: Kind) -> u16 {
     let place = KINDS.iter().position(|known| *known == kind);
-    place.and_then(|place| u16::try_from(place).ok()).unwrap_or_default()
+    place
+        .and_then(|place| u16::try_from(place).ok())
+        .unwrap_or_default()
 }
 
 pub(crate) fn kind_of(word: u16) -> Option<Kind> {

@@ -93,7 +93,9 @@ pub(super) fn chains_of(
     let length = usize::from(size) * size_of::<u16>() + 64;
     let own = GuestRegionMmap::from_range(ring, length, None).ok()?;
     let memory = memory.insert_region(Arc::new(own)).ok()?;
-    let count = u16::try_from(heads.len()).ok().filter(|count| *count <= size)?;
+    let count = u16::try_from(heads.len())
+        .ok()
+        .filter(|count| *count <= size)?;
     for (place, head) in heads.iter().enumerate() {
         let at = ring.checked_add(FLAGS_AND_INDEX + 2 * place as u64)?;
         memory.write_obj(head.to_le(), at).ok()?;
@@ -101,7 +103,9 @@ pub(super) fn chains_of(
     memory.write_obj(count.to_le(), ring.checked_add(2)?).ok()?;
     let mut queue = Queue::new(size).ok()?;
     queue.try_set_size(size).ok()?;
-    queue.try_set_desc_table_address(GuestAddress(of.desc_table())).ok()?;
+    queue
+        .try_set_desc_table_address(GuestAddress(of.desc_table()))
+        .ok()?;
     queue.try_set_avail_ring_address(ring).ok()?;
     queue.set_ready(true);
     Some((memory, queue))

@@ -172,7 +172,9 @@ impl Relay<'_> {
             }
         }
         message.bytes.extend_from_slice(&bytes[..received.bytes]);
-        Ok(received.bytes > 0 && message.wanted() <= LONGEST_MESSAGE && message.files.len() <= MOST_DESCRIPTORS)
+        Ok(received.bytes > 0
+            && message.wanted() <= LONGEST_MESSAGE
+            && message.files.len() <= MOST_DESCRIPTORS)
     }
 
     /// Writes the message down and passes it on.
@@ -204,7 +206,11 @@ impl Relay<'_> {
         let say = |request: u32, payload: &[u64], files: &[OwnedFd]| {
             let bytes: Vec<u8> = payload.iter().flat_map(|word| word.to_le_bytes()).collect();
             let mut message = Vec::new();
-            for word in [request, VERSION, u32::try_from(bytes.len()).unwrap_or_default()] {
+            for word in [
+                request,
+                VERSION,
+                u32::try_from(bytes.len()).unwrap_or_default(),
+            ] {
                 message.extend(word.to_le_bytes());
             }
             message.extend(bytes);
@@ -248,7 +254,9 @@ impl Relay<'_> {
         for index in 0..count.min(MOST_REGIONS) {
             let [guest, length, vmm, offset, file] = kept.region(index);
             let Some(file) = claim(file) else {
-                return Err(io::Error::other("a file of the guest's memory is not open any more"));
+                return Err(io::Error::other(
+                    "a file of the guest's memory is not open any more",
+                ));
             };
             regions.push(([guest, length, vmm, offset], file));
         }
@@ -470,12 +478,7 @@ fn remove_region(kept: &Connection, guest: u64, length: u64) {
 }
 
 /// `flags`: whether a peer that does not read is waited for.
-fn send(
-    to: BorrowedFd<'_>,
-    bytes: &[u8],
-    files: &[OwnedFd],
-    flags: SendFlags,
-) -> io::Result<()> {
+fn send(to: BorrowedFd<'_>, bytes: &[u8], files: &[OwnedFd], flags: SendFlags) -> io::Result<()> {
     let files: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);

@@ -384,7 +384,9 @@ impl Device {
         }
         let told = vring.get_queue().next_used();
         let taken = u16::try_from(open.len()).unwrap_or_default();
-        vring.get_queue_mut().set_next_avail(told.wrapping_add(taken));
+        vring
+            .get_queue_mut()
+            .set_next_avail(told.wrapping_add(taken));
         let Some((memory, mut beside)) = chain::chains_of(memory, vring.get_queue(), &open) else {
             return;
         };

@@ -39,6 +39,7 @@ pub struct World {
     folder: PathBuf,
     netns: Option<String>,
     daemons: Vec<Daemon>,
+    variables: Vec<(String, String)>,
 }
 
 impl World {
@@ -65,6 +66,7 @@ impl World {
             folder,
             netns: None,
             daemons: Vec::new(),
+            variables: Vec::new(),
         };
         for part in ["", "run", "state", "shared"] {
             let path = world.folder.join(part);
@@ -164,6 +166,12 @@ impl World {
         line
     }
 
+    /// What is started from now on has this in its environment.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.retain(|(known, _)| known != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Gives a command this world's environment; it runs as whoever we are.
     pub fn environment(&self, line: &mut Command) {
         let path = std::env::var("PATH").unwrap_or_default();
@@ -179,6 +187,7 @@ impl World {
             .env_remove("XDG_STATE_HOME")
             .env_remove("NOTIFY_SOCKET")
             .current_dir(&self.folder);
+        line.envs(self.variables.iter().map(|(name, value)| (name, value)));
         if std::env::var_os("SHARECTL_LOG").is_none() {
             line.env("SHARECTL_LOG", "debug");
         }
@@ -262,7 +271,7 @@ impl World {
             .with_context(|| format!("{} was not started", kind.name()))
     }
 
-    /// Kills a daemon with SIGKILL and starts it again.
+    /// Kills a daemon, all of it, with SIGKILL and starts it again.
     ///
     /// # Errors
     /// As [`World::start`].
@@ -270,6 +279,32 @@ impl World {
         self.daemon(kind)?.kill()?;
         self.start(kind)?;
         Ok(())
+    }
+
+    /// Kills the process of sharefs that does the work, and waits until the next one answers.
+    ///
+    /// # Errors
+    /// When no other follows within 15 s.
+    pub fn crash_worker(&mut self) -> Result<()> {
+        let old = self.daemon(Kind::Sharefs)?.pid();
+        daemon::kill(old)?;
+        self.wait_for_worker_after(old)
+    }
+
+    /// Waits until another process than that one does the work of sharefs.
+    ///
+    /// # Errors
+    /// When none does within 15 s.
+    pub fn wait_for_worker_after(&self, old: u32) -> Result<()> {
+        let socket = self.socket(Kind::Sharefs);
+        wait_for("the next worker", READY_LIMIT, || {
+            let answer = http::over_unix(&socket, "GET", "/v1/status", None, ANSWER_LIMIT);
+            let Ok(answer) = answer else {
+                return Ok(None);
+            };
+            let status: serde_json::Value = serde_json::from_str(&answer.body)?;
+            Ok((status["pid"] != old).then_some(()))
+        })
     }
 
     /// A daemon's control socket.

@@ -106,7 +106,11 @@ impl Shares {
             return;
         };
         for (index, (_, space)) in memory.names().into_iter().enumerate() {
-            let offer = self.read().names.get(index).and_then(|entry| entry.offer.clone());
+            let offer = self
+                .read()
+                .names
+                .get(index)
+                .and_then(|entry| entry.offer.clone());
             let taken_up = offer.zip(space).and_then(|(offer, space)| {
                 let root = number(index);
                 let left = Keeping::Left(memory.session(index)?);
@@ -285,7 +289,10 @@ impl Shares {
             (offer, agreed, table.mounts, space)
         };
         let index = usize::try_from(root - FIRST_SHARE).unwrap_or(usize::MAX);
-        let place = self.memory.as_ref().and_then(|memory| memory.session(index));
+        let place = self
+            .memory
+            .as_ref()
+            .and_then(|memory| memory.session(index));
         let keeping = place.map_or(Keeping::Not, Keeping::New);
         // The folder may be on a file system that does not answer: nobody else waits for it.
         let made = (offer.make)((Numbering { root, space }, agreed), keeping);

@@ -27,7 +27,9 @@ use crate::fuse::request::Operation;
 use crate::fuse::wire::{self, Output};
 use crate::keep::journal::{self, Told};
 use crate::sys::{self, Sink};
-use crate::tree::{Attributes, ExtendedHow, Kind, Name, RenameHow, Result, Timestamp, Tree, WholeLock};
+use crate::tree::{
+    Attributes, ExtendedHow, Kind, Name, RenameHow, Result, Timestamp, Tree, WholeLock,
+};
 
 impl<T: Tree> Session<T> {
     /// The answer, for a request that was done before. None: it is to be done as ever.
@@ -57,8 +59,8 @@ impl<T: Tree> Session<T> {
             | Operation::MakeSymbolicLink { .. }
             | Operation::Create { .. } => journal::note_moment(),
             Operation::Rename { old, how, .. } if is_two_way(*how) => {
-                if let Ok(attributes) = node(state, turn.header.node)
-                    .and_then(|parent| self.tree.look(&parent, *old))
+                if let Ok(attributes) =
+                    node(state, turn.header.node).and_then(|parent| self.tree.look(&parent, *old))
                 {
                     journal::note_inode(attributes.identity.inode);
                 }
@@ -97,9 +99,10 @@ impl<T: Tree> Session<T> {
                 self.unmake(&*node(state, number)?, *name);
                 return Ok(None);
             }
-            Operation::RemoveFile(name) => {
-                unless(Errno::NOENT, self.tree.remove_file(&*node(state, number)?, *name))
-            }
+            Operation::RemoveFile(name) => unless(
+                Errno::NOENT,
+                self.tree.remove_file(&*node(state, number)?, *name),
+            ),
             Operation::RemoveDirectory(name) => unless(
                 Errno::NOENT,
                 self.tree.remove_directory(&*node(state, number)?, *name),
@@ -152,9 +155,7 @@ impl<T: Tree> Session<T> {
                 self.tree.remove_extended(&*node(state, number)?, name),
             ),
             Operation::Release { handle, .. } if state.files.find(*handle).is_none() => Ok(()),
-            Operation::ReleaseDirectory { handle }
-                if state.directories.find(*handle).is_none() =>
-            {
+            Operation::ReleaseDirectory { handle } if state.directories.find(*handle).is_none() => {
                 Ok(())
             }
             // Twice is the same as once: see the table above.
@@ -221,7 +222,9 @@ impl<T: Tree> Session<T> {
         let asked = node(state, number)?;
         let end = self.tree.attributes(&asked)?.size;
         let mut data = vec![0; size];
-        sys::window(turn.request, head, size, |list| sys::gather(list, &mut data));
+        sys::window(turn.request, head, size, |list| {
+            sys::gather(list, &mut data)
+        });
         // The guest's descriptor may be for writing only.
         let reader = self.tree.open(
             &asked,
@@ -233,9 +236,16 @@ impl<T: Tree> Session<T> {
         let file = super::file(state, handle)?;
         let reader = reader.as_ref().unwrap_or(&file);
         let mut there = vec![0; size];
-        for place in [end.checked_sub(size as u64), Some(offset)].into_iter().flatten() {
+        for place in [end.checked_sub(size as u64), Some(offset)]
+            .into_iter()
+            .flatten()
+        {
             let room = [Sink::from(&mut there[..])];
-            if self.tree.read(reader, &room, place).is_ok_and(|read| read == size) && there == data
+            if self
+                .tree
+                .read(reader, &room, place)
+                .is_ok_and(|read| read == size)
+                && there == data
             {
                 return Ok(true);
             }

@@ -124,15 +124,12 @@ impl<T: Tree> Session<T> {
 
     /// Forgets a list, from where it was left if it was begun before. An entry is crossed out before it is
     /// forgotten: one that is forgotten twice would be an error of the guest's next request.
-    pub(super) fn forget_all(
-        &self,
-        state: &State<T>,
-        list: impl Iterator<Item = (u64, u64)>,
-    ) {
-        list.skip(journal::forgotten()).for_each(|(number, lookups)| {
-            journal::forget_one();
-            self.forget(state, number, lookups);
-        });
+    pub(super) fn forget_all(&self, state: &State<T>, list: impl Iterator<Item = (u64, u64)>) {
+        list.skip(journal::forgotten())
+            .for_each(|(number, lookups)| {
+                journal::forget_one();
+                self.forget(state, number, lookups);
+            });
     }
 
     pub(super) fn forget(&self, state: &State<T>, number: u64, lookups: u64) {

@@ -573,7 +573,10 @@ impl Tree for HostTree {
     }
 
     fn adopt_directory(&self, node: &HostNode, open: OwnedFd) -> Result<directory::HostDirectory> {
-        Ok(directory::HostDirectory::adopt(node, self.descriptors.hold(|| Ok(open))?))
+        Ok(directory::HostDirectory::adopt(
+            node,
+            self.descriptors.hold(|| Ok(open))?,
+        ))
     }
 
     fn adopt_locks(&self, open: OwnedFd) -> Result<HostLocks> {
