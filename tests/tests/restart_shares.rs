@@ -66,8 +66,20 @@ done
 echo "good $rounds" > result
 "#;
 
-/// Holds two locks until it is killed.
-const HOLD: &str = "use Fcntl qw(:DEFAULT :flock); open(F, q(+<), q(/mnt/lock)) or die; flock(F, LOCK_EX|LOCK_NB) or die; sysopen(G, q(/mnt/range), O_RDWR) or die; my $range = pack(q(s s x4 q q i x4), F_WRLCK, 0, 0, 6, 0); fcntl(G, F_SETLK, $range) or die; open(H, q(>), q(/mnt/held)); sleep 10000;";
+/// Holds two locks, an open file and one without a name, until there is a file `finish`; then it goes on with
+/// the files.
+const HOLD: &str = r#"
+use Fcntl qw(:DEFAULT :flock :seek); chdir "/mnt" or die;
+sysopen(F, "lock", O_RDWR|O_CREAT) or die; flock(F, LOCK_EX|LOCK_NB) or die;
+sysopen(G, "range", O_RDWR|O_CREAT) or die; my $range = pack("s s x4 q q i x4", F_WRLCK, 0, 0, 6, 0);
+fcntl(G, F_SETLK, $range) or die;
+sysopen(N, "nameless", O_RDWR|O_CREAT|O_EXCL) or die; syswrite(N, "still here"); unlink "nameless" or die;
+sysopen(O, "open", O_WRONLY|O_CREAT) or die; syswrite(O, "one\n");
+sysopen(H, "held", O_WRONLY|O_CREAT) or die; close H;
+select(undef, undef, undef, 0.05) until -e "finish";
+syswrite(O, "two\n") or die; sysseek(N, 0, SEEK_SET); sysread(N, my $read, 100) or die;
+syswrite(O, $read) or die; sysopen(H, "finished", O_WRONLY|O_CREAT) or die;
+"#;
 
 fn world() -> Result<World> {
     let mut world = World::new(CONFIG)?;
@@ -77,13 +89,26 @@ fn world() -> Result<World> {
     Ok(world)
 }
 
+/// All values of a number together; 0 where there is none yet.
 fn number(world: &World, name: &str) -> Result<u64> {
     let page = world.ask(Kind::Sharefs, "GET", "/metrics", None)?.body;
-    let line = page.lines().find(|line| line.starts_with(name));
-    let value = line.and_then(|line| line.split_whitespace().nth(1));
-    value
-        .and_then(|value| value.parse().ok())
-        .with_context(|| format!("no {name}"))
+    Ok(sum(&page, name))
+}
+
+fn sum(page: &str, name: &str) -> u64 {
+    let lines = page.lines().filter(|line| line.starts_with(name));
+    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    values.sum()
+}
+
+/// Awaits a condition in the guest, and says more if it does not come.
+fn soon(guest: &Guest, condition: &str, more: &str) -> Result<()> {
+    let wait = format!(
+        "for i in $(seq 200); do {condition} && exit 0; usleep 100000; done; {more} >&2; exit 1"
+    );
+    let answer = guest.run_within(LONG, &format!("({wait})"))?;
+    ensure!(answer.status == 0, "{condition}: {answer:?}");
+    Ok(())
 }
 
 /// Begins the work in a share of the guest.
@@ -125,14 +150,11 @@ fn a_guest_at_work_outlives_killed_daemons_and_another_program() {
         world.start(Kind::Sharefs)?;
         let d = world.share_folder("d")?;
         let guest = world.machine("dev", SHARES)?.boot()?;
-        // Open, locked, written to and without a name.
-        guest.ok("exec 5> /mnt/d/open && echo one >&5 && echo gone > /mnt/d/nameless && exec 6< /mnt/d/nameless && rm /mnt/d/nameless")?;
-        // Two locks, of a program of the host's: flock's and a range of fcntl's.
-        guest.ok("mount --bind /mnt/d /host/mnt && mount -t proc proc /host/proc && echo locked > /mnt/d/lock && echo locked > /mnt/d/range")?;
+        guest.ok("mount --bind /mnt/d /host/mnt && mount -t proc proc /host/proc")?;
         guest.ok(&format!(
-            "chroot /host perl -e '{HOLD}' < /dev/null > /tmp/holder 2>&1 & echo $! > /tmp/pid"
+            "chroot /host perl -e '{HOLD}' < /dev/null > /tmp/holder 2>&1 &"
         ))?;
-        guest.ok("for i in 1 2 3 4 5 6 7 8 9 10; do [ -e /mnt/d/held ] || sleep 1; done; cat /tmp/holder >&2; [ -e /mnt/d/held ]")?;
+        soon(&guest, "[ -e /mnt/d/held ]", "cat /tmp/holder")?;
         let is_locked = || -> Result<bool> {
             let refused = |name: &str, try_lock: fn(&fs::File) -> rustix::io::Result<()>| {
                 let file = fs::OpenOptions::new()
@@ -156,11 +178,9 @@ fn a_guest_at_work_outlives_killed_daemons_and_another_program() {
         for folder in ["/mnt/d", "/mnt/layers"] {
             begin(&guest, folder)?;
             for _ in 0..5 {
-                let before = number(&world, "sharectl_sharefs_requests")?;
                 world.crash_worker()?;
                 wait_for("the guest to go on", LONG, || {
-                    let now = number(&world, "sharectl_sharefs_requests")?;
-                    Ok((now > 0 && now != before).then_some(()))
+                    Ok((number(&world, "sharectl_sharefs_requests")? > 100).then_some(()))
                 })?;
                 ensure!(is_locked()?, "the lock is held");
             }
@@ -189,11 +209,10 @@ fn a_guest_at_work_outlives_killed_daemons_and_another_program() {
                 && world.daemon(Kind::Sharefs)?.is_running()?
         );
 
-        ensure!(is_locked()?, "the lock is held");
-        guest.ok("echo two >&5 && exec 5>&-")?;
-        ensure!(fs::read_to_string(d.join("open"))? == "one\ntwo\n");
-        ensure!(guest.ok("cat <&6")? == "gone");
-        guest.ok("kill $(cat /tmp/pid); until [ -z \"$(jobs -r)\" ]; do usleep 50000; done")?;
+        ensure!(is_locked()?, "the locks are held");
+        guest.ok("touch /mnt/d/finish")?;
+        soon(&guest, "[ -e /mnt/d/finished ]", "cat /tmp/holder")?;
+        ensure!(fs::read_to_string(d.join("open"))? == "one\ntwo\nstill here");
         wait_for("the locks to end", LONG, || {
             let ended = !is_locked().unwrap_or(true);
             Ok(ended.then_some(()))
@@ -201,6 +220,46 @@ fn a_guest_at_work_outlives_killed_daemons_and_another_program() {
 
         // The guest lives as others do: it ends well, and what it left is forgotten.
         ensure!(world.daemon(Kind::Sharefs)?.stop()?.success());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_request_is_done_once_wherever_its_daemon_died() {
+    whole_system(|| {
+        let mut world = world()?;
+        let order = world.path("die");
+        world.set_variable("SHARECTL_SHAREFS_DIE", &order.display().to_string());
+        world.start(Kind::Sharefs)?;
+        let guest = world.machine("dev", SHARES)?.boot()?;
+        for (point, count) in [
+            ("taken", 7),
+            ("done", 5),
+            ("done", 11),
+            ("answered", 7),
+            ("told", 7),
+        ] {
+            for folder in ["/mnt/d", "/mnt/layers"] {
+                let before = number(&world, "sharectl_sharefs_restarts")?;
+                world.write(&order, &format!("{point} {count}"))?;
+                world.crash_worker()?;
+                begin(&guest, folder)?;
+                wait_for("deaths", LONG, || {
+                    let Ok(answer) = world.ask(Kind::Sharefs, "GET", "/metrics", None) else {
+                        return Ok(None);
+                    };
+                    Ok(
+                        (sum(&answer.body, "sharectl_sharefs_restarts") > before + 30)
+                            .then_some(()),
+                    )
+                })?;
+                fs::remove_file(&order)?;
+                let rounds =
+                    end(&guest, folder).with_context(|| format!("{point} {count} in {folder}"))?;
+                ensure!(rounds > 0);
+            }
+        }
+        ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);
         Ok(())
     });
 }

@@ -1,6 +1,6 @@
-//! Dying on purpose, in debug builds only: `SHARECTL_SHAREFS_DIE=POINT:N` kills the worker, each worker, at
-//! that point of its Nth request. For tests, which want a death at every point and not only at those that
-//! a `kill` from outside happens to hit.
+//! Dying on purpose, in debug builds only: a file named by `SHARECTL_SHAREFS_DIE` with `POINT N` kills each
+//! worker that finds it at that point of its Nth request. For tests, which want a death at every point and
+//! not only at those that a `kill` from outside happens to hit.
 
 /// Where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub(crate) fn at(point: Point) {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
     static WANTED: LazyLock<Option<(Point, u64)>> = LazyLock::new(|| {
-        let text = std::env::var("SHARECTL_SHAREFS_DIE").ok()?;
-        let (point, count) = text.split_once(':')?;
+        let text = std::fs::read_to_string(std::env::var_os("SHARECTL_SHAREFS_DIE")?).ok()?;
+        let (point, count) = text.trim().split_once(' ')?;
         let point = match point {
             "taken" => Point::Taken,
             "done" => Point::Done,
