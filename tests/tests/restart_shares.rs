@@ -249,7 +249,7 @@ fn a_request_is_done_once_wherever_its_daemon_died() {
                         return Ok(None);
                     };
                     Ok(
-                        (sum(&answer.body, "sharectl_sharefs_restarts") > before + 30)
+                        (sum(&answer.body, "sharectl_sharefs_restarts") > before + 20)
                             .then_some(()),
                     )
                 })?;

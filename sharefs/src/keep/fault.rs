@@ -36,8 +36,8 @@ pub(crate) fn at(point: Point) {
         && wanted == point
         && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == count
     {
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
-            .ok();
+        // At once, without any destructor; kill(2) is not for a confined thread.
+        std::process::abort();
     }
 }
 
