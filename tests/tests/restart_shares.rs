@@ -194,14 +194,9 @@ fn a_guest_at_work_outlives_killed_daemons_and_another_program() {
             world.daemon(Kind::Sharefs)?.started(),
             world.daemon(Kind::Sharefs)?.pid(),
         );
-        let answer = world.ask(
-            Kind::Sharefs,
-            "POST",
-            "/v1/restart",
-            Some(&serde_json::Value::Null),
-        );
-        drop(answer);
-        world.wait_for_worker_after(old)?;
+        let answer = world.sharectl(&["restart", "sharefs"])?;
+        ensure!(answer.success(), "{answer:?}");
+        ensure!(world.daemon(Kind::Sharefs)?.pid() != old);
         ensure!(end(&guest, "/mnt/d")? > 0);
         ensure!(number(&world, "sharectl_sharefs_handovers")? == 1);
         ensure!(

@@ -12,6 +12,7 @@ mod init;
 mod logs;
 mod network;
 mod port;
+mod restart;
 mod share;
 mod status;
 mod up;
@@ -28,6 +29,7 @@ pub(crate) enum Command {
     Init(init::Args),
     Up(up::Args),
     Down(down::Args),
+    Restart(restart::Args),
     Status(status::Args),
     #[command(subcommand)]
     Config(config::Command),
@@ -55,6 +57,7 @@ impl Command {
             Self::Init(args) => init::run(context, args).map(done),
             Self::Up(args) => up::run(context, args).map(done),
             Self::Down(args) => down::run(context, args).map(done),
+            Self::Restart(args) => restart::run(context, args).map(done),
             Self::Status(args) => status::run(context, args),
             Self::Config(command) => command.run(context).map(done),
             Self::Network(command) => command.run(context),

@@ -9,6 +9,7 @@ const VERBS: &[&str] = &[
     "init",
     "up",
     "down",
+    "restart",
     "status",
     "config check",
     "config show",
