@@ -242,8 +242,8 @@ impl Drop for TakingUp {
 fn place_for_connection(number: RawFd) -> Option<Place> {
     let keep = KEEP.get()?;
     let words = keep.root.words();
-    let free = words.iter().enumerate().skip(word::CONNECTIONS);
-    free.map(|(index, word)| (index, word))
+    let mut places = words.iter().enumerate().skip(word::CONNECTIONS);
+    places
         .find(|(_, word)| {
             let (success, failure) = (Ordering::AcqRel, Ordering::Relaxed);
             let wanted = named(Some(number));

@@ -297,7 +297,7 @@ impl Shared {
     /// Starts the device on a socket that only the other end of it, which is returned, reaches.
     fn start_behind_relay(&self, daemon: &mut Daemon) -> io::Result<UnixStream> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        let folder = self.path.parent().unwrap_or_else(|| Path::new("/"));
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::open(folder, flags, Mode::empty())?;
         // Short, however long the folder's name is (sun_path), and in a folder that is this user's alone.

@@ -66,7 +66,45 @@ impl<T: Tree> Session<T> {
                 }
             }
             // The table above says why nothing is needed.
-            _ => {}
+            Operation::Init(_)
+            | Operation::Destroy
+            | Operation::Interrupt { .. }
+            | Operation::Lookup(_)
+            | Operation::Forget { .. }
+            | Operation::BatchForget(_)
+            | Operation::Attributes
+            | Operation::ExtendedAttributes
+            | Operation::Change { .. }
+            | Operation::ReadLink
+            | Operation::Link { .. }
+            | Operation::Open(_)
+            | Operation::CreateUnnamed { .. }
+            | Operation::Read { .. }
+            | Operation::Write { .. }
+            | Operation::Statistics
+            | Operation::Release { .. }
+            | Operation::Flush { .. }
+            | Operation::Sync { .. }
+            | Operation::SetExtended { .. }
+            | Operation::Extended { .. }
+            | Operation::ListExtended { .. }
+            | Operation::OpenDirectory
+            | Operation::ReadDirectory { .. }
+            | Operation::ReleaseDirectory { .. }
+            | Operation::SyncDirectory { .. }
+            | Operation::TestLock(_)
+            | Operation::SetLock { .. }
+            | Operation::Access(_)
+            | Operation::Allocate { .. }
+            | Operation::Seek { .. }
+            | Operation::CopyRange { .. }
+            | Operation::SyncAll
+            | Operation::Control
+            | Operation::Unknown
+            | Operation::Rename { .. }
+            | Operation::RemoveFile(_)
+            | Operation::RemoveDirectory(_)
+            | Operation::RemoveExtended { .. } => {}
         }
     }
 
@@ -159,7 +197,41 @@ impl<T: Tree> Session<T> {
                 Ok(())
             }
             // Twice is the same as once: see the table above.
-            _ => return Ok(None),
+            Operation::Init(_)
+            | Operation::Destroy
+            | Operation::Interrupt { .. }
+            | Operation::Lookup(_)
+            | Operation::Forget { .. }
+            | Operation::BatchForget(_)
+            | Operation::Attributes
+            | Operation::ExtendedAttributes
+            | Operation::Change { .. }
+            | Operation::ReadLink
+            | Operation::Link { .. }
+            | Operation::Open(_)
+            | Operation::CreateUnnamed { .. }
+            | Operation::Read { .. }
+            | Operation::Write { .. }
+            | Operation::Statistics
+            | Operation::Release { .. }
+            | Operation::Flush { .. }
+            | Operation::Sync { .. }
+            | Operation::SetExtended { .. }
+            | Operation::Extended { .. }
+            | Operation::ListExtended { .. }
+            | Operation::OpenDirectory
+            | Operation::ReadDirectory { .. }
+            | Operation::ReleaseDirectory { .. }
+            | Operation::SyncDirectory { .. }
+            | Operation::TestLock(_)
+            | Operation::SetLock { .. }
+            | Operation::Access(_)
+            | Operation::Allocate { .. }
+            | Operation::Seek { .. }
+            | Operation::CopyRange { .. }
+            | Operation::SyncAll
+            | Operation::Control
+            | Operation::Unknown => return Ok(None),
         };
         done.map(|()| Some(Answer::Empty))
     }
