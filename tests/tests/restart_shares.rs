@@ -81,6 +81,13 @@ syswrite(O, "two\n") or die; sysseek(N, 0, SEEK_SET); sysread(N, my $read, 100) 
 syswrite(O, $read) or die; sysopen(H, "finished", O_WRONLY|O_CREAT) or die;
 "#;
 
+/// Waits for a lock that another program holds.
+const AWAIT: &str = r#"
+use Fcntl qw(:DEFAULT :flock); chdir "/mnt" or die; sysopen(F, "lock", O_RDWR) or die;
+sysopen(H, "awaits", O_WRONLY|O_CREAT) or die; flock(F, LOCK_EX) or die "flock: $!";
+sysopen(H, "got", O_WRONLY|O_CREAT) or die;
+"#;
+
 fn world() -> Result<World> {
     let mut world = World::new(CONFIG)?;
     world.share_folder("d")?;
@@ -155,6 +162,10 @@ fn a_guest_at_work_outlives_killed_daemons_and_another_program() {
             "chroot /host perl -e '{HOLD}' < /dev/null > /tmp/holder 2>&1 &"
         ))?;
         soon(&guest, "[ -e /mnt/d/held ]", "cat /tmp/holder")?;
+        guest.ok(&format!(
+            "chroot /host perl -e '{AWAIT}' < /dev/null > /tmp/waiter 2>&1 &"
+        ))?;
+        soon(&guest, "[ -e /mnt/d/awaits ]", "cat /tmp/waiter")?;
         let is_locked = || -> Result<bool> {
             let refused = |name: &str, try_lock: fn(&fs::File) -> rustix::io::Result<()>| {
                 let file = fs::OpenOptions::new()
@@ -204,9 +215,11 @@ fn a_guest_at_work_outlives_killed_daemons_and_another_program() {
         );
 
         ensure!(is_locked()?, "the locks are held");
+        guest.ok("[ ! -e /mnt/d/got ]")?;
         guest.ok("touch /mnt/d/finish")?;
         soon(&guest, "[ -e /mnt/d/finished ]", "cat /tmp/holder")?;
         ensure!(fs::read_to_string(d.join("open"))? == "one\ntwo\nstill here");
+        soon(&guest, "[ -e /mnt/d/got ]", "cat /tmp/waiter")?;
         wait_for("the locks to end", LONG, || {
             let ended = !is_locked().unwrap_or(true);
             Ok(ended.then_some(()))

@@ -474,3 +474,68 @@ fn listing_names(left: RawFd) -> Vec<RawFd> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection() -> Connection {
+        Connection(Arc::new(Shared::create("test", word::ALL).unwrap()))
+    }
+
+    #[test]
+    fn what_was_taken_and_not_told_is_left_in_the_order_it_was_taken() {
+        let kept = connection();
+        for head in [9, 3, 1023, 5] {
+            kept.take(1, head);
+        }
+        kept.take(2, 4);
+        kept.answered(1, 3, 80, 17);
+        // The guest has been told of 17: it does not know of this answer.
+        assert_eq!(kept.unanswered(1, 17), (Some((3, 80)), vec![9, 1023, 5]));
+        // It has been told of 18: it does.
+        assert_eq!(kept.unanswered(1, 18), (None, vec![9, 1023, 5]));
+        kept.end(1, 9);
+        assert_eq!(kept.unanswered(1, 18), (None, vec![1023, 5]));
+        kept.end_all(1);
+        assert_eq!(kept.unanswered(1, 18), (None, vec![]));
+        assert_eq!(kept.unanswered(2, 0), (None, vec![4]));
+        kept.take(QUEUES, 0);
+        kept.take(0, u16::MAX);
+    }
+
+    #[test]
+    fn a_message_is_there_until_it_is_done() {
+        let kept = connection();
+        assert!(kept.message().is_none());
+        kept.put_message(b"thirteen byte", &[5, 0]);
+        let (bytes, files, answered) = kept.message().unwrap();
+        assert_eq!(
+            (&bytes[..], &files[..], answered),
+            (&b"thirteen byte"[..], &[6, 1][..], false)
+        );
+        kept.message_is_answered();
+        assert!(kept.message().unwrap().2);
+        kept.end_message();
+        assert!(kept.message().is_none());
+    }
+
+    #[test]
+    fn the_names_of_shares_keep_their_places() {
+        let listing = Listing(Arc::new(Shared::create("test", LISTING).unwrap()));
+        listing.push_name(0, b"a");
+        listing.push_name(1, b"a-name-of-more-than-eight-bytes");
+        listing.put_space(1, Some(7));
+        let expected = [
+            (b"a".to_vec(), None),
+            (b"a-name-of-more-than-eight-bytes".to_vec(), Some(7)),
+        ];
+        assert_eq!(listing.names(), expected);
+        listing.put_agreed(Some(0));
+        assert_eq!(listing.agreed(), Some(0));
+        listing.put_agreed(None);
+        assert_eq!(listing.agreed(), None);
+        listing.push_name(MOST_NAMES, b"one too many");
+        assert_eq!(listing.names().len(), 2);
+    }
+}

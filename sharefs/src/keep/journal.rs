@@ -224,3 +224,46 @@ pub(crate) fn forget_one() {
             .store(count + 1, Ordering::Release);
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_says_how_far_its_request_came_and_nothing_of_the_one_before() {
+        let memory = Arc::new(Shared::create("test", JOURNAL).unwrap());
+        let journal = Journal::new(Arc::clone(&memory), 0);
+        journal.clone().of_thread();
+        journal.begin(1, 7);
+        assert!(journal.is_under_way(1, 7) && !journal.is_under_way(0, 7));
+        let made = [Told::Node(u64::MAX), Told::File(3 << 32), Told::Folder(0)];
+        made.into_iter().for_each(told);
+        note_moment();
+        note_inode(u64::MAX - 1);
+        forget_one();
+        // Another process, with the same memory.
+        let next = Journal::new(memory, 0);
+        let again = next.again(|| {
+            assert!(is_again());
+            assert!(moment().is_some());
+            assert_eq!((inode(), forgotten()), (Some(u64::MAX - 1), 1));
+            std::iter::from_fn(take_told).collect::<Vec<_>>()
+        });
+        let mut backwards = made;
+        backwards.reverse();
+        assert_eq!(again.as_deref(), Some(&backwards[..]));
+        assert!(!is_again());
+        journal.begin(1, 8);
+        assert_eq!((moment(), inode(), forgotten()), (None, None, 0));
+        assert_eq!(take_told(), None);
+    }
+
+    #[test]
+    fn a_request_that_kills_is_not_tried_for_ever() {
+        let memory = Arc::new(Shared::create("test", JOURNAL).unwrap());
+        let journal = Journal::new(memory, 0);
+        journal.begin(0, 0);
+        let tried = (0..9).filter(|_| journal.again(|| ()).is_some()).count();
+        assert_eq!(tried as u64, MOST_ATTEMPTS - 1);
+    }
+}

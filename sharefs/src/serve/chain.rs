@@ -136,4 +136,38 @@ mod tests {
         assert_eq!(lists.request.as_ptr(), before);
         assert!(lists.request.is_empty() && lists.request.capacity() >= MOST_RANGES);
     }
+
+    #[test]
+    fn chains_are_found_by_their_heads_whatever_the_ring_says() {
+        const TABLE: u64 = 0x1000;
+        let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
+        for index in 0..8_u64 {
+            // Address, length, no flags.
+            let at = TABLE + index * 16;
+            memory.write_obj(0x2000 + index, GuestAddress(at)).unwrap();
+            memory.write_obj(1_u32, GuestAddress(at + 8)).unwrap();
+        }
+        let mut queue = Queue::new(8).unwrap();
+        queue.try_set_size(8).unwrap();
+        queue
+            .try_set_desc_table_address(GuestAddress(TABLE))
+            .unwrap();
+        let (beside, mut found) = chains_of(&memory, &queue, &[5, 0, 7]).unwrap();
+        let chains = std::iter::from_fn(|| found.pop_descriptor_chain(&beside));
+        let heads: Vec<_> = chains
+            .map(|chain| {
+                (
+                    chain.head_index(),
+                    chain.map(|part| part.addr().0).collect(),
+                )
+            })
+            .collect();
+        let expected: [(u16, Vec<u64>); 3] =
+            [(5, vec![0x2005]), (0, vec![0x2000]), (7, vec![0x2007])];
+        assert_eq!(heads, expected);
+        assert!(
+            chains_of(&memory, &queue, &[0; 9]).is_none(),
+            "more than it has"
+        );
+    }
 }

@@ -65,9 +65,7 @@ impl Daemon {
         if self.kind != Kind::Sharefs {
             return None;
         }
-        let keeper = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
-        children.ok()?.split_whitespace().next()?.parse().ok()
+        worker_of(self.child.id())
     }
 
     /// What it logged so far, earlier lives included.
@@ -136,6 +134,13 @@ impl Daemon {
         self.child.wait().context("wait")?;
         Ok(())
     }
+}
+
+/// The process that does the work of a daemon with a keeper, by the process that was started.
+#[must_use]
+pub fn worker_of(keeper: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
+    children.ok()?.split_whitespace().next()?.parse().ok()
 }
 
 /// SIGKILL to a process that is there, or was a moment ago.

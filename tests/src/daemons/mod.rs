@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-pub use daemon::{Daemon, Kind};
+pub use daemon::{Daemon, Kind, worker_of};
 
 use crate::command::Output;
 use crate::guest::{Guest, Machine, Mount};
