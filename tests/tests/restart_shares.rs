@@ -118,6 +118,27 @@ fn soon(guest: &Guest, condition: &str, more: &str) -> Result<()> {
     Ok(())
 }
 
+/// Has the guest hold what `HOLD` holds, and wait for a lock of it.
+fn hold(guest: &Guest) -> Result<()> {
+    guest.ok("mount --bind /mnt/d /host/mnt && mount -t proc proc /host/proc")?;
+    guest.ok(&format!(
+        "chroot /host perl -e '{HOLD}' < /dev/null > /tmp/holder 2>&1 &"
+    ))?;
+    soon(guest, "[ -e /mnt/d/held ]", "cat /tmp/holder")?;
+    guest.ok(&format!(
+        "chroot /host perl -e '{AWAIT}' < /dev/null > /tmp/waiter 2>&1 &"
+    ))?;
+    soon(guest, "[ -e /mnt/d/awaits ]", "cat /tmp/waiter")?;
+    Ok(())
+}
+
+/// Ends that. The wait has lasted until now, and ends too.
+fn finish(guest: &Guest) -> Result<()> {
+    guest.ok("[ ! -e /mnt/d/got ] && touch /mnt/d/finish")?;
+    soon(guest, "[ -e /mnt/d/finished ]", "cat /tmp/holder")?;
+    soon(guest, "[ -e /mnt/d/got ]", "cat /tmp/waiter")
+}
+
 /// Begins the work in a share of the guest.
 fn begin(guest: &Guest, folder: &str) -> Result<()> {
     let text = WORK.replace('\'', r"'\''");
@@ -157,15 +178,7 @@ fn a_guest_at_work_outlives_killed_daemons_and_another_program() {
         world.start(Kind::Sharefs)?;
         let d = world.share_folder("d")?;
         let guest = world.machine("dev", SHARES)?.boot()?;
-        guest.ok("mount --bind /mnt/d /host/mnt && mount -t proc proc /host/proc")?;
-        guest.ok(&format!(
-            "chroot /host perl -e '{HOLD}' < /dev/null > /tmp/holder 2>&1 &"
-        ))?;
-        soon(&guest, "[ -e /mnt/d/held ]", "cat /tmp/holder")?;
-        guest.ok(&format!(
-            "chroot /host perl -e '{AWAIT}' < /dev/null > /tmp/waiter 2>&1 &"
-        ))?;
-        soon(&guest, "[ -e /mnt/d/awaits ]", "cat /tmp/waiter")?;
+        hold(&guest)?;
         let is_locked = || -> Result<bool> {
             let refused = |name: &str, try_lock: fn(&fs::File) -> rustix::io::Result<()>| {
                 let file = fs::OpenOptions::new()
@@ -215,11 +228,8 @@ fn a_guest_at_work_outlives_killed_daemons_and_another_program() {
         );
 
         ensure!(is_locked()?, "the locks are held");
-        guest.ok("[ ! -e /mnt/d/got ]")?;
-        guest.ok("touch /mnt/d/finish")?;
-        soon(&guest, "[ -e /mnt/d/finished ]", "cat /tmp/holder")?;
+        finish(&guest)?;
         ensure!(fs::read_to_string(d.join("open"))? == "one\ntwo\nstill here");
-        soon(&guest, "[ -e /mnt/d/got ]", "cat /tmp/waiter")?;
         wait_for("the locks to end", LONG, || {
             let ended = !is_locked().unwrap_or(true);
             Ok(ended.then_some(()))
@@ -239,6 +249,7 @@ fn a_request_is_done_once_wherever_its_daemon_died() {
         world.set_variable("SHARECTL_SHAREFS_DIE", &order.display().to_string());
         world.start(Kind::Sharefs)?;
         let guest = world.machine("dev", SHARES)?.boot()?;
+        hold(&guest)?;
         for (point, count) in [
             ("taken", 7),
             ("done", 5),
@@ -266,6 +277,7 @@ fn a_request_is_done_once_wherever_its_daemon_died() {
                 ensure!(rounds > 0);
             }
         }
+        finish(&guest)?;
         ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);
         Ok(())
     });

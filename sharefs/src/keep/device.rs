@@ -243,10 +243,12 @@ impl Connection {
         ))
     }
 
-    /// Of one of the threads, of which there are no more than queues.
-    pub(crate) fn journal(&self, thread: usize) -> Journal {
-        let start = word::JOURNALS + thread.min(QUEUES - 1) * super::journal::JOURNAL;
-        Journal::new(Arc::clone(&self.0), start)
+    /// Of each queue: one thread serves several, and each is taken up by itself.
+    pub(crate) fn journals(&self) -> [Journal; QUEUES] {
+        std::array::from_fn(|queue| {
+            let start = word::JOURNALS + queue * super::journal::JOURNAL;
+            Journal::new(Arc::clone(&self.0), start)
+        })
     }
 
     fn taken(&self, queue: usize, head: u16) -> Option<&AtomicU64> {

@@ -1,4 +1,4 @@
-//! How far a thread has come with the request that it is at, for whoever has to do the request again.
+//! How far a thread has come with the request of a queue that it is at, for whoever has to do the request again.
 //!
 //! What the journal says can be behind what happened by one step, never ahead of it: the guest may then be
 //! counted to know a node once more than it does, which ends with its mount, and is never short of one.
@@ -60,9 +60,18 @@ impl Journal {
         Self { memory, start }
     }
 
-    /// It is the calling thread's from now on.
+    /// The calling thread writes what it does into this memory from now on: into the journal of the queue
+    /// whose request it has begun last.
     pub(crate) fn of_thread(self) {
         OWN.set(Some(self));
+    }
+
+    fn select(&self) {
+        OWN.with_borrow_mut(|own| {
+            if let Some(own) = own {
+                own.start = self.start;
+            }
+        });
     }
 
     fn word(&self, index: usize) -> &AtomicU64 {
@@ -76,6 +85,7 @@ impl Journal {
 
     /// A request begins. To be called before it is taken: what is said here is of no request until then.
     pub(crate) fn begin(&self, queue: usize, head: u16) {
+        self.select();
         self.word(word::TOLD).store(0, Ordering::Relaxed);
         self.word(word::FORGOTTEN).store(0, Ordering::Relaxed);
         self.word(word::SECONDS).store(0, Ordering::Relaxed);
@@ -92,6 +102,7 @@ impl Journal {
         if attempts >= MOST_ATTEMPTS {
             return None;
         }
+        self.select();
         AGAIN.set(true);
         let done = work();
         AGAIN.set(false);

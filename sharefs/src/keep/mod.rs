@@ -12,7 +12,7 @@
 //! | `device::Connection` | VMM connected | `serve/relay.rs`, queues' threads | what the VMM has set up, requests taken and not answered |
 //! | `device::Listing` | VMM connected, if it carries several shares | `fuse/many` | the shares' numbers |
 //! | `records::Records` | mount of a share | `fuse/session` | nodes, open files, lock owners |
-//! | `journal::Journal` | thread of a queue, in `Connection` | `fuse/session` | how far the request under way has come |
+//! | `journal::Journal` | queue, in `Connection` | `fuse/session` | how far the request under way has come |
 //!
 //! All of it is words, each written by one store, in an order in which a reader finds no half of a thing:
 //! a row's fields before the word that says it is there, that word before its descriptor is closed. A

@@ -39,6 +39,7 @@ use crate::fuse::session::{Outcome, Scratch, Serve};
 use crate::fuse::wire;
 use crate::keep::device::{self, Connection};
 use crate::keep::fault::{self, Point};
+use crate::keep::journal::Journal;
 use crate::sys;
 
 /// Queues a VMM may use for requests; Linux before 6.11 uses one, whatever it is offered.
@@ -75,11 +76,17 @@ pub(super) struct Device {
     guarded: Mutex<Vec<Guarded>>,
     /// Exit events that the library will not close.
     exits: Mutex<Vec<RawFd>>,
-    kept: Option<Connection>,
+    kept: Option<Kept>,
     /// Queues of a connection that another process served before us, which have not been taken up yet.
     to_take_up: Vec<AtomicBool>,
     /// The connection is over: a guest that goes on filling its queue is not served any more.
     stopped: AtomicBool,
+}
+
+/// Where the device is written down for another process.
+struct Kept {
+    connection: Connection,
+    journals: [Journal; QUEUES],
 }
 
 /// What one thread keeps between requests.
@@ -140,7 +147,10 @@ impl Device {
             workers,
             guarded: Mutex::new(Vec::new()),
             exits: Mutex::new(Vec::new()),
-            kept: kept.map(|(connection, _)| connection),
+            kept: kept.map(|(connection, _)| Kept {
+                journals: connection.journals(),
+                connection,
+            }),
             to_take_up: (0..QUEUES).map(|_| AtomicBool::new(again)).collect(),
             stopped: AtomicBool::new(false),
         })
@@ -283,8 +293,8 @@ impl Device {
             taken += 1;
             let head = chain.head_index();
             if let Some(kept) = &self.kept {
-                kept.journal(place(queue).0).begin(queue, head);
-                kept.take(queue, head);
+                kept.journals[queue].begin(queue, head);
+                kept.connection.take(queue, head);
                 fault::at(Point::Taken);
             }
             let Some(served) = self.serve_chain(worker, queue, memory, chain) else {
@@ -354,19 +364,20 @@ impl Device {
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         if let Some(kept) = &self.kept {
             fault::at(Point::Done);
-            kept.answered(queue, head, length, vring.get_queue().next_used());
+            kept.connection
+                .answered(queue, head, length, vring.get_queue().next_used());
             fault::at(Point::Answered);
         }
         // An index outside the queue is the guest's own loss.
         vring.add_used(head, length).ok();
         if let Some(kept) = &self.kept {
             fault::at(Point::Told);
-            kept.end(queue, head);
+            kept.connection.end(queue, head);
         }
     }
 
     /// Goes on with a queue where the process before us left it: what it had taken and not answered is
-    /// done first, in the order in which it was taken.
+    /// done before anything new.
     fn take_up(&self, worker: &mut Worker, queue: usize, vring: &mut VringState) {
         let Some(kept) = &self.kept else {
             return;
@@ -377,20 +388,23 @@ impl Device {
             return;
         };
         vring.get_queue_mut().set_next_used(told.0);
-        let (answered, open) = kept.unanswered(queue, told.0);
+        let (answered, mut open) = kept.connection.unanswered(queue, told.0);
         if let Some((head, length)) = answered {
             vring.add_used(head, length).ok();
-            kept.end(queue, head);
+            kept.connection.end(queue, head);
         }
         let told = vring.get_queue().next_used();
         let taken = u16::try_from(open.len()).unwrap_or_default();
         vring
             .get_queue_mut()
             .set_next_avail(told.wrapping_add(taken));
+        // The journal is that of the one that was under way, until another begins: it is first, and those
+        // that wait for locks behind it.
+        let journal = &kept.journals[queue];
+        open.sort_by_key(|head| !journal.is_under_way(queue, *head));
         let Some((memory, mut beside)) = chain::chains_of(memory, vring.get_queue(), &open) else {
             return;
         };
-        let journal = kept.journal(place(queue).0);
         while let Some(chain) = beside.pop_descriptor_chain(&memory) {
             let head = chain.head_index();
             let served = if journal.is_under_way(queue, head) {
@@ -398,7 +412,7 @@ impl Device {
                 let again = journal.again(|| self.serve_chain(worker, queue, &memory, chain));
                 again.unwrap_or_else(|| Some(self.refuse(worker, &memory, refused)))
             } else {
-                // Others were not begun, or wait for a lock.
+                // It waits for a lock, and is asked for again.
                 journal.begin(queue, head);
                 self.serve_chain(worker, queue, &memory, chain)
             };
@@ -465,7 +479,7 @@ impl Device {
     /// Nobody waits for what was taken from the queue.
     fn forget_taken(&self, queue: usize) {
         if let Some(kept) = &self.kept {
-            kept.end_all(queue);
+            kept.connection.end_all(queue);
         }
     }
 
@@ -639,7 +653,7 @@ impl VhostUserBackend for Device {
         }
         if let Some(kept) = self.kept.as_ref().filter(|_| !worker.has_journal) {
             worker.has_journal = true;
-            kept.journal(thread).of_thread();
+            kept.journals[0].clone().of_thread();
         }
         if u64::from(event) == TIMER_EVENT {
             let mut fired = [0; 8];
