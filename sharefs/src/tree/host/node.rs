@@ -18,7 +18,7 @@
 //! nor time of birth. Read first: open_by_handle_at(2), `host/mod.rs`.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
@@ -87,6 +87,8 @@ pub(crate) struct Inner {
     holds: AtomicU32,
     /// Its place on the clock.
     clock: AtomicU32,
+    /// Written down for the next process, by the number of its descriptor: held as long as it is known.
+    kept: AtomicBool,
     known: Known,
 }
 
@@ -139,6 +141,7 @@ impl HostNode {
             used: AtomicBool::new(false),
             holds: AtomicU32::new(0),
             clock: AtomicU32::new(NOWHERE),
+            kept: AtomicBool::new(false),
             known,
         });
         if !record.is_root {
@@ -167,6 +170,32 @@ impl HostNode {
     pub(super) fn unpin(&self) {
         if self.0.holds.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.known.counter().clock.changed();
+        }
+    }
+
+    /// The number of its descriptor, which it has for as long as it is known from now on. None: as many nodes
+    /// have that already as may, or it is let go of at this moment.
+    pub(super) fn keep(&self) -> Option<RawFd> {
+        let node = &*self.0;
+        let place = node.read();
+        let Place::Held(held) = &*place else {
+            return None;
+        };
+        let is_free = node.record.is_root || node.kept.load(Ordering::Acquire);
+        if !is_free {
+            if !node.known.counter().clock.may_keep() {
+                return None;
+            }
+            node.stay();
+        }
+        Some(held.as_fd().as_raw_fd())
+    }
+
+    /// The same for one that was kept before: there is no bound that it did not have to pass.
+    pub(super) fn keep_always(&self) {
+        if !self.0.record.is_root {
+            self.0.known.counter().clock.keep_always();
+            self.0.stay();
         }
     }
 
@@ -260,6 +289,13 @@ impl Inner {
 
     pub(super) fn way(&self) -> MutexGuard<'_, Option<Way>> {
         self.way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// With `place` read, or where nobody else has the node yet: nobody lets go of it meanwhile.
+    fn stay(&self) {
+        self.kept.store(true, Ordering::Release);
+        self.holds.fetch_add(1, Ordering::AcqRel);
+        self.stop_clock();
     }
 
     fn start_clock(self: &Arc<Self>) {
@@ -475,6 +511,7 @@ impl Inner {
             let mut kept = self.way();
             if matches!(&*self.read(), Place::Held(_))
                 && self.clock.load(Ordering::Acquire) == NOWHERE
+                && !self.kept.load(Ordering::Acquire)
             {
                 self.start_clock();
             }
@@ -530,6 +567,9 @@ impl Drop for Inner {
         let counter = self.known.counter();
         if place != NOWHERE {
             counter.clock.remove(place);
+        }
+        if *self.kept.get_mut() {
+            counter.clock.keep_no_longer();
         }
         if let Ok(Place::LetGo(_)) = self.place.get_mut() {
             counter.count_let_go(false);
