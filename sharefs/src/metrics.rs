@@ -176,6 +176,14 @@ pub(crate) fn page(shares: &Shares, events: u64) -> String {
         ),
         (
             (
+                Gauge,
+                "nodes_kept",
+                "Of the nodes known: those that outlive a killed sharefs.",
+            ),
+            descriptors.kept() as u64,
+        ),
+        (
+            (
                 Counter,
                 "nodes_evicted",
                 "Nodes whose descriptor was closed to make room.",

@@ -282,3 +282,67 @@ fn a_request_is_done_once_wherever_its_daemon_died() {
         Ok(())
     });
 }
+
+/// Descriptors of the daemon, all in all, and files that the guest gets to know.
+const CROWD: (u32, usize) = (2048, 6000);
+
+#[test]
+fn a_guest_that_knows_more_files_than_can_be_held_finds_them_all_behind_a_killed_daemon() {
+    whole_system(|| {
+        let mut world = World::new(CONFIG)?.most_descriptors(CROWD.0);
+        let d = world.share_folder("d")?;
+        world.share_folder("layers")?;
+        // A file's length says which it is.
+        let text = "x".repeat(CROWD.1);
+        for index in 0..CROWD.1 {
+            let path = d.join(format!("f{index}"));
+            fs::write(&path, text.get(..index).unwrap_or_default())?;
+            world.user().own(&path)?;
+        }
+        world.start(Kind::Netd)?;
+        world.start(Kind::Sharefs)?;
+        let guest = world.machine("dev", SHARES)?.boot()?;
+        let list = "cd /mnt/d && ls -lR . | awk '/ f[0-9]/ { n++; if (\"f\" $5 != $NF) bad++ } END { print n, bad + 0 }'";
+        let seen = guest.run_within(LONG, list)?;
+        ensure!(seen.stdout.trim() == format!("{} 0", CROWD.1), "{seen:?}");
+        // One of the last is open, and has lost its name; one of the first and one of the last are replaced.
+        guest.ok(
+            "mkdir /tmp/h && cd /mnt/d && (exec 5< f5990 && rm f5990 && touch /tmp/h/open && \
+             while [ ! -e /tmp/h/go ]; do usleep 50000; done; cat <&5 | wc -c > /tmp/h/read) \
+             < /dev/null > /tmp/h/said 2>&1 &",
+        )?;
+        soon(&guest, "[ -e /tmp/h/open ]", "cat /tmp/h/said")?;
+        let (known, kept) = (
+            number(&world, "sharectl_sharefs_nodes_known")?,
+            number(&world, "sharectl_sharefs_nodes_kept")?,
+        );
+        ensure!(known > u64::from(CROWD.0) && kept > 300 && kept < known);
+        ensure!(number(&world, "sharectl_sharefs_nodes_let_go")? > 0);
+        for round in 1..=3 {
+            world.crash_worker()?;
+            for name in ["f10", "f5900"] {
+                fs::remove_file(d.join(name))?;
+                fs::write(d.join(name), "new".repeat(round))?;
+            }
+            let seen = guest.run_within(LONG, list)?;
+            ensure!(
+                seen.stdout.trim() == format!("{} 2", CROWD.1 - 1),
+                "{seen:?}"
+            );
+            let seen = guest.ok("cat /mnt/d/f10 /mnt/d/f5900 && wc -c < /mnt/d/f5800")?;
+            ensure!(
+                seen.trim() == format!("{}5800", "new".repeat(2 * round)),
+                "{seen}"
+            );
+            let held = number(&world, "sharectl_sharefs_nodes_kept")?;
+            ensure!(held <= kept.max(u64::from(CROWD.0) / 4 * 3), "{held} kept");
+            ensure!(number(&world, "sharectl_sharefs_descriptors")? < u64::from(CROWD.0) * 2);
+        }
+        guest.ok("touch /tmp/h/go")?;
+        soon(&guest, "[ -s /tmp/h/read ]", "cat /tmp/h/said")?;
+        let read = guest.ok("cat /tmp/h/read /tmp/h/said")?;
+        ensure!(read.trim() == "5990", "{read}");
+        ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);
+        Ok(())
+    });
+}

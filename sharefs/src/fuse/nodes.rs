@@ -272,6 +272,25 @@ impl<N: Clone> Nodes<N> {
         slot.taken.as_ref().map(|(node, _)| node.clone())
     }
 
+    /// The guest has it open: it is written down too, if it was not before.
+    pub(crate) fn opened(&self, number: u64, keep: impl FnOnce(&N) -> Option<KeptNode>) {
+        let (Some(records), Some(index)) = (&self.records, self.slot_of(number)) else {
+            return;
+        };
+        if records.is_kept(index) {
+            return;
+        }
+        let table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = table.slots.get(index)
+            && let Some((node, _)) = &slot.taken
+            && slot.generation == generation_of(number)
+            && !records.is_kept(index)
+            && let Some(kept) = keep(node)
+        {
+            records.put_node(index, slot.generation, slot.lookups, &kept);
+        }
+    }
+
     fn record_lookups(&self, slot: usize, lookups: u64) {
         if let Some(records) = &self.records {
             records.set_lookups(slot, lookups);

@@ -401,6 +401,7 @@ impl<T: Tree> Session<T> {
             }
             Operation::OpenDirectory => {
                 let directory = self.tree.open_directory(&node(state, number)?)?;
+                state.nodes.opened(number, |node| self.tree.keep(node));
                 let open = self.tree.keep_directory(&directory);
                 let open = open.map(|open| (open, number));
                 let handle = state.directories.add(directory, open);

@@ -198,6 +198,10 @@ impl Records {
         row[0].store(THERE | u64::from(generation), Ordering::Release);
     }
 
+    pub(crate) fn is_kept(&self, slot: usize) -> bool {
+        self.row(Table::Nodes, slot).is_some_and(is_there)
+    }
+
     /// The slot is taken by a node that is not kept.
     pub(crate) fn pass_over(&self, slot: usize, generation: u16) {
         if let Some(row) = self.write(Table::Nodes, slot) {

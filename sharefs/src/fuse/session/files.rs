@@ -37,6 +37,7 @@ impl<T: Tree> Session<T> {
 
     /// fuse_open_out.
     fn opened(&self, state: &State<T>, output: &mut Output<'_>, (open, node): (T::File, u64)) {
+        state.nodes.opened(node, |node| self.tree.keep(node));
         let kept = self.tree.keep_file(&open).map(|open| (open, node));
         let handle = state.files.add(Arc::new(open), kept);
         journal::told(Told::File(handle));

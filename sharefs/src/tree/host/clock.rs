@@ -53,10 +53,11 @@ impl Clock {
         self.held.load(Ordering::Relaxed) + self.kept.load(Ordering::Relaxed) >= self.limit
     }
 
-    /// Whether one node more may be held for the next process, which then counts: at most three quarters of all
-    /// that are held, so that those beyond have room to come and go.
-    pub(super) fn may_keep(&self) -> bool {
-        let may = self.kept.fetch_add(1, Ordering::Relaxed) < self.limit / 4 * 3;
+    /// Whether one node more may be held for the next process, which then counts: half of all that may be held,
+    /// and a quarter more for what is open, so that others have room to come and go.
+    pub(super) fn may_keep(&self, is_open: bool) -> bool {
+        let quarters = if is_open { 3 } else { 2 };
+        let may = self.kept.fetch_add(1, Ordering::Relaxed) < self.limit / 4 * quarters;
         if !may {
             self.keep_no_longer();
         }
@@ -66,6 +67,10 @@ impl Clock {
     /// One more, whatever the bound.
     pub(super) fn keep_always(&self) {
         self.kept.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn kept(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
     }
 
     pub(super) fn keep_no_longer(&self) {

@@ -183,6 +183,11 @@ impl Descriptors {
         self.let_go.load(Ordering::Relaxed)
     }
 
+    /// Nodes that a next process goes on with.
+    pub(crate) fn kept(&self) -> usize {
+        self.clock.kept()
+    }
+
     pub(crate) fn known_limit(&self) -> usize {
         self.known_limit
     }

@@ -183,7 +183,8 @@ impl HostNode {
         };
         let is_free = node.record.is_root || node.kept.load(Ordering::Acquire);
         if !is_free {
-            if !node.known.counter().clock.may_keep() {
+            let is_open = node.holds.load(Ordering::Acquire) > 0;
+            if !node.known.counter().clock.may_keep(is_open) {
                 return None;
             }
             node.stay();
@@ -385,7 +386,7 @@ impl Inner {
         };
         let by_handle = self.entrance(&generation);
         let again = self.known.counter().hold_node(|| match by_handle {
-            Some((handle, entrance)) => handle.open(entrance.as_fd()),
+            Some((handle, entrance)) => open_handle(handle, entrance.as_fd()),
             None => step_again(way.as_ref()),
         })?;
         let found = identity(&status(&again)?);
@@ -534,6 +535,18 @@ impl Inner {
         }
         true
     }
+}
+
+/// The kernel also says ENOMEM while it makes another file of the same inode number (iget_locked): a moment
+/// later it knows that this one is gone.
+fn open_handle(handle: &FileHandle, entrance: BorrowedFd<'_>) -> Result<OwnedFd> {
+    for _ in 0..ATTEMPTS {
+        match handle.open(entrance) {
+            Err(Errno::NOMEM) => std::thread::yield_now(),
+            answer => return answer,
+        }
+    }
+    Err(Errno::NOMEM)
 }
 
 /// By its name, as it was found first. What is not there, or is not to be stepped on, is something else.
