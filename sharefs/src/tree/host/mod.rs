@@ -42,6 +42,8 @@ pub(crate) mod descriptors;
 mod directory;
 mod extended;
 mod file;
+#[cfg(test)]
+mod kept_tests;
 mod node;
 #[cfg(test)]
 mod tests;

@@ -14,8 +14,8 @@
 //! | removed, with no other name | held, if removed by this guest; else ESTALE | the same |
 //! | replaced under its name | ESTALE | ESTALE |
 //!
-//! Never let go of: a share's own folder, what is open, what has no name left, and what has neither handle
-//! nor time of birth. Read first: open_by_handle_at(2), `host/mod.rs`.
+//! Never let go of: a share's own folder, what is kept for a next process, what is open, what has no name left, and
+//! what has neither handle nor time of birth. Read first: open_by_handle_at(2), `host/mod.rs`.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
