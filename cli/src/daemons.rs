@@ -153,6 +153,15 @@ pub(crate) fn restart(context: &Context, daemon: Daemon, limit: Duration) -> Out
             wait_until_up(context, daemon, None, limit)
         }
         Some(_) | None => {
+            let unit = units::name(daemon);
+            if let Some(manager) = service::owner(context)? {
+                if !manager.runs(&unit) {
+                    stop_one(context, daemon, limit)?;
+                }
+                manager.systemctl(&["reset-failed", &unit]).ok();
+                manager.systemctl(&["restart", &unit])?;
+                return wait_until_up(context, daemon, None, limit);
+            }
             stop_one(context, daemon, limit)?;
             let mut rising = spawn(context, daemon)?;
             wait_until_up(context, daemon, Some(&mut rising), limit)

@@ -70,7 +70,7 @@ async fn watch(context: &Context, interval: Duration, terminal: &mut DefaultTerm
         if screen.view.paused {
             continue;
         }
-        let Some(sample) = screen.until(sampler.look(context)).await? else {
+        let Some(sample) = screen.until(Box::pin(sampler.look(context))).await? else {
             return Ok(());
         };
         screen.history.add(sample, Instant::now());
