@@ -143,6 +143,66 @@ fn start_unit(manager: Manager, daemon: Daemon) -> Outcome {
     manager.systemctl(&["start", &unit]).map(drop)
 }
 
+/// The program that is installed now runs in place of the daemon that does, or does not.
+pub(crate) fn restart(context: &Context, daemon: Daemon, limit: Duration) -> Outcome<DaemonStatus> {
+    program(daemon)?;
+    let before = context.status(daemon).ok();
+    match before {
+        Some(before) if daemon == Daemon::Sharefs => {
+            hand_over(context, daemon, before.pid, limit)?;
+            wait_until_up(context, daemon, None, limit)
+        }
+        Some(_) | None => {
+            let unit = units::name(daemon);
+            if let Some(manager) = service::owner(context)? {
+                if !manager.runs(&unit) {
+                    stop_one(context, daemon, limit)?;
+                }
+                manager.systemctl(&["reset-failed", &unit]).ok();
+                manager.systemctl(&["restart", &unit])?;
+                return wait_until_up(context, daemon, None, limit);
+            }
+            stop_one(context, daemon, limit)?;
+            let mut rising = spawn(context, daemon)?;
+            wait_until_up(context, daemon, Some(&mut rising), limit)
+        }
+    }
+}
+
+/// Has the daemon be followed by the program that is installed, and waits until another process answers.
+fn hand_over(context: &Context, daemon: Daemon, old: u32, limit: Duration) -> Outcome {
+    let client = context.client(daemon);
+    context.wait(async {
+        let asked = client.post::<_, ()>("/v1/restart", &()).await;
+        // It may end before its answer is out.
+        if let Err(refused) = asked
+            && matches!(
+                refused.kind,
+                FailureKind::Unsupported | FailureKind::NotFound
+            )
+        {
+            return Err(CliError::failure(
+                refused.to_string(),
+                "sharectl down && sharectl up, then restart the VMs that have shares",
+            ));
+        }
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            let answer = client.get::<DaemonStatus>("/v1/status").await;
+            if answer.is_ok_and(|status| status.pid != old) {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return Err(CliError::failure(
+                    format!("no other {daemon} answers within {} s", limit.as_secs()),
+                    format!("sharectl logs {daemon}"),
+                ));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    })?
+}
+
 /// A daemon that was started before the others may miss them for a moment.
 fn settle(context: &Context, daemon: Daemon, status: &mut DaemonStatus, how: Started) {
     const LOOKS: usize = 50;
@@ -375,6 +435,10 @@ pub(crate) fn stop_one(context: &Context, daemon: Daemon, limit: Duration) -> Ou
     };
     let descriptor = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Ok(descriptor) => descriptor,
+        // The next worker of one that was killed writes itself down in a moment.
+        Err(rustix::io::Errno::SRCH) if context.status(daemon).is_ok() && holder() != Some(pid) => {
+            return stop_one(context, daemon, limit);
+        }
         Err(rustix::io::Errno::SRCH) => return Ok(false),
         Err(errno) => return Err(failed(errno)),
     };

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -64,13 +65,33 @@ pub fn acquire(path: &Path) -> Result<Lock, LockError> {
         }
         Err(errno) => return Err(io_error(errno.into())),
     }
-    let write = |file: &mut File| {
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{}", std::process::id())
-    };
-    write(&mut file).map_err(io_error)?;
+    write_own_id(&mut file).map_err(io_error)?;
     Ok(Lock { file })
+}
+
+/// Goes on with a lock that a process before us held through this descriptor, which never was closed.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn take_over(path: &Path, held: OwnedFd) -> Result<Lock, LockError> {
+    let mut file = File::from(held);
+    write_own_id(&mut file).map_err(|source| LockError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Lock { file })
+}
+
+fn write_own_id(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+impl AsRawFd for Lock {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
 }
 
 /// The pid of the process that holds the lock, if one does.

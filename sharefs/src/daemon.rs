@@ -14,6 +14,7 @@ use control::signals::{Order, Orders};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
+use crate::keep;
 use crate::metrics;
 use crate::mounter::Mounter;
 use crate::shares::Shares;
@@ -104,6 +105,7 @@ pub async fn run(
     events.publish(EventBody::Started {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     });
+    keep::begin_to_serve();
     ready();
 
     let (stop, stopped) = oneshot::channel::<()>();
@@ -140,6 +142,15 @@ fn now() -> Timestamp {
     }
 }
 
+fn restart() -> Result<(), Failure> {
+    keep::process::make_room().map_err(|_| {
+        Failure::new(
+            FailureKind::Unsupported,
+            "this sharefs runs without a keeper, and cannot be followed by another".to_owned(),
+        )
+    })
+}
+
 fn api(state: &State) -> Api<State> {
     Api::new("sharectl-sharefs", state.clone())
         .get::<DaemonStatus, _, _>("/v1/status", "The daemon", |state, _| async move {
@@ -159,6 +170,11 @@ fn api(state: &State) -> Api<State> {
             "/v1/reload",
             "Read the configuration again",
             |state, _, ()| state.reload(),
+        )
+        .post::<(), (), _, _>(
+            "/v1/restart",
+            "Make room for the program that is installed now; guests wait until it goes on",
+            |_, _, ()| async { restart() },
         )
         .text(
             "/metrics",

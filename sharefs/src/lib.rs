@@ -10,6 +10,7 @@ mod count;
 pub mod daemon;
 mod fuse;
 mod guest_mounts;
+pub mod keep;
 mod metrics;
 mod mounter;
 mod mounts;

@@ -1,5 +1,6 @@
 //! `sharectl-sharefs`: arguments -> configuration -> daemon -> exit code.
 
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -23,12 +24,22 @@ struct Arguments {
     /// Be the process that mounts for the daemon at standard input (mounter/mod.rs).
     #[arg(long, hide = true)]
     mounter: bool,
+    /// Go on with the memory behind this descriptor (keep/process.rs).
+    #[arg(long, hide = true, value_name = "DESCRIPTOR")]
+    kept: Option<i32>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     control::logging::init();
-    match run(arguments) {
+    if arguments.mounter {
+        return end(sharefs::mount_for_a_daemon().context("cannot mount for a daemon"));
+    }
+    sharefs::keep::keep(arguments.kept, || end(run(arguments)))
+}
+
+fn end(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -38,9 +49,6 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    if arguments.mounter {
-        return sharefs::mount_for_a_daemon().context("cannot mount for a daemon");
-    }
     let paths = Paths::from_env(arguments.config);
     let config = Config::load(&paths.config)?;
     let mounter = Mounter::start();
@@ -56,7 +64,13 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 async fn serve(paths: Paths, config: Config, mounter: Mounter) -> anyhow::Result<()> {
     make_private_folder(&paths.runtime)
         .with_context(|| format!("cannot use {}", paths.runtime.display()))?;
-    let _lock = control::lock::acquire(&paths.lock(Kind::Sharefs))?;
+    let path = paths.lock(Kind::Sharefs);
+    // Of a worker that was killed: nobody else had it since.
+    let lock = match sharefs::keep::kept_lock() {
+        Some(held) => control::lock::take_over(&path, held)?,
+        None => control::lock::acquire(&path)?,
+    };
+    sharefs::keep::keep_lock(Some(lock.as_raw_fd()));
     let socket = paths.control_socket(Kind::Sharefs);
     let listener = control::server::bind(&socket)
         .with_context(|| format!("cannot listen on {}", socket.display()))?;
@@ -64,12 +78,14 @@ async fn serve(paths: Paths, config: Config, mounter: Mounter) -> anyhow::Result
     rustix::process::umask(Mode::empty());
     tracing::info!(socket = %socket.display(), config = %paths.config.display(), "serving");
     let ready = || {
-        if let Err(error) = control::notify::ready() {
+        if let Err(error) = sharefs::keep::ready() {
             tracing::warn!(%error, "the service manager could not be told that we are ready");
         }
     };
     sharefs::daemon::run(paths, config, (listener, mounter), ready).await?;
     std::fs::remove_file(&socket).ok();
+    sharefs::keep::keep_lock(None);
+    drop(lock);
     tracing::info!("stopped");
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use control::metrics::{Kind, Page};
 
+use crate::keep;
 use crate::shares::ninep::NinepNumbers;
 use crate::shares::{DeviceNumbers, Shares};
 
@@ -107,7 +108,32 @@ pub(crate) fn page(shares: &Shares, events: u64) -> String {
         );
     }
     let descriptors = shares.descriptors();
+    let kept = keep::numbers();
     for (family, value) in [
+        (
+            (
+                Counter,
+                "restarts",
+                "Times that a killed sharefs was followed by another which went on.",
+            ),
+            kept.restarts,
+        ),
+        (
+            (
+                Counter,
+                "handovers",
+                "Times that another program took the place of the running one.",
+            ),
+            kept.handovers,
+        ),
+        (
+            (
+                Counter,
+                "given_up",
+                "Times that what was kept for guests could not be taken up again.",
+            ),
+            kept.given_up,
+        ),
         (
             (Gauge, "descriptors", "Descriptors held for guests."),
             descriptors.held() as u64,
@@ -147,6 +173,14 @@ pub(crate) fn page(shares: &Shares, events: u64) -> String {
                 "Of the nodes known: those without a descriptor.",
             ),
             descriptors.let_go() as u64,
+        ),
+        (
+            (
+                Gauge,
+                "nodes_kept",
+                "Of the nodes known: those that outlive a killed sharefs.",
+            ),
+            descriptors.kept() as u64,
         ),
         (
             (

@@ -14,9 +14,11 @@ use crate::fuse::cache::Cache;
 use crate::fuse::counters::Counters;
 use crate::fuse::many::Part;
 use crate::fuse::nodes::Numbering;
-use crate::fuse::session::{Serve, Session};
+use crate::fuse::session::{Kept, Serve, Session};
+use crate::keep::{Keeping, Place};
 use crate::ninep;
 use crate::ninep::session::Mount;
+use crate::shares::options;
 use crate::tree::Tree;
 use crate::tree::case::{Case, CaseTree};
 use crate::tree::host::HostTree;
@@ -27,44 +29,77 @@ use crate::tree::read_only::ReadOnly;
 
 /// A tree, whatever its layers: makes a session for each connection.
 pub(crate) trait Served: Send + Sync {
-    fn session(&self, cache: Cache, counters: Arc<Counters>) -> Arc<dyn Serve>;
+    /// `place`: where it is written down for a later process, and what an earlier one left.
+    fn session(
+        &self,
+        cache: Cache,
+        counters: Arc<Counters>,
+        place: Option<Place>,
+    ) -> Arc<dyn Serve>;
     /// The same behind a device that carries several.
     fn part(
         &self,
         options: (Cache, Arc<Counters>),
-        numbering: Numbering,
-        agreed: u64,
+        mounted: (Numbering, u64),
+        keeping: Keeping,
     ) -> Result<Arc<dyn Part>, Errno>;
     /// The same as a share of a 9P connection.
     fn ninep(&self, counters: Arc<ninep::counters::Counters>) -> Box<dyn Mount>;
 }
 
-/// A tree, and whether it has access control lists.
-struct Of<T>(Arc<T>, bool);
+struct Of<T> {
+    tree: Arc<T>,
+    /// Whether it has access control lists.
+    lists: bool,
+    /// Of the share: mounts that an earlier process left are of the same, or not taken up.
+    options: u64,
+}
 
 impl<T: Tree> Served for Of<T> {
-    fn session(&self, cache: Cache, counters: Arc<Counters>) -> Arc<dyn Serve> {
-        let session = Session::new(Arc::clone(&self.0), cache, counters);
-        Arc::new(session.with_lists(self.1))
+    fn session(
+        &self,
+        cache: Cache,
+        counters: Arc<Counters>,
+        place: Option<Place>,
+    ) -> Arc<dyn Serve> {
+        let session = Session::new(Arc::clone(&self.tree), cache, counters).with_lists(self.lists);
+        let options = self.options;
+        Arc::new(match place {
+            Some(place) => session.kept(Kept { place, options }),
+            None => session,
+        })
     }
 
     fn part(
         &self,
         options: (Cache, Arc<Counters>),
-        numbering: Numbering,
-        agreed: u64,
+        mounted: (Numbering, u64),
+        keeping: Keeping,
     ) -> Result<Arc<dyn Part>, Errno> {
-        let tree = Arc::clone(&self.0);
-        Ok(Arc::new(Session::part(tree, options, numbering, agreed)?))
+        let tree = Arc::clone(&self.tree);
+        let part = Session::part(tree, options, mounted, (keeping, self.options))?;
+        Ok(Arc::new(part))
     }
 
     fn ninep(&self, counters: Arc<ninep::counters::Counters>) -> Box<dyn Mount> {
-        ninep::session::mount(Arc::clone(&self.0), counters)
+        ninep::session::mount(Arc::clone(&self.tree), counters)
     }
 }
 
 fn served<T: Tree>(tree: T, share: &Share) -> Arc<dyn Served> {
-    Arc::new(Of(Arc::new(tree), share.acl))
+    Arc::new(Of {
+        tree: Arc::new(tree),
+        lists: share.acl,
+        options: options_word(share),
+    })
+}
+
+/// All of a share that its nodes depend on, in one word (FNV-1a): another word, other options.
+fn options_word(share: &Share) -> u64 {
+    let text = format!("{:?}", options(share));
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// The folder as the share's options have it; a sentence where it cannot be so.

@@ -173,7 +173,7 @@ impl Shares {
             let cache = cache(share.cache);
             let session = self
                 .open_tree(&share)
-                .map(|tree| move |counters| tree.session(cache, counters));
+                .map(|tree| move |counters| tree.session(cache, counters, None));
             let mounted =
                 session.and_then(|session| self.mounts.mount(&running.share, &folders, session));
             match mounted {
@@ -256,7 +256,7 @@ impl Shares {
         (cache, counters): (Cache, Arc<Counters>),
     ) -> Result<Door, String> {
         let make_session: MakeSession =
-            Box::new(move || tree.session(cache, Arc::clone(&counters)));
+            Box::new(move |place| tree.session(cache, Arc::clone(&counters), place));
         let path = self.paths.guest_share_socket(guest, share);
         let shares = [share.clone()];
         let notice = notice(self.events.clone(), guest.clone(), move || shares.to_vec());
@@ -416,39 +416,40 @@ impl Shares {
 
 /// Whether a guest that uses the one could go on with the other.
 pub(crate) fn same_tree(old: &Share, new: &Share) -> bool {
-    // Where it is mounted, who sees it and its line in the file do not matter to the tree.
-    let options = |share: &Share| {
-        let Share {
-            path,
-            read_only,
-            exclude,
-            read_only_paths,
-            names,
-            case,
-            owner,
-            owner_store,
-            acl,
-            cache,
-            name: _,
-            at: _,
-            guests: _,
-            mount: _,
-            ninep: _,
-            line: _,
-        } = share.clone();
-        let patterns = (exclude, read_only_paths);
-        (
-            path,
-            read_only,
-            patterns,
-            names,
-            case,
-            owner,
-            (owner_store, acl),
-            cache,
-        )
-    };
     options(old) == options(new)
+}
+
+/// What a share's tree depends on: where it is mounted, who sees it and its line in the file do not matter.
+pub(crate) fn options(share: &Share) -> impl PartialEq + std::fmt::Debug + use<> {
+    let Share {
+        path,
+        read_only,
+        exclude,
+        read_only_paths,
+        names,
+        case,
+        owner,
+        owner_store,
+        acl,
+        cache,
+        name: _,
+        at: _,
+        guests: _,
+        mount: _,
+        ninep: _,
+        line: _,
+    } = share.clone();
+    let patterns = (exclude, read_only_paths);
+    (
+        path,
+        read_only,
+        patterns,
+        names,
+        case,
+        owner,
+        (owner_store, acl),
+        cache,
+    )
 }
 
 fn problem_of(running: &Running) -> Option<String> {

@@ -185,6 +185,9 @@ fn a_killed_daemons_mount_is_back_at_its_next_start_and_goes_with_its_share() {
             ensure!(shell(&world, "cat shared/d/log")? == "1\n2\n");
             inside.kill()?;
             inside.wait()?;
+            // One whose worker is killed mounts again by itself.
+            world.crash_worker()?;
+            shell(&world, "cmp m/log shared/d/log")?;
 
             // A reload for something else disturbs no open file.
             shell(

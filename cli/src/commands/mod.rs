@@ -17,6 +17,7 @@ mod man;
 mod network;
 pub(crate) mod path;
 mod port;
+mod restart;
 mod service;
 mod share;
 mod shell_hook;
@@ -36,6 +37,7 @@ pub(crate) enum Command {
     Init(init::Args),
     Up(up::Args),
     Down(down::Args),
+    Restart(restart::Args),
     Status(status::Args),
     #[command(subcommand)]
     Config(config::Command),
@@ -74,6 +76,7 @@ impl Command {
             Self::Init(args) => init::run(context, args).map(done),
             Self::Up(args) => up::run(context, args).map(done),
             Self::Down(args) => down::run(context, args).map(done),
+            Self::Restart(args) => restart::run(context, args).map(done),
             Self::Status(args) => status::run(context, args),
             Self::Config(command) => command.run(context).map(done),
             Self::Network(command) => command.run(context),

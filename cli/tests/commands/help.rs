@@ -9,6 +9,7 @@ const VERBS: &[&str] = &[
     "init",
     "up",
     "down",
+    "restart",
     "status",
     "config check",
     "config show",
@@ -128,6 +129,7 @@ fn front_page() {
         out:   init         Write a first configuration file
         out:   up           Start the daemons, and wait until they answer
         out:   down         Stop the daemons, and take our block out of the hosts files first
+        out:   restart      Have the installed programs take over from the running daemons
         out:   status       Show the daemons, guests and shares, and what is wrong with them
         out:   config       The configuration: check it, show what it means, its schema and place
         out:   network      Networks: create, remove, renumber, list, look inside
@@ -173,7 +175,7 @@ fn wrong_usage_exits_2_and_suggests() {
         exit 2
         err: error: unrecognized subcommand 'gest'
         err:
-        err:   tip: a similar subcommand exists: 'guest'
+        err:   tip: some similar subcommands exist: 'restart', 'guest'
         err:
         err: Usage: sharectl [OPTIONS] <COMMAND>
         err:

@@ -50,7 +50,7 @@ pub fn confine() -> io::Result<()> {
 
 /// Each file a guest has open is a descriptor, and each it uses: as many as may be. Only root may go beyond the hard limit;
 /// who may not keeps it, and `Descriptors::of_process` works with what there is.
-fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     if getrlimit(Resource::Nofile)
         .maximum

@@ -3,11 +3,16 @@
 //! Bounded by the tree's descriptors, of which each holds one. Numbers are a slot and a generation, as
 //! with nodes.
 
+use std::os::fd::RawFd;
 use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::keep::records::{HandleRows, KeptHandle};
 
 /// Open things of one kind.
 #[derive(Debug)]
 pub(crate) struct Handles<H> {
+    /// Where the table is written down too, for a later process.
+    rows: Option<HandleRows>,
     table: RwLock<Table<H>>,
 }
 
@@ -20,6 +25,7 @@ struct Table<H> {
 impl<H> Default for Handles<H> {
     fn default() -> Self {
         Self {
+            rows: None,
             table: RwLock::new(Table {
                 slots: Vec::new(),
                 free: Vec::new(),
@@ -29,8 +35,41 @@ impl<H> Default for Handles<H> {
 }
 
 impl<H> Handles<H> {
-    /// A number for it.
-    pub(crate) fn add(&self, handle: H) -> u64 {
+    /// Empty, and written down.
+    pub(crate) fn recorded(rows: HandleRows) -> Self {
+        Self {
+            rows: Some(rows),
+            ..Self::default()
+        }
+    }
+
+    /// What an earlier process wrote down, as far as `adopt` can make it again.
+    pub(crate) fn adopted(
+        rows: HandleRows,
+        mut adopt: impl FnMut(KeptHandle) -> Option<H>,
+    ) -> Self {
+        let mut slots = Vec::new();
+        let mut free = Vec::new();
+        for (index, row) in rows.rows().enumerate() {
+            let there = row.there.and_then(&mut adopt);
+            slots.push(match there {
+                Some(handle) => (row.generation, Some(Arc::new(handle))),
+                None => {
+                    let generation = row.generation.wrapping_add(1);
+                    rows.end(index, generation);
+                    free.push(index);
+                    (generation, None)
+                }
+            });
+        }
+        Self {
+            rows: Some(rows),
+            table: RwLock::new(Table { slots, free }),
+        }
+    }
+
+    /// A number for it. `open`: the descriptor that it is, and the number of the node it was opened from.
+    pub(crate) fn add(&self, handle: H, open: Option<(RawFd, u64)>) -> u64 {
         let handle = Some(Arc::new(handle));
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let index = if let Some(index) = table.free.pop() {
@@ -40,7 +79,11 @@ impl<H> Handles<H> {
             table.slots.push((0, handle));
             table.slots.len() - 1
         };
-        u64::from(table.slots[index].0) << 32 | index as u64
+        let generation = table.slots[index].0;
+        if let (Some(rows), Some((open, node))) = (&self.rows, open) {
+            rows.put(index, generation, open, node);
+        }
+        u64::from(generation) << 32 | index as u64
     }
 
     pub(crate) fn find(&self, number: u64) -> Option<Arc<H>> {
@@ -63,6 +106,9 @@ impl<H> Handles<H> {
         }
         let taken = handle.take()?;
         *generation = generation.wrapping_add(1);
+        if let Some(rows) = &self.rows {
+            rows.end(index, *generation);
+        }
         table.free.push(index);
         Some(taken)
     }
@@ -89,11 +135,11 @@ mod tests {
     #[test]
     fn a_number_is_good_until_removed_and_never_again() {
         let handles = Handles::default();
-        let (a, b) = (handles.add('a'), handles.add('b'));
+        let (a, b) = (handles.add('a', None), handles.add('b', None));
         assert_eq!(handles.find(a).as_deref(), Some(&'a'));
         assert_eq!(handles.remove(a).as_deref(), Some(&'a'));
         assert_eq!((handles.remove(a), handles.find(a)), (None, None));
-        let c = handles.add('c');
+        let c = handles.add('c', None);
         assert_ne!(a, c);
         assert_eq!(handles.find(a), None);
         assert_eq!(handles.find(b).as_deref(), Some(&'b'));

@@ -8,12 +8,14 @@
 //! A guest's kernel cannot interrupt a wait over virtiofs (it sends no INTERRUPT), so a program that waits
 //! for a lock cannot be killed until it gets it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
 use super::request::LockRequest;
+use crate::keep::records::{KeptOwner, Records};
 use crate::sys::{LockKind, LockRange};
 use crate::tree::{Identity, Result, Tree, WholeLock};
 
@@ -28,12 +30,42 @@ pub(crate) struct Locks<T: Tree> {
 struct State<T: Tree> {
     owners: HashMap<(Identity, u64), Owner<T>>,
     waits: BTreeMap<u64, Wait<T>>,
+    rows: Rows,
+}
+
+/// Where owners are written down too, for a later process.
+#[derive(Default)]
+struct Rows {
+    records: Option<Records>,
+    free: Vec<usize>,
+    used: usize,
+}
+
+impl Rows {
+    fn put(&mut self, open: Option<RawFd>, owner: (Identity, u64, u64)) -> Option<usize> {
+        let (records, open) = (self.records.as_ref()?, open?);
+        let row = self.free.pop().unwrap_or_else(|| {
+            self.used += 1;
+            self.used - 1
+        });
+        records.put_owner(row, open, owner);
+        Some(row)
+    }
+
+    /// To be called before the owner's descriptor is closed.
+    fn end<T: Tree>(&mut self, owner: &Owner<T>) {
+        if let (Some(records), Some(row)) = (&self.records, owner.row) {
+            records.end_owner(row);
+            self.free.push(row);
+        }
+    }
 }
 
 struct Owner<T: Tree> {
     locks: Arc<T::Locks>,
     /// The open file it first locked through: gone, the owner is too.
     handle: u64,
+    row: Option<usize>,
 }
 
 /// A lock that cannot be had yet.
@@ -63,6 +95,7 @@ impl<T: Tree> Default for Locks<T> {
             state: Mutex::new(State {
                 owners: HashMap::new(),
                 waits: BTreeMap::new(),
+                rows: Rows::default(),
             }),
         }
     }
@@ -73,9 +106,48 @@ impl<T: Tree> Locks<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Owners are written down from now on; those that an earlier process wrote are here again.
+    pub(crate) fn recorded(tree: &T, records: &Records) -> Self {
+        let locks = Self::default();
+        let mut state = locks.state();
+        for KeptOwner {
+            open,
+            file,
+            owner,
+            handle,
+            row,
+        } in records.owners()
+        {
+            // The locks are the descriptor's: it was never closed.
+            let Ok(adopted) = tree.adopt_locks(open) else {
+                records.end_owner(row);
+                continue;
+            };
+            let adopted = Owner {
+                locks: Arc::new(adopted),
+                handle,
+                row: Some(row),
+            };
+            state.owners.insert((file, owner), adopted);
+            state.rows.used = state.rows.used.max(row + 1);
+        }
+        let owned: HashSet<usize> = state
+            .owners
+            .values()
+            .filter_map(|owner| owner.row)
+            .collect();
+        state.rows.free = (0..state.rows.used)
+            .filter(|row| !owned.contains(row))
+            .collect();
+        state.rows.records = Some(records.clone());
+        drop(state);
+        locks
+    }
+
     /// The holder of this owner's locks on the file, made by `open` at the first.
     pub(crate) fn owner(
         &self,
+        tree: &T,
         file: Identity,
         request: &LockRequest,
         open: impl FnOnce() -> Result<T::Locks>,
@@ -85,9 +157,12 @@ impl<T: Tree> Locks<T> {
             return Ok(Arc::clone(&owner.locks));
         }
         let locks = Arc::new(open()?);
+        let kept = (file, request.owner, request.handle);
+        let row = state.rows.put(tree.keep_locks(&locks), kept);
         let owner = Owner {
             locks: Arc::clone(&locks),
             handle: request.handle,
+            row,
         };
         state.owners.insert((file, request.owner), owner);
         Ok(locks)
@@ -103,7 +178,12 @@ impl<T: Tree> Locks<T> {
 
     /// The owner closes the file, or unlocks all of it: all its locks on it end.
     pub(crate) fn end_owner(&self, file: Identity, owner: u64) {
-        let ended = self.state().owners.remove(&(file, owner));
+        let mut state = self.state();
+        let ended = state.owners.remove(&(file, owner));
+        if let Some(ended) = &ended {
+            state.rows.end(ended);
+        }
+        drop(state);
         drop(ended);
     }
 
@@ -118,6 +198,7 @@ impl<T: Tree> Locks<T> {
             .owners
             .extract_if(|_, owner| owner.handle == handle)
             .collect();
+        ended.iter().for_each(|(_, owner)| state.rows.end(owner));
         drop(state);
         drop(ended);
     }

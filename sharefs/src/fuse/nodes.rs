@@ -10,9 +10,11 @@
 //! space each. The root has the number it is given.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::{PoisonError, RwLock};
 
-use crate::tree::Identity;
+use crate::keep::records::{KeptNode, Records};
+use crate::tree::{Identity, Result};
 
 use super::wire::ROOT;
 
@@ -45,6 +47,8 @@ pub(crate) const LAST_SPACE: u32 = (1 << (64 - SLOT_BITS - GENERATION_BITS)) - 1
 #[derive(Debug)]
 pub(crate) struct Nodes<N> {
     numbering: Numbering,
+    /// Where the table is written down too, for a later process.
+    records: Option<Records>,
     table: RwLock<Table<N>>,
 }
 
@@ -81,12 +85,71 @@ impl<N: Clone> Nodes<N> {
         let by_identity = HashMap::from([(identity, 0)]);
         Self {
             numbering,
+            records: None,
             table: RwLock::new(Table {
                 slots: vec![slot],
                 free: Vec::new(),
                 by_identity,
             }),
         }
+    }
+
+    /// The same, written down; `kept`: the root in words.
+    pub(crate) fn recorded(mut self, kept: &KeptNode, records: &Records) -> Self {
+        records.put_node(0, 0, 1, kept);
+        self.records = Some(records.clone());
+        self
+    }
+
+    /// The table that an earlier process wrote down. Nodes that `adopt` cannot make again are gone. None
+    /// where the root is not among them.
+    pub(crate) fn adopted(
+        numbering: Numbering,
+        records: &Records,
+        mut adopt: impl FnMut(&KeptNode, OwnedFd) -> Result<N>,
+    ) -> Option<Self> {
+        let mut slots = Vec::new();
+        let mut free = Vec::new();
+        let mut by_identity = HashMap::new();
+        for (index, row) in records.nodes().enumerate() {
+            let generation = u16::try_from(row.generation).unwrap_or_default();
+            let there = row.there.and_then(|(held, kept, lookups)| {
+                Some((adopt(&kept, held).ok()?, kept.identity, lookups))
+            });
+            slots.push(match there {
+                Some((node, identity, lookups)) => {
+                    by_identity.insert(identity, index);
+                    let taken = Some((node, identity));
+                    Slot {
+                        generation,
+                        lookups,
+                        taken,
+                    }
+                }
+                None => {
+                    // One that is lost has a number that the guest may still use.
+                    let generation = generation.wrapping_add(1);
+                    records.end_node(index, generation);
+                    free.push(index);
+                    Slot {
+                        generation,
+                        lookups: 0,
+                        taken: None,
+                    }
+                }
+            });
+        }
+        slots.first()?.taken.as_ref()?;
+        let table = Table {
+            slots,
+            free,
+            by_identity,
+        };
+        Some(Self {
+            numbering,
+            records: Some(records.clone()),
+            table: RwLock::new(table),
+        })
     }
 
     /// The node of a number, if the guest may use it.
@@ -131,12 +194,13 @@ impl<N: Clone> Nodes<N> {
     }
 
     /// The guest is told of the node once more. `is_same`: whether the node known by its identity, which comes
-    /// first, is this one.
+    /// first, is this one. `keep`: the node in words; None: it is lost with this process.
     pub(crate) fn told(
         &self,
         node: N,
         identity: Identity,
         is_same: impl FnOnce(&N, &N) -> bool,
+        keep: impl FnOnce(&N) -> Option<KeptNode>,
     ) -> Told<N> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let table = &mut *table;
@@ -145,12 +209,14 @@ impl<N: Clone> Nodes<N> {
             let known = slot.taken.as_ref().map(|(known, _)| known);
             if known.is_some_and(|known| is_same(known, &node)) {
                 slot.lookups = slot.lookups.saturating_add(1);
+                self.record_lookups(index, slot.lookups);
                 return Told {
                     number: self.number(index, slot.generation),
                     unneeded: Some(node),
                 };
             }
         }
+        let kept = self.records.as_ref().and_then(|_| keep(&node));
         let taken = Some((node, identity));
         let index = if let Some(index) = table.free.pop() {
             let slot = &mut table.slots[index];
@@ -166,8 +232,15 @@ impl<N: Clone> Nodes<N> {
             table.slots.len() - 1
         };
         table.by_identity.insert(identity, index);
+        let generation = table.slots[index].generation;
+        match (&self.records, &kept) {
+            (Some(records), Some(kept)) => records.put_node(index, generation, 1, kept),
+            // The next process is not to give its number to another.
+            (Some(records), None) => records.pass_over(index, generation),
+            (None, _) => {}
+        }
         Told {
-            number: self.number(index, table.slots[index].generation),
+            number: self.number(index, generation),
             unneeded: None,
         }
     }
@@ -187,6 +260,7 @@ impl<N: Clone> Nodes<N> {
         let slot = table.slots.get_mut(index)?;
         slot.taken.as_ref().filter(|(node, _)| is_held(node))?;
         slot.lookups = slot.lookups.saturating_add(1);
+        self.record_lookups(index, slot.lookups);
         let generation = slot.generation;
         Some(self.number(index, generation))
     }
@@ -196,6 +270,31 @@ impl<N: Clone> Nodes<N> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let slot = table.slots.get(*table.by_identity.get(&identity)?)?;
         slot.taken.as_ref().map(|(node, _)| node.clone())
+    }
+
+    /// The guest has it open: it is written down too, if it was not before.
+    pub(crate) fn opened(&self, number: u64, keep: impl FnOnce(&N) -> Option<KeptNode>) {
+        let (Some(records), Some(index)) = (&self.records, self.slot_of(number)) else {
+            return;
+        };
+        if records.is_kept(index) {
+            return;
+        }
+        let table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = table.slots.get(index)
+            && let Some((node, _)) = &slot.taken
+            && slot.generation == generation_of(number)
+            && !records.is_kept(index)
+            && let Some(kept) = keep(node)
+        {
+            records.put_node(index, slot.generation, slot.lookups, &kept);
+        }
+    }
+
+    fn record_lookups(&self, slot: usize, lookups: u64) {
+        if let Some(records) = &self.records {
+            records.set_lookups(slot, lookups);
+        }
     }
 
     /// Whether the guest knows it.
@@ -223,11 +322,15 @@ impl<N: Clone> Nodes<N> {
             }
             if times < slot.lookups {
                 slot.lookups -= times;
+                self.record_lookups(index, slot.lookups);
                 return true;
             }
             let right = times == slot.lookups;
             slot.lookups = 0;
             slot.generation = slot.generation.wrapping_add(1);
+            if let Some(records) = &self.records {
+                records.end_node(index, slot.generation);
+            }
             let taken = slot.taken.take();
             if let Some((_, identity)) = &taken
                 && table.by_identity.get(identity) == Some(&index)
@@ -277,8 +380,8 @@ mod tests {
     #[test]
     fn a_node_lives_as_long_as_it_was_told() {
         let nodes = Nodes::new("root", identity(1), Numbering::default());
-        let first = nodes.told("a", identity(2), same);
-        let again = nodes.told("a by another name", identity(2), same);
+        let first = nodes.told("a", identity(2), same, |_| None);
+        let again = nodes.told("a by another name", identity(2), same, |_| None);
         assert_eq!(
             (first.number, again.unneeded),
             (again.number, Some("a by another name"))
@@ -296,9 +399,9 @@ mod tests {
     #[test]
     fn an_old_number_never_means_a_new_node() {
         let nodes = Nodes::new("root", identity(1), Numbering::default());
-        let old = nodes.told("old", identity(2), same).number;
+        let old = nodes.told("old", identity(2), same, |_| None).number;
         assert!(nodes.forget(old, 1));
-        let new = nodes.told("new", identity(3), same).number;
+        let new = nodes.told("new", identity(3), same, |_| None).number;
         assert_ne!(old, new);
         assert_eq!(nodes.find(old), None);
         assert!(!nodes.forget(old, 1));
@@ -308,9 +411,11 @@ mod tests {
     #[test]
     fn a_file_that_got_the_inode_of_one_that_is_gone_has_a_number_of_its_own() {
         let nodes = Nodes::new("root", identity(1), Numbering::default());
-        let gone = nodes.told("gone", identity(2), same).number;
+        let gone = nodes.told("gone", identity(2), same, |_| None).number;
         assert_eq!(nodes.told_again(identity(2), |_| false), None);
-        let new = nodes.told("new", identity(2), |_, _| false).number;
+        let new = nodes
+            .told("new", identity(2), |_, _| false, |_| None)
+            .number;
         assert_ne!(gone, new);
         assert_eq!(
             (nodes.find(gone), nodes.find(new)),
@@ -326,7 +431,7 @@ mod tests {
     #[test]
     fn forgetting_too_much_is_told_and_harms_nothing() {
         let nodes = Nodes::new("root", identity(1), Numbering::default());
-        let a = nodes.told("a", identity(2), same).number;
+        let a = nodes.told("a", identity(2), same, |_| None).number;
         assert!(!nodes.forget(a, 7));
         assert!(!nodes.forget(a, 1));
         assert!(!nodes.forget(0, 1));
@@ -340,8 +445,8 @@ mod tests {
         let of = |root, space| Nodes::new("root", identity(1), Numbering { root, space });
         let (a, b) = (of(3, 1), of(4, LAST_SPACE));
         let (x, y) = (
-            a.told("x", identity(2), same).number,
-            b.told("y", identity(2), same).number,
+            a.told("x", identity(2), same, |_| None).number,
+            b.told("y", identity(2), same, |_| None).number,
         );
         assert_ne!(x, y);
         assert_eq!((space_of(x), space_of(y)), (1, LAST_SPACE));
@@ -349,7 +454,7 @@ mod tests {
         assert!(a.is_elsewhere(y) && a.is_elsewhere(4) && !a.is_elsewhere(3));
         assert_eq!(b.find(4), Some("root"));
         assert!(!a.forget(y, 1) && a.forget(3, 9));
-        assert_eq!(a.told("again", identity(1), same).number, 3);
+        assert_eq!(a.told("again", identity(1), same, |_| None).number, 3);
         assert_eq!(a.find(ROOT), None);
     }
 }

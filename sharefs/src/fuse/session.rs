@@ -19,9 +19,13 @@ use super::nodes::{Nodes, Numbering};
 use super::reply;
 use super::request::{Header, Offer, Operation};
 use super::wire::{self, Output};
+use crate::keep::Place;
+use crate::keep::journal::{self, Told};
+use crate::keep::records::Records;
 use crate::sys::{Sink, Source};
 use crate::tree::{Found, NewNode, Result, Tree};
 
+mod again;
 mod files;
 mod listing;
 mod locking;
@@ -60,9 +64,18 @@ pub(crate) struct Session<T: Tree> {
     numbering: Numbering,
     /// Whether the share has access control lists.
     lists: bool,
+    kept: Option<Kept>,
     /// Abilities agreed on; `MOUNTED` when INIT is through.
     agreed: AtomicU64,
     state: RwLock<Option<Arc<State<T>>>>,
+}
+
+/// Where a session is written down for a later process.
+pub(crate) struct Kept {
+    /// The memory of the mount that is there now.
+    pub(crate) place: Place,
+    /// Of the share: a mount of other options is not taken up.
+    pub(crate) options: u64,
 }
 
 /// In `agreed`: a bit that no ability has.
@@ -74,6 +87,7 @@ struct State<T: Tree> {
     files: Handles<Arc<T::File>>,
     directories: Handles<T::Directory>,
     locks: Locks<T>,
+    records: Option<Records>,
     /// The last LOOKUP found something that the guest did not know; see `names.rs`.
     finds_new: AtomicBool,
 }
@@ -86,14 +100,60 @@ impl<T: Tree> Session<T> {
             counters,
             numbering: Numbering::default(),
             lists: false,
+            kept: None,
             agreed: AtomicU64::new(0),
             state: RwLock::new(None),
         }
     }
 
     /// The same for a share with access control lists.
-    pub(crate) fn with_lists(self, lists: bool) -> Self {
-        Self { lists, ..self }
+    pub(crate) fn with_lists(mut self, lists: bool) -> Self {
+        self.lists = lists;
+        self
+    }
+
+    /// The same, written down at that place from now on. What an earlier process left there goes on.
+    pub(crate) fn kept(mut self, kept: Kept) -> Self {
+        if let Some(left) = kept.place.take() {
+            match Records::adopt(left, kept.options) {
+                Ok(records) => self.take_up(records),
+                Err(error) => tracing::warn!(%error, "a mount is not what it was, and ends"),
+            }
+        }
+        if self.agreed.load(Ordering::Relaxed) == 0 {
+            kept.place.put(None);
+        }
+        self.kept = Some(kept);
+        self
+    }
+
+    fn take_up(&mut self, records: Records) {
+        let tree = &*self.tree;
+        let nodes = Nodes::adopted(self.numbering, &records, |kept, held| {
+            tree.adopt(kept, held)
+        });
+        let Some(nodes) = nodes else {
+            tracing::warn!("the folder of a mount is not open any more");
+            return;
+        };
+        let files = Handles::adopted(records.files(), |kept| {
+            let node = nodes.find(kept.node)?;
+            Some(Arc::new(tree.adopt_file(&node, kept.open).ok()?))
+        });
+        let directories = Handles::adopted(records.folders(), |kept| {
+            let node = nodes.find(kept.node)?;
+            tree.adopt_directory(&node, kept.open).ok()
+        });
+        let locks = Locks::recorded(tree, &records);
+        self.agreed.store(records.agreed(), Ordering::Relaxed);
+        self.replace_state(Some(Arc::new(State {
+            nodes,
+            files,
+            directories,
+            locks,
+            records: Some(records),
+            finds_new: AtomicBool::new(true),
+        })));
     }
 
     fn state(&self) -> Result<Arc<State<T>>> {
@@ -141,15 +201,42 @@ impl<T: Tree> Session<T> {
     /// A mount begins, with what was agreed on.
     fn begin(&self, agreed: u64) -> Result<()> {
         let Found { node, attributes } = self.tree.root()?;
-        self.replace_state(Some(Arc::new(State {
-            nodes: Nodes::new(node, attributes.identity, self.numbering),
-            files: Handles::default(),
-            directories: Handles::default(),
-            locks: Locks::default(),
-            finds_new: AtomicBool::new(true),
-        })));
+        let root = self.tree.keep(&node);
+        let nodes = Nodes::new(node, attributes.identity, self.numbering);
+        // A mount that cannot be written down is served all the same.
+        let records = match (&self.kept, &root) {
+            (Some(kept), Some(_)) => Records::create(kept.options, agreed | MOUNTED).ok(),
+            (Some(_) | None, _) => None,
+        };
+        let state = match (&records, root) {
+            (Some(records), Some(root)) => State {
+                nodes: nodes.recorded(&root, records),
+                files: Handles::recorded(records.files()),
+                directories: Handles::recorded(records.folders()),
+                locks: Locks::recorded(&*self.tree, records),
+                records: Some(records.clone()),
+                finds_new: AtomicBool::new(true),
+            },
+            _ => State {
+                nodes,
+                files: Handles::default(),
+                directories: Handles::default(),
+                locks: Locks::default(),
+                records: None,
+                finds_new: AtomicBool::new(true),
+            },
+        };
+        self.leave(state.records.as_ref());
+        self.replace_state(Some(Arc::new(state)));
         self.agreed.store(agreed | MOUNTED, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// What a later process goes on with from now on.
+    fn leave(&self, records: Option<&Records>) {
+        if let Some(kept) = &self.kept {
+            kept.place.put(records.map(Records::number));
+        }
     }
 
     fn serve(&self, turn: &mut Turn<'_, '_>, body: &[u8]) -> Result<Answer> {
@@ -165,17 +252,20 @@ impl<T: Tree> Session<T> {
             return Ok(Answer::Built);
         }
         let state = &*self.state()?;
+        if let Some(answer) = self.begin_or_begin_again(state, turn, &operation)? {
+            return Ok(answer);
+        }
         match operation {
             Operation::Interrupt { unique } => {
                 state.locks.interrupt(unique);
                 Ok(Answer::Silent)
             }
             Operation::Forget { lookups } => {
-                self.forget(state, number, lookups);
+                self.forget_all(state, std::iter::once((number, lookups)));
                 Ok(Answer::Silent)
             }
             Operation::BatchForget(list) => {
-                list.for_each(|(number, lookups)| self.forget(state, number, lookups));
+                self.forget_all(state, list);
                 Ok(Answer::Silent)
             }
             Operation::Lookup(name) => self.lookup(state, turn, name),
@@ -311,7 +401,11 @@ impl<T: Tree> Session<T> {
             }
             Operation::OpenDirectory => {
                 let directory = self.tree.open_directory(&node(state, number)?)?;
-                let handle = state.directories.add(directory);
+                state.nodes.opened(number, |node| self.tree.keep(node));
+                let open = self.tree.keep_directory(&directory);
+                let open = open.map(|open| (open, number));
+                let handle = state.directories.add(directory, open);
+                journal::told(Told::Folder(handle));
                 Output::new(turn.reply)
                     .u64(handle)
                     .u32(self.cache.directory_flags())
@@ -368,6 +462,7 @@ impl<T: Tree> Session<T> {
             }
             Operation::Destroy => {
                 self.agreed.store(0, Ordering::Relaxed);
+                self.leave(None);
                 self.replace_state(None);
                 Ok(Answer::Empty)
             }
@@ -399,6 +494,17 @@ fn file<T: Tree>(state: &State<T>, handle: u64) -> Result<Arc<T::File>> {
         .find(handle)
         .map(|file| Arc::clone(&*file))
         .ok_or(Errno::BADF)
+}
+
+impl<T: Tree> Drop for Session<T> {
+    /// Nobody goes on with it. First of all, so that no number is left of what is closed behind.
+    fn drop(&mut self) {
+        if let (Some(kept), Ok(state)) = (&self.kept, self.state())
+            && let Some(records) = &state.records
+        {
+            kept.place.withdraw(records.number());
+        }
+    }
 }
 
 impl<T: Tree> Serve for Session<T> {

@@ -1,6 +1,7 @@
 //! The calls of `Tree` that are about nodes and names.
 
 use std::ffi::CStr;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,6 +12,7 @@ use super::files::{RemoteFile, RemoteLocks};
 use super::line::{Line, Pace};
 use super::nodes::RemoteNode;
 use super::{RemoteTree, longest_data};
+use crate::keep::records::KeptNode;
 use crate::ninep::client::{self, Told};
 use crate::ninep::messages::{Reply, Request};
 use crate::ninep::wire::{Few, Text};
@@ -550,6 +552,39 @@ impl Tree for RemoteTree {
 
     fn remove_extended(&self, node: &Arc<RemoteNode>, name: &CStr) -> Result<()> {
         self.remove_extended_value(node, name)
+    }
+
+    // The connection to the guest's server ends with its process, and with it all that it knows.
+    fn keep(&self, _: &Arc<RemoteNode>) -> Option<KeptNode> {
+        None
+    }
+
+    fn adopt(&self, _: &KeptNode, _: OwnedFd) -> Result<Arc<RemoteNode>> {
+        Err(Errno::STALE)
+    }
+
+    fn keep_file(&self, _: &Self::File) -> Option<RawFd> {
+        None
+    }
+
+    fn keep_directory(&self, _: &Self::Directory) -> Option<RawFd> {
+        None
+    }
+
+    fn keep_locks(&self, _: &Self::Locks) -> Option<RawFd> {
+        None
+    }
+
+    fn adopt_file(&self, _: &Arc<RemoteNode>, _: OwnedFd) -> Result<Self::File> {
+        Err(Errno::STALE)
+    }
+
+    fn adopt_directory(&self, _: &Arc<RemoteNode>, _: OwnedFd) -> Result<Self::Directory> {
+        Err(Errno::STALE)
+    }
+
+    fn adopt_locks(&self, _: OwnedFd) -> Result<Self::Locks> {
+        Err(Errno::STALE)
     }
 }
 

@@ -5,25 +5,32 @@
 //! own connection at most.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags};
 use vhost::vhost_user::Listener;
 use vhost_user_backend::{ShutdownHandle, VhostUserDaemon};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 
-use super::virtiofs::{Device, TIMER_EVENT};
+use super::relay::{self, Relay};
+use super::virtiofs::{Device, Served, TIMER_EVENT};
 use crate::fuse::session::Serve;
+use crate::keep::device::{Connection, Listed};
+use crate::keep::{self, Place, TakingUp};
 use crate::sys;
 
 /// Makes the session of a new connection.
-pub(crate) type MakeSession = Box<dyn Fn() -> Arc<dyn Serve> + Send>;
+/// Told where it is left for a later process, and was left by an earlier one.
+pub(crate) type MakeSession = Box<dyn Fn(Option<Place>) -> Arc<dyn Serve> + Send>;
 
 /// A door that could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +100,8 @@ impl Door {
             current: Mutex::new(None),
         });
         let inner = Arc::clone(&shared);
-        let run = move || inner.run(listener, &make_session, &notice);
+        let left = Connection::left_at(path);
+        let run = move || inner.run(listener, left, &make_session, &notice);
         let thread = std::thread::Builder::new()
             .name("door".to_owned())
             .spawn(run)
@@ -146,11 +154,28 @@ impl Shared {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, mut listener: Listener, make_session: &MakeSession, notice: &Notice) {
+    fn run(
+        &self,
+        mut listener: Listener,
+        left: Option<Left>,
+        make_session: &MakeSession,
+        notice: &Notice,
+    ) {
+        if let Some((connection, listed, vmm, taking_up)) = left {
+            let kept = (connection, listed, Begin::Again(taking_up));
+            if let Err(reason) = self.serve_kept(vmm, kept, make_session, notice) {
+                notice(DoorEvent::Refused(reason));
+            }
+        }
         // The listener's descriptor is borrowed for the poll only; its type has no safe loan of it.
         let mut failures = 0;
         while self.wait_for_visitor(&listener) {
-            match self.serve(&mut listener, make_session, notice) {
+            let served = if keep::is_on() {
+                self.let_in(&listener, make_session, notice)
+            } else {
+                self.serve(&mut listener, make_session, notice)
+            };
+            match served {
                 Ok(()) => failures = 0,
                 Err(reason) => {
                     notice(DoorEvent::Refused(reason));
@@ -206,17 +231,89 @@ impl Shared {
         make_session: &MakeSession,
         notice: &Notice,
     ) -> Result<(), String> {
-        let session = make_session();
-        let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-        let device = Arc::new(Device::new(Arc::clone(&session), memory.clone()).map_err(reason)?);
-        let mut daemon = VhostUserDaemon::new("vhost-user".to_owned(), Arc::clone(&device), memory)
-            .map_err(reason)?;
-        for (thread, timer) in daemon.get_epoll_handlers().iter().zip(device.timers()) {
-            thread
-                .register_listener(timer, EventSet::IN, TIMER_EVENT)
-                .map_err(reason)?;
-        }
+        let session = make_session(None);
+        let (device, mut daemon) = device(&session, None)?;
         daemon.start(listener).map_err(reason)?;
+        self.begin(session, &daemon, notice);
+        let ended = daemon.wait();
+        self.end(ended, notice);
+        farewell(device, daemon)
+    }
+
+    /// The same for a VMM whose connection outlives this process.
+    fn let_in(
+        &self,
+        listener: &Listener,
+        make_session: &MakeSession,
+        notice: &Notice,
+    ) -> Result<(), String> {
+        let Some(vmm) = listener.accept().map_err(reason)? else {
+            return Ok(());
+        };
+        let vmm = OwnedFd::from(vmm);
+        let (connection, listed) = Connection::create(&self.path, vmm.as_raw_fd())
+            .ok_or("there is no room to keep another connection")?;
+        let kept = (connection, listed, Begin::New);
+        self.serve_kept(vmm, kept, make_session, notice)
+    }
+
+    fn serve_kept(
+        &self,
+        vmm: OwnedFd,
+        (connection, listed, begin): (Connection, Listed, Begin),
+        make_session: &MakeSession,
+        notice: &Notice,
+    ) -> Result<(), String> {
+        let session = make_session(Some(connection.session()));
+        let (device, mut daemon) = device(&session, Some((connection.clone(), begin.served())))?;
+        let own = self.start_behind_relay(&mut daemon).map_err(reason)?;
+        self.begin(session, &daemon, notice);
+        let relay = Relay {
+            vmm: &vmm,
+            device: &own,
+            connection,
+        };
+        let set_up = match begin {
+            Begin::New => Ok(()),
+            Begin::Again(taking_up) => {
+                let set_up = relay.set_up_again();
+                drop(taking_up);
+                set_up
+            }
+        };
+        let passed = set_up.and_then(|()| relay.run());
+        own.shutdown(Shutdown::Both).ok();
+        let ended = daemon.wait();
+        if let Err(error) = passed {
+            tracing::debug!(%error, "a VMM's connection");
+        }
+        // From here on there is nothing to go on with.
+        drop(listed);
+        relay::close_all(&relay.connection);
+        self.end(ended, notice);
+        farewell(device, daemon)
+    }
+
+    /// Starts the device on a socket that only the other end of it, which is returned, reaches.
+    fn start_behind_relay(&self, daemon: &mut Daemon) -> io::Result<UnixStream> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let folder = self.path.parent().unwrap_or_else(|| Path::new("/"));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+        // Short, however long the folder's name is (sun_path), and in a folder that is this user's alone.
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = format!("/proc/self/fd/{}/.relay-{count}", folder.as_raw_fd());
+        let mut listener = Listener::new(&path, true).map_err(io::Error::other)?;
+        let own = UnixStream::connect(&path)?;
+        daemon
+            .start(&mut listener)
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        drop(listener);
+        std::fs::remove_file(&path).ok();
+        Ok(own)
+    }
+
+    fn begin(&self, session: Arc<dyn Serve>, daemon: &Daemon, notice: &Notice) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         *self.current() = Some(Current {
             session,
@@ -226,23 +323,64 @@ impl Shared {
         if self.stopping.load(Ordering::Acquire) {
             daemon.request_shutdown();
         }
-        let ended = daemon.wait();
-        device.stop();
+    }
+
+    fn end(&self, ended: vhost_user_backend::Result<()>, notice: &Notice) {
         *self.current() = None;
         notice(DoorEvent::Disconnected(ended.err().and_then(why)));
-        // Its threads are waited for elsewhere: a VMM whose descriptors block one of them for ever
-        // must not keep the next VMM waiting.
-        std::thread::Builder::new()
-            .name("farewell".to_owned())
-            .spawn(move || {
-                drop(daemon);
-                for exit in device.take_exits() {
-                    drop(sys::take_back(exit));
-                }
-            })
-            .map_err(reason)?;
-        Ok(())
     }
+}
+
+/// Whether a connection is new, or was served by another process before us.
+enum Begin {
+    New,
+    Again(TakingUp),
+}
+
+impl Begin {
+    fn served(&self) -> Served {
+        match self {
+            Self::New => Served::NotYet,
+            Self::Again(_) => Served::Before,
+        }
+    }
+}
+
+type Daemon = VhostUserDaemon<Arc<Device>>;
+/// What an earlier process left at a door.
+type Left = (Connection, Listed, OwnedFd, TakingUp);
+
+fn device(
+    session: &Arc<dyn Serve>,
+    kept: Option<(Connection, Served)>,
+) -> Result<(Arc<Device>, Daemon), String> {
+    let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+    let device = Device::new(Arc::clone(session), memory.clone(), kept).map_err(reason)?;
+    let device = Arc::new(device);
+    let daemon = VhostUserDaemon::new("vhost-user".to_owned(), Arc::clone(&device), memory);
+    let daemon = daemon.map_err(reason)?;
+    for (thread, timer) in daemon.get_epoll_handlers().iter().zip(device.timers()) {
+        thread
+            .register_listener(timer, EventSet::IN, TIMER_EVENT)
+            .map_err(reason)?;
+    }
+    Ok((device, daemon))
+}
+
+/// Its threads are waited for elsewhere: a VMM whose descriptors block one of them for ever must not keep
+/// the next VMM waiting.
+fn farewell(device: Arc<Device>, daemon: Daemon) -> Result<(), String> {
+    device.stop();
+    std::thread::Builder::new()
+        .name("farewell".to_owned())
+        .spawn(move || {
+            drop(daemon);
+            for exit in device.take_exits() {
+                drop(sys::take_back(exit));
+            }
+        })
+        .map_err(reason)?;
+    Ok(())
 }
 
 /// Failures in a row before the door pauses between two.

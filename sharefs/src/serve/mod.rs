@@ -9,6 +9,7 @@ pub(crate) mod door;
 pub(crate) mod mount;
 pub(crate) mod ninep;
 mod patience;
+mod relay;
 #[cfg(test)]
 mod tests;
 mod virtiofs;

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use guestmem::Guarded;
+use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::{VhostUserBackend, VringMutex, VringState, VringT};
@@ -21,7 +22,7 @@ use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::bindings::virtio_ring::{
     VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
 };
-use virtio_queue::QueueT;
+use virtio_queue::{DescriptorChain, QueueT};
 use vm_memory::{
     Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend, GuestMemoryMmap,
     GuestMemoryRegion,
@@ -31,10 +32,14 @@ use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
-use super::chain::{BadChain, Lists};
+use super::chain::{self, BadChain, Lists};
 use super::patience::Patience;
 use crate::confine::calls;
 use crate::fuse::session::{Outcome, Scratch, Serve};
+use crate::fuse::wire;
+use crate::keep::device::{self, Connection};
+use crate::keep::fault::{self, Point};
+use crate::keep::journal::Journal;
 use crate::sys;
 
 /// Queues a VMM may use for requests; Linux before 6.11 uses one, whatever it is offered.
@@ -42,6 +47,8 @@ const REQUEST_QUEUES: usize = 4;
 /// With the queue for urgent requests, which is the first.
 pub(super) const QUEUES: usize = 1 + REQUEST_QUEUES;
 const LONGEST_QUEUE: usize = 1024;
+// Kept memory has room for them.
+const _: () = assert!(QUEUES == device::QUEUES && LONGEST_QUEUE == device::LONGEST_QUEUE);
 /// Answers that the guest is told of at once.
 const BATCH: usize = 16;
 /// Requests of one queue that are served before the thread's other queue gets its turn.
@@ -69,8 +76,17 @@ pub(super) struct Device {
     guarded: Mutex<Vec<Guarded>>,
     /// Exit events that the library will not close.
     exits: Mutex<Vec<RawFd>>,
+    kept: Option<Kept>,
+    /// Queues of a connection that another process served before us, which have not been taken up yet.
+    to_take_up: Vec<AtomicBool>,
     /// The connection is over: a guest that goes on filling its queue is not served any more.
     stopped: AtomicBool,
+}
+
+/// Where the device is written down for another process.
+struct Kept {
+    connection: Connection,
+    journals: [Journal; QUEUES],
 }
 
 /// What one thread keeps between requests.
@@ -82,7 +98,15 @@ struct Worker {
     next_retry: Duration,
     /// Its thread can do no more than serving needs.
     confined: bool,
+    has_journal: bool,
     patience: Patience,
+}
+
+/// Whether a connection is new, or was served by another process before us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Served {
+    NotYet,
+    Before,
 }
 
 /// A request whose answer comes later.
@@ -96,7 +120,12 @@ struct Wait {
 }
 
 impl Device {
-    pub(super) fn new(session: Arc<dyn Serve>, memory: Memory) -> io::Result<Self> {
+    pub(super) fn new(
+        session: Arc<dyn Serve>,
+        memory: Memory,
+        kept: Option<(Connection, Served)>,
+    ) -> io::Result<Self> {
+        let again = matches!(&kept, Some((_, Served::Before)));
         let mut workers = Vec::new();
         let processors = sys::processors();
         for _ in 0..REQUEST_QUEUES {
@@ -108,6 +137,7 @@ impl Device {
                 timer: rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?,
                 next_retry: FIRST_RETRY,
                 confined: false,
+                has_journal: false,
                 patience: Patience::new(processors),
             }));
         }
@@ -117,6 +147,11 @@ impl Device {
             workers,
             guarded: Mutex::new(Vec::new()),
             exits: Mutex::new(Vec::new()),
+            kept: kept.map(|(connection, _)| Kept {
+                journals: connection.journals(),
+                connection,
+            }),
+            to_take_up: (0..QUEUES).map(|_| AtomicBool::new(again)).collect(),
             stopped: AtomicBool::new(false),
         })
     }
@@ -158,6 +193,9 @@ impl Device {
             .get_call()
             .as_ref()
             .inspect(|call| sys::make_nonblocking(*call));
+        if self.to_take_up[queue].swap(false, Ordering::AcqRel) {
+            self.take_up(worker, queue, &mut vring);
+        }
         worker.patience.asked(now(), false);
         let mut others_are_sane = true;
         let mut seems_full = false;
@@ -200,7 +238,7 @@ impl Device {
     fn serve_others(&self, worker: &mut Worker, queue: usize, vrings: &[VringMutex]) -> bool {
         let memory = self.memory.memory();
         vrings.iter().enumerate().all(|(other, vring)| {
-            if other == queue {
+            if other == queue || self.to_take_up[other].load(Ordering::Acquire) {
                 return true;
             }
             let mut vring = vring.get_mut();
@@ -254,43 +292,17 @@ impl Device {
         {
             taken += 1;
             let head = chain.head_index();
-            let mut lists = worker.lists.empty();
-            let outcome = match lists.fill(memory, chain) {
-                Ok(()) => {
-                    self.session
-                        .handle(&mut worker.scratch, &mut lists.request, &mut lists.answer)
-                }
-                // Nobody can be told what was wrong: there may be no room to say it in.
-                Err(BadChain) => {
-                    self.session.lost();
-                    Outcome::Done(0)
-                }
+            if let Some(kept) = &self.kept {
+                kept.journals[queue].begin(queue, head);
+                kept.connection.take(queue, head);
+                fault::at(Point::Taken);
+            }
+            let Some(served) = self.serve_chain(worker, queue, memory, chain) else {
+                continue;
             };
-            let large = sys::total(&lists.request) >= LARGE;
-            let answer_at = lists.answer_at;
-            worker.lists.give_back(lists);
-            let length = match (outcome, answer_at) {
-                (Outcome::Done(length), _) => length,
-                (Outcome::Waits(unique), Some(answer_at)) => {
-                    worker.waits.push(Wait {
-                        queue,
-                        head,
-                        unique,
-                        answer_at,
-                    });
-                    continue;
-                }
-                (Outcome::Waits(unique), None) => {
-                    self.session.abandon(unique);
-                    0
-                }
-            };
-            // An index outside the queue is the guest's own loss.
-            vring
-                .add_used(head, u32::try_from(length).unwrap_or(u32::MAX))
-                .ok();
+            self.answered(queue, vring, head, served.length);
             untold += 1;
-            if untold == BATCH || large || length >= LARGE {
+            if untold == BATCH || served.is_large {
                 tell(vring);
                 untold = 0;
             }
@@ -299,6 +311,141 @@ impl Device {
             tell(vring);
         }
         taken
+    }
+
+    /// Serves a request. None: its answer comes later.
+    fn serve_chain(
+        &self,
+        worker: &mut Worker,
+        queue: usize,
+        memory: &GuestMemoryMmap,
+        chain: DescriptorChain<&GuestMemoryMmap>,
+    ) -> Option<Answered> {
+        let head = chain.head_index();
+        let mut lists = worker.lists.empty();
+        let outcome = match lists.fill(memory, chain) {
+            Ok(()) => {
+                self.session
+                    .handle(&mut worker.scratch, &mut lists.request, &mut lists.answer)
+            }
+            // Nobody can be told what was wrong: there may be no room to say it in.
+            Err(BadChain) => {
+                self.session.lost();
+                Outcome::Done(0)
+            }
+        };
+        let large = sys::total(&lists.request) >= LARGE;
+        let answer_at = lists.answer_at;
+        worker.lists.give_back(lists);
+        let length = match (outcome, answer_at) {
+            (Outcome::Done(length), _) => length,
+            (Outcome::Waits(unique), Some(answer_at)) => {
+                worker.waits.push(Wait {
+                    queue,
+                    head,
+                    unique,
+                    answer_at,
+                });
+                return None;
+            }
+            (Outcome::Waits(unique), None) => {
+                self.session.abandon(unique);
+                0
+            }
+        };
+        Some(Answered {
+            length,
+            is_large: large || length >= LARGE,
+        })
+    }
+
+    /// Puts an answer, which is in the guest's memory, among those that the guest finds.
+    fn answered(&self, queue: usize, vring: &mut VringState, head: u16, length: usize) {
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        if let Some(kept) = &self.kept {
+            fault::at(Point::Done);
+            kept.connection
+                .answered(queue, head, length, vring.get_queue().next_used());
+            fault::at(Point::Answered);
+        }
+        // An index outside the queue is the guest's own loss.
+        vring.add_used(head, length).ok();
+        if let Some(kept) = &self.kept {
+            fault::at(Point::Told);
+            kept.connection.end(queue, head);
+        }
+    }
+
+    /// Goes on with a queue where the process before us left it: what it had taken and not answered is
+    /// done before anything new.
+    fn take_up(&self, worker: &mut Worker, queue: usize, vring: &mut VringState) {
+        let Some(kept) = &self.kept else {
+            return;
+        };
+        let guard = self.memory.memory();
+        let memory = &*guard;
+        let Ok(told) = vring.get_queue().used_idx(memory, Ordering::Acquire) else {
+            return;
+        };
+        vring.get_queue_mut().set_next_used(told.0);
+        let (answered, mut open) = kept.connection.unanswered(queue, told.0);
+        if let Some((head, length)) = answered {
+            vring.add_used(head, length).ok();
+            kept.connection.end(queue, head);
+        }
+        let told = vring.get_queue().next_used();
+        let taken = u16::try_from(open.len()).unwrap_or_default();
+        vring
+            .get_queue_mut()
+            .set_next_avail(told.wrapping_add(taken));
+        // The journal is that of the one that was under way, until another begins: it is first, and those
+        // that wait for locks behind it.
+        let journal = &kept.journals[queue];
+        open.sort_by_key(|head| !journal.is_under_way(queue, *head));
+        let Some((memory, mut beside)) = chain::chains_of(memory, vring.get_queue(), &open) else {
+            return;
+        };
+        while let Some(chain) = beside.pop_descriptor_chain(&memory) {
+            let head = chain.head_index();
+            let served = if journal.is_under_way(queue, head) {
+                let refused = chain.clone();
+                let again = journal.again(|| self.serve_chain(worker, queue, &memory, chain));
+                again.unwrap_or_else(|| Some(self.refuse(worker, &memory, refused)))
+            } else {
+                // It waits for a lock, and is asked for again.
+                journal.begin(queue, head);
+                self.serve_chain(worker, queue, &memory, chain)
+            };
+            if let Some(served) = served {
+                self.answered(queue, vring, head, served.length);
+            }
+        }
+        vring.signal_used_queue().ok();
+    }
+
+    /// A request that has killed several processes is an error from now on.
+    fn refuse(
+        &self,
+        worker: &mut Worker,
+        memory: &GuestMemoryMmap,
+        chain: DescriptorChain<&GuestMemoryMmap>,
+    ) -> Answered {
+        tracing::error!("a request that ended sharefs several times is answered with EIO");
+        let mut lists = worker.lists.empty();
+        let filled = lists.fill(memory, chain);
+        let mut header = [0; wire::IN_HEADER];
+        sys::gather(&lists.request, &mut header);
+        let unique = header[8..16].try_into().map_or(0, u64::from_le_bytes);
+        let answer = wire::out_header(unique, Some(Errno::IO), 0);
+        let length = match filled {
+            Ok(()) => sys::scatter(&lists.answer, 0, &answer),
+            Err(BadChain) => 0,
+        };
+        worker.lists.give_back(lists);
+        Answered {
+            length,
+            is_large: false,
+        }
     }
 
     /// Asks again for the locks that requests of this queue wait for.
@@ -320,14 +467,19 @@ impl Device {
             let written = memory
                 .write_slice(&answer, wait.answer_at)
                 .map_or(0, |()| answer.len());
-            vring
-                .add_used(wait.head, u32::try_from(written).unwrap_or_default())
-                .ok();
+            self.answered(queue, vring, wait.head, written);
             false
         });
         if worker.waits.len() < before {
             worker.next_retry = FIRST_RETRY;
             tell(vring);
+        }
+    }
+
+    /// Nobody waits for what was taken from the queue.
+    fn forget_taken(&self, queue: usize) {
+        if let Some(kept) = &self.kept {
+            kept.connection.end_all(queue);
         }
     }
 
@@ -342,6 +494,14 @@ impl Device {
             });
         }
     }
+}
+
+/// A request that is done.
+struct Answered {
+    /// Of the answer.
+    length: usize,
+    /// The guest is told at once.
+    is_large: bool,
 }
 
 impl Worker {
@@ -426,6 +586,9 @@ impl VhostUserBackend for Device {
 
     fn reset_device(&self) {
         self.forget_waits(|_, _| true);
+        for queue in 0..QUEUES {
+            self.forget_taken(queue);
+        }
     }
 
     /// The queues know it themselves.
@@ -466,6 +629,7 @@ impl VhostUserBackend for Device {
             .map(place)
             .map_err(io::Error::other)?;
         self.forget_waits(|thread, wait| (thread, wait.queue) == stopped);
+        self.forget_taken(usize::try_from(queue).unwrap_or(usize::MAX));
         Ok(())
     }
 
@@ -486,6 +650,10 @@ impl VhostUserBackend for Device {
             && let Err(error) = calls::confine_thread()
         {
             tracing::warn!(%error, "a guest is served without this stage of the sandbox");
+        }
+        if let Some(kept) = self.kept.as_ref().filter(|_| !worker.has_journal) {
+            worker.has_journal = true;
+            kept.journals[0].clone().of_thread();
         }
         if u64::from(event) == TIMER_EVENT {
             let mut fired = [0; 8];

@@ -16,6 +16,7 @@ use super::{Shares, cache, notice};
 use crate::fuse::counters::Counters;
 use crate::fuse::many::{Listing, MakePart, Many, Offer, Part};
 use crate::fuse::session::Serve;
+use crate::keep::Place;
 use crate::serve::door::{Door, MakeSession};
 use crate::tree::Timestamp;
 
@@ -61,9 +62,10 @@ impl Catalogue {
     }
 
     /// A session of a VMM that has just connected.
-    fn session(&self) -> Arc<dyn Serve> {
+    fn session(&self, place: Option<Place>) -> Arc<dyn Serve> {
         let mut state = self.state();
-        let many = Arc::new(Many::new(&state.listing(), Arc::clone(&self.counters)));
+        let counters = Arc::clone(&self.counters);
+        let many = Arc::new(Many::new(&state.listing(), counters, place));
         state.sessions.retain(|session| session.strong_count() > 0);
         state.sessions.push(Arc::downgrade(&many));
         many
@@ -194,8 +196,8 @@ impl Shares {
                     let key = (guest.clone(), name.clone());
                     let counters = Arc::clone(self.counters.entry(key).or_default());
                     let (tree, cache) = (tree.clone(), cache(share.cache));
-                    let make: MakePart = Box::new(move |numbering, agreed| {
-                        tree.part((cache, Arc::clone(&counters)), numbering, agreed)
+                    let make: MakePart = Box::new(move |mounted, keeping| {
+                        tree.part((cache, Arc::clone(&counters)), mounted, keeping)
                     });
                     // A share's name has letters, digits and hyphens only.
                     let text = CString::new(name.as_str()).unwrap_or_default();
@@ -209,7 +211,7 @@ impl Shares {
 
     fn open_one(&self, guest: &GuestName, catalogue: &Arc<Catalogue>) -> Result<Door, String> {
         let (source, told) = (Arc::clone(catalogue), Arc::clone(catalogue));
-        let make_session: MakeSession = Box::new(move || source.session());
+        let make_session: MakeSession = Box::new(move |place| source.session(place));
         let path = self.paths.guest_shares_socket(guest);
         let notice = notice(self.events.clone(), guest.clone(), move || told.names());
         self.open_door(guest, &path, make_session, notice)

@@ -270,5 +270,42 @@ macro_rules! pass_on {
             Layer::below(self).remove_extended(<Self as Layer>::node(node), name)
         }
     };
+    // For layers whose nodes are those of the tree below.
+    (@ keeping) => {
+        fn keep(&self, node: &Self::Node) -> Option<$crate::keep::records::KeptNode> {
+            Layer::below(self).keep(node)
+        }
+        fn adopt(
+            &self,
+            kept: &$crate::keep::records::KeptNode,
+            held: std::os::fd::OwnedFd,
+        ) -> Result<Self::Node> {
+            Layer::below(self).adopt(kept, held)
+        }
+        fn adopt_file(&self, node: &Self::Node, open: std::os::fd::OwnedFd) -> Result<Self::File> {
+            Layer::below(self).adopt_file(node, open)
+        }
+        fn adopt_directory(
+            &self,
+            node: &Self::Node,
+            open: std::os::fd::OwnedFd,
+        ) -> Result<Self::Directory> {
+            Layer::below(self).adopt_directory(node, open)
+        }
+    };
+    (@ keeping_open) => {
+        fn keep_file(&self, file: &Self::File) -> Option<std::os::fd::RawFd> {
+            Layer::below(self).keep_file(<Self as Layer>::file(file))
+        }
+        fn keep_directory(&self, directory: &Self::Directory) -> Option<std::os::fd::RawFd> {
+            Layer::below(self).keep_directory(<Self as Layer>::directory(directory))
+        }
+        fn keep_locks(&self, locks: &Self::Locks) -> Option<std::os::fd::RawFd> {
+            Layer::below(self).keep_locks(locks)
+        }
+        fn adopt_locks(&self, open: std::os::fd::OwnedFd) -> Result<Self::Locks> {
+            Layer::below(self).adopt_locks(open)
+        }
+    };
 }
 pub(crate) use pass_on;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard};
 
 use rustix::io::Errno;
@@ -15,6 +16,7 @@ use super::{
     Kind, Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Timestamp, Tree, Upkeep,
     WholeLock,
 };
+use crate::keep::records::KeptNode;
 use crate::sys::{self, LockRange, Sink, Source};
 
 /// See the module's head.
@@ -539,5 +541,29 @@ impl Tree for MemoryTree {
     }
     fn remove_extended(&self, _: &MemoryNode, _: &CStr) -> Result<()> {
         Err(Errno::OPNOTSUPP)
+    }
+    fn keep(&self, _: &MemoryNode) -> Option<KeptNode> {
+        None
+    }
+    fn adopt(&self, _: &KeptNode, _: OwnedFd) -> Result<MemoryNode> {
+        Err(Errno::OPNOTSUPP)
+    }
+    fn keep_file(&self, _: &Self::File) -> Option<RawFd> {
+        None
+    }
+    fn keep_directory(&self, _: &u64) -> Option<RawFd> {
+        None
+    }
+    fn keep_locks(&self, (): &()) -> Option<RawFd> {
+        None
+    }
+    fn adopt_file(&self, _: &MemoryNode, _: OwnedFd) -> Result<Self::File> {
+        Err(Errno::OPNOTSUPP)
+    }
+    fn adopt_directory(&self, _: &MemoryNode, _: OwnedFd) -> Result<u64> {
+        Err(Errno::OPNOTSUPP)
+    }
+    fn adopt_locks(&self, _: OwnedFd) -> Result<()> {
+        Err(Errno::NOLCK)
     }
 }

@@ -27,6 +27,9 @@ pub(crate) mod read_only;
 pub(crate) use name::Name;
 use owner::{GuestGid, GuestUid};
 
+use std::os::fd::{OwnedFd, RawFd};
+
+use crate::keep::records::KeptNode;
 use crate::sys::{LockRange, Sink, Source};
 
 /// Answer of everything that can fail.
@@ -392,4 +395,17 @@ pub(crate) trait Tree: Send + Sync + 'static {
     /// Names, each closed by a NUL; the length, and with an empty `into` only that.
     fn list_extended(&self, node: &Self::Node, into: &mut [u8]) -> Result<usize>;
     fn remove_extended(&self, node: &Self::Node, name: &CStr) -> Result<()>;
+
+    /// The node in words (keep/records.rs), while the value is held. None: it cannot be kept.
+    fn keep(&self, node: &Self::Node) -> Option<KeptNode>;
+    /// What `keep` said, in a later process; `held` is what its number stood for.
+    fn adopt(&self, kept: &KeptNode, held: OwnedFd) -> Result<Self::Node>;
+    /// The descriptors that open things are, while the values are held.
+    fn keep_file(&self, file: &Self::File) -> Option<RawFd>;
+    fn keep_directory(&self, directory: &Self::Directory) -> Option<RawFd>;
+    fn keep_locks(&self, locks: &Self::Locks) -> Option<RawFd>;
+    /// The same in a later process; `node`: what it was opened from.
+    fn adopt_file(&self, node: &Self::Node, open: OwnedFd) -> Result<Self::File>;
+    fn adopt_directory(&self, node: &Self::Node, open: OwnedFd) -> Result<Self::Directory>;
+    fn adopt_locks(&self, open: OwnedFd) -> Result<Self::Locks>;
 }

@@ -3,6 +3,7 @@
 //! It does not make the host's folder read-only for anybody else, and times of access may still move.
 
 use std::ffi::CStr;
+use std::os::fd::{OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
@@ -10,6 +11,7 @@ use super::{
     AccessWanted, Allocation, Attributes, Caller, Changes, Entry, ExtendedHow, Found, Identity,
     Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Tree, Upkeep, WholeLock,
 };
+use crate::keep::records::KeptNode;
 use crate::sys::{LockKind, LockRange, Sink, Source};
 
 /// See the module's head.
@@ -213,5 +215,29 @@ impl<T: Tree> Tree for ReadOnly<T> {
     }
     fn remove_extended(&self, _: &T::Node, _: &CStr) -> Result<()> {
         Err(Errno::ROFS)
+    }
+    fn keep(&self, node: &T::Node) -> Option<KeptNode> {
+        self.0.keep(node)
+    }
+    fn adopt(&self, kept: &KeptNode, held: OwnedFd) -> Result<T::Node> {
+        self.0.adopt(kept, held)
+    }
+    fn keep_file(&self, file: &T::File) -> Option<RawFd> {
+        self.0.keep_file(file)
+    }
+    fn keep_directory(&self, directory: &T::Directory) -> Option<RawFd> {
+        self.0.keep_directory(directory)
+    }
+    fn keep_locks(&self, locks: &T::Locks) -> Option<RawFd> {
+        self.0.keep_locks(locks)
+    }
+    fn adopt_file(&self, node: &T::Node, open: OwnedFd) -> Result<T::File> {
+        self.0.adopt_file(node, open)
+    }
+    fn adopt_directory(&self, node: &T::Node, open: OwnedFd) -> Result<T::Directory> {
+        self.0.adopt_directory(node, open)
+    }
+    fn adopt_locks(&self, open: OwnedFd) -> Result<T::Locks> {
+        self.0.adopt_locks(open)
     }
 }

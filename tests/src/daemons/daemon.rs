@@ -6,8 +6,9 @@ use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
+use crate::limit::wait_for;
 use crate::{blackbox, command};
 
 /// For a daemon to end after SIGTERM.
@@ -48,10 +49,23 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Its process id.
+    /// The process that does the work. That of sharefs is the child of a keeper, which is what was started.
     #[must_use]
     pub fn pid(&self) -> u32 {
+        self.worker().unwrap_or_else(|| self.child.id())
+    }
+
+    /// The process that was started.
+    #[must_use]
+    pub fn started(&self) -> u32 {
         self.child.id()
+    }
+
+    fn worker(&self) -> Option<u32> {
+        if self.kind != Kind::Sharefs {
+            return None;
+        }
+        worker_of(self.child.id())
     }
 
     /// What it logged so far, earlier lives included.
@@ -101,21 +115,47 @@ impl Daemon {
             .with_context(|| format!("{} did not end within {STOP_LIMIT:?}", self.kind.name()))
     }
 
-    /// SIGKILL, as a crash would.
+    /// SIGKILL to all of it: nothing is left that could go on.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn kill(&mut self) -> Result<()> {
+        if let Some(worker) = self.worker() {
+            // A keeper that stands still makes no other worker meanwhile.
+            self.signal(Signal::STOP)?;
+            let stat = format!("/proc/{}/stat", self.child.id());
+            wait_for("the keeper to stand still", STOP_LIMIT, || {
+                let stat = fs::read_to_string(&stat)?;
+                Ok(stat.contains(") T ").then_some(()))
+            })?;
+            kill(worker)?;
+        }
         self.child.kill().context("kill")?;
         self.child.wait().context("wait")?;
         Ok(())
     }
 }
 
+/// The process that does the work of a daemon with a keeper, by the process that was started.
+#[must_use]
+pub fn worker_of(keeper: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
+    children.ok()?.split_whitespace().next()?.parse().ok()
+}
+
+/// SIGKILL to a process that is there, or was a moment ago.
+pub(super) fn kill(pid: u32) -> Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    match kill_process(pid.context("no process id")?, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error).context("kill"),
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         // It may have ended, which the test has seen.
-        drop(self.child.kill());
+        drop(self.kill());
         drop(self.child.wait());
         blackbox::keep_file(format!("log of {}", self.kind.name()), &self.log);
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-pub use daemon::{Daemon, Kind};
+pub use daemon::{Daemon, Kind, worker_of};
 
 use crate::command::Output;
 use crate::guest::{Guest, Machine, Mount};
@@ -40,6 +40,7 @@ pub struct World {
     netns: Option<String>,
     most_descriptors: Option<u32>,
     daemons: Vec<Daemon>,
+    variables: Vec<(String, String)>,
 }
 
 impl World {
@@ -67,6 +68,7 @@ impl World {
             netns: None,
             most_descriptors: None,
             daemons: Vec::new(),
+            variables: Vec::new(),
         };
         for part in ["", "run", "state", "shared"] {
             let path = world.folder.join(part);
@@ -173,6 +175,12 @@ impl World {
         line
     }
 
+    /// What is started from now on has this in its environment.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.retain(|(known, _)| known != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Gives a command this world's environment; it runs as whoever we are.
     pub fn environment(&self, line: &mut Command) {
         let path = std::env::var("PATH").unwrap_or_default();
@@ -188,6 +196,7 @@ impl World {
             .env_remove("XDG_STATE_HOME")
             .env_remove("NOTIFY_SOCKET")
             .current_dir(&self.folder);
+        line.envs(self.variables.iter().map(|(name, value)| (name, value)));
         if std::env::var_os("SHARECTL_LOG").is_none() {
             line.env("SHARECTL_LOG", "debug");
         }
@@ -282,7 +291,7 @@ impl World {
             .with_context(|| format!("{} was not started", kind.name()))
     }
 
-    /// Kills a daemon with SIGKILL and starts it again.
+    /// Kills a daemon, all of it, with SIGKILL and starts it again.
     ///
     /// # Errors
     /// As [`World::start`].
@@ -290,6 +299,32 @@ impl World {
         self.daemon(kind)?.kill()?;
         self.start(kind)?;
         Ok(())
+    }
+
+    /// Kills the process of sharefs that does the work, and waits until the next one answers.
+    ///
+    /// # Errors
+    /// When no other follows within 15 s.
+    pub fn crash_worker(&mut self) -> Result<()> {
+        let old = self.daemon(Kind::Sharefs)?.pid();
+        daemon::kill(old)?;
+        self.wait_for_worker_after(old)
+    }
+
+    /// Waits until another process than that one does the work of sharefs.
+    ///
+    /// # Errors
+    /// When none does within 15 s.
+    pub fn wait_for_worker_after(&self, old: u32) -> Result<()> {
+        let socket = self.socket(Kind::Sharefs);
+        wait_for("the next worker", READY_LIMIT, || {
+            let answer = http::over_unix(&socket, "GET", "/v1/status", None, ANSWER_LIMIT);
+            let Ok(answer) = answer else {
+                return Ok(None);
+            };
+            let status: serde_json::Value = serde_json::from_str(&answer.body)?;
+            Ok((status["pid"] != old).then_some(()))
+        })
     }
 
     /// A daemon's control socket.

@@ -17,6 +17,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
@@ -28,6 +29,7 @@ use super::reply::Validity;
 use super::request::Header;
 use super::session::Serve;
 use super::wire::{self, ROOT, opcode};
+use crate::keep::{Keeping, Place, device, journal};
 use crate::sys::{Sink, Source};
 use crate::tree::{Attributes, Result, Timestamp};
 
@@ -49,12 +51,15 @@ pub(crate) trait Part: Serve {
     /// How long attributes may be kept.
     fn validity(&self) -> Validity;
     fn forget_node(&self, number: u64, lookups: u64);
+    /// A later process goes on with this one, whatever other it found there.
+    fn leave_again(&self);
     /// The guest no longer waits for that request.
     fn interrupt(&self, unique: u64);
 }
 
 /// Mounts a share with what was agreed on with the guest.
-pub(crate) type MakePart = Box<dyn Fn(Numbering, u64) -> Result<Arc<dyn Part>> + Send + Sync>;
+pub(crate) type MakePart =
+    Box<dyn Fn((Numbering, u64), Keeping) -> Result<Arc<dyn Part>> + Send + Sync>;
 
 /// A share that a guest may see. Another value is another share, even under the same name.
 pub(crate) struct Offer {
@@ -76,16 +81,48 @@ pub(crate) struct Many {
     shares: Shares,
     /// Requests that wait for a lock, with the space of the share they wait in. Each share bounds its own.
     waits: Mutex<HashMap<u64, u32>>,
+    /// Where the numbers of the shares are left for a later process.
+    place: Option<(Place, RawFd)>,
+}
+
+impl Drop for Many {
+    fn drop(&mut self) {
+        if let Some((place, number)) = &self.place {
+            place.withdraw(*number);
+        }
+    }
 }
 
 impl Many {
-    pub(crate) fn new(listing: &Listing, counters: Arc<Counters>) -> Self {
+    /// `place`: where it is written down for a later process, and what an earlier one left.
+    pub(crate) fn new(listing: &Listing, counters: Arc<Counters>, place: Option<Place>) -> Self {
+        let left = place.as_ref().and_then(Place::take);
+        let left = left.and_then(device::Listing::adopt);
+        let kept = place.and_then(|place| {
+            let memory = match &left {
+                Some(left) => left.clone(),
+                // Nothing is kept then.
+                None => device::Listing::create().ok()?,
+            };
+            place.put(Some(memory.number()));
+            Some((place, memory))
+        });
+        let (place, memory) = kept.map_or((None, None), |(place, memory)| {
+            (Some((place, memory.number())), Some(memory))
+        });
         let many = Self {
             counters,
-            shares: Shares::default(),
+            shares: Shares::new(memory),
             waits: Mutex::default(),
+            place,
         };
+        if left.is_some() {
+            many.shares.take_up_names();
+        }
         many.update(listing);
+        if left.is_some() {
+            many.shares.take_up_parts();
+        }
         many
     }
 
@@ -114,7 +151,8 @@ impl Many {
     /// Forgets numbers of any share. The roots of shares are not held by the guest's looks at them.
     fn forget(&self, list: impl Iterator<Item = (u64, u64)>) {
         let mut last: Option<(u32, Arc<dyn Part>)> = None;
-        for (number, lookups) in list {
+        for (number, lookups) in list.skip(journal::forgotten()) {
+            journal::forget_one();
             let space = space_of(number);
             if space == 0 {
                 continue;

@@ -8,6 +8,8 @@ use rustix::io::Errno;
 
 use super::{Listing, Offer, Part};
 use crate::fuse::nodes::{LAST_SPACE, Numbering, space_of};
+use crate::keep::Keeping;
+use crate::keep::device::Listing as Memory;
 use crate::tree::{Result, Timestamp};
 
 /// 1 is the folder of all shares, 2 stands for its `..` in listings.
@@ -17,6 +19,8 @@ pub(super) const FIRST_SHARE: u64 = 3;
 #[derive(Default)]
 pub(super) struct Shares {
     table: RwLock<Table>,
+    /// Where it is written down too, for a later process.
+    memory: Option<Memory>,
 }
 
 #[derive(Default)]
@@ -71,6 +75,70 @@ fn number(index: usize) -> u64 {
 }
 
 impl Shares {
+    pub(super) fn new(memory: Option<Memory>) -> Self {
+        Self {
+            table: RwLock::default(),
+            memory,
+        }
+    }
+
+    /// The names that an earlier process had, in their order: it gives the numbers of the roots.
+    pub(super) fn take_up_names(&self) {
+        let Some(memory) = &self.memory else {
+            return;
+        };
+        let mut table = self.write();
+        table.agreed = memory.agreed();
+        table.last_space = memory.last_space();
+        let names = memory.names().into_iter();
+        table.names = names
+            .map(|(name, _)| Entry {
+                name: CString::new(name).unwrap_or_default(),
+                offer: None,
+                space: None,
+            })
+            .collect();
+    }
+
+    /// The shares that an earlier process had mounted, where they are what they were.
+    pub(super) fn take_up_parts(&self) {
+        let (Some(memory), Ok(agreed)) = (&self.memory, self.agreed()) else {
+            return;
+        };
+        for (index, (_, space)) in memory.names().into_iter().enumerate() {
+            let offer = self
+                .read()
+                .names
+                .get(index)
+                .and_then(|entry| entry.offer.clone());
+            let taken_up = offer.zip(space).and_then(|(offer, space)| {
+                let root = number(index);
+                let left = Keeping::Left(memory.session(index)?);
+                let part = (offer.make)((Numbering { root, space }, agreed), left).ok()?;
+                Some((space, part))
+            });
+            let mut table = self.write();
+            match taken_up {
+                Some((space, part)) => {
+                    table.names[index].space = Some(space);
+                    table.parts.insert(space, part);
+                }
+                None => {
+                    memory.put_space(index, None);
+                    if let Some(place) = memory.session(index) {
+                        place.put(None);
+                    }
+                }
+            }
+        }
+    }
+
+    fn put_space(&self, index: usize, space: Option<u32>) {
+        if let Some(memory) = &self.memory {
+            memory.put_space(index, space);
+        }
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Table> {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -85,7 +153,7 @@ impl Shares {
         let table = &mut *table;
         table.changed = listing.changed;
         let mut ended = Vec::new();
-        for entry in &mut table.names {
+        for (index, entry) in table.names.iter_mut().enumerate() {
             let wanted = listing.offers.iter().find(|offer| offer.name == entry.name);
             let same = match (&entry.offer, wanted) {
                 (Some(old), Some(new)) => Arc::ptr_eq(old, new),
@@ -95,11 +163,17 @@ impl Shares {
             if !same {
                 entry.offer = wanted.map(Arc::clone);
                 let space = entry.space.take();
+                if space.is_some() {
+                    self.put_space(index, None);
+                }
                 ended.extend(space.and_then(|space| table.parts.remove(&space)));
             }
         }
         for offer in &listing.offers {
             if table.names.iter().all(|entry| entry.name != offer.name) {
+                if let Some(memory) = &self.memory {
+                    memory.push_name(table.names.len(), offer.name.to_bytes());
+                }
                 table.names.push(Entry {
                     name: offer.name.clone(),
                     offer: Some(Arc::clone(offer)),
@@ -118,8 +192,13 @@ impl Shares {
         // Numbers of the mount before mean nothing to the guest that begins anew.
         table.last_space = 0;
         table.spare_spaces.clear();
-        for entry in &mut table.names {
+        for (index, entry) in table.names.iter_mut().enumerate() {
             entry.space = None;
+            self.put_space(index, None);
+        }
+        if let Some(memory) = &self.memory {
+            memory.put_last_space(0);
+            memory.put_agreed(agreed);
         }
         table.parts.drain().map(|(_, part)| part).collect()
     }
@@ -203,10 +282,20 @@ impl Shares {
                 .entry(root)
                 .and_then(|(_, entry)| entry.offer.as_ref().map(Arc::clone))
                 .ok_or(Errno::STALE)?;
-            (offer, agreed, table.mounts, table.take_space()?)
+            let space = table.take_space()?;
+            if let Some(memory) = &self.memory {
+                memory.put_last_space(table.last_space);
+            }
+            (offer, agreed, table.mounts, space)
         };
+        let index = usize::try_from(root - FIRST_SHARE).unwrap_or(usize::MAX);
+        let place = self
+            .memory
+            .as_ref()
+            .and_then(|memory| memory.session(index));
+        let keeping = place.map_or(Keeping::Not, Keeping::New);
         // The folder may be on a file system that does not answer: nobody else waits for it.
-        let made = (offer.make)(Numbering { root, space }, agreed);
+        let made = (offer.make)((Numbering { root, space }, agreed), keeping);
         let mut replaced = None;
         let mut table = self.write();
         if table.mounts != mounts {
@@ -227,10 +316,15 @@ impl Shares {
             replaced = old.and_then(|old| table.parts.remove(&old));
             table.names[index].space = Some(space);
             table.parts.insert(space, Arc::clone(&part));
+            self.put_space(index, Some(space));
             Ok((space, part))
         });
         if outcome.as_ref().map_or(true, |(used, _)| *used != space) {
             table.spare_spaces.push(space);
+        }
+        // Of two that were made at once, the one that is dropped may have been the last to be left.
+        if let Ok((_, part)) = &outcome {
+            part.leave_again();
         }
         drop(table);
         drop(replaced);

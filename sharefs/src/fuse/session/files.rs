@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::{Answer, LONGEST_DATA, Session, State, Turn, file, node};
 use crate::fuse::request::Whence;
 use crate::fuse::wire::{self, Output};
+use crate::keep::journal::{self, Told};
 use crate::sys;
 use crate::tree::{Found, Name, OpenHow, Result, Tree, WholeLock};
 
@@ -28,14 +29,18 @@ impl<T: Tree> Session<T> {
         turn: &mut Turn<'_, '_>,
         how: OpenHow,
     ) -> Result<Answer> {
-        let open = self.tree.open(&node(state, turn.header.node)?, how)?;
-        self.opened(state, &mut Output::new(turn.reply), open);
+        let number = turn.header.node;
+        let open = self.tree.open(&node(state, number)?, how)?;
+        self.opened(state, &mut Output::new(turn.reply), (open, number));
         Ok(Answer::Built)
     }
 
     /// fuse_open_out.
-    fn opened(&self, state: &State<T>, output: &mut Output<'_>, open: T::File) {
-        let handle = state.files.add(Arc::new(open));
+    fn opened(&self, state: &State<T>, output: &mut Output<'_>, (open, node): (T::File, u64)) {
+        state.nodes.opened(node, |node| self.tree.keep(node));
+        let kept = self.tree.keep_file(&open).map(|open| (open, node));
+        let handle = state.files.add(Arc::new(open), kept);
+        journal::told(Told::File(handle));
         output.u64(handle).u32(self.cache.file_flags()).u32(0);
     }
 
@@ -86,8 +91,8 @@ impl<T: Tree> Session<T> {
         open: T::File,
     ) {
         let mut output = Output::new(turn.reply);
-        self.entry_into(state, &mut output, parent, found);
-        self.opened(state, &mut output, open);
+        let number = self.entry_into(state, &mut output, parent, found).0;
+        self.opened(state, &mut output, (open, number));
     }
 
     /// From the file straight into the guest's memory, behind room for the header.

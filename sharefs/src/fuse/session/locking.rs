@@ -36,7 +36,7 @@ impl<T: Tree> Session<T> {
             }
             let owner = state
                 .locks
-                .owner(identity, request, || self.tree.locks(&locked))?;
+                .owner(&self.tree, identity, request, || self.tree.locks(&locked))?;
             Wanted::Range(owner, request.range)
         };
         match attempt(&*self.tree, &wanted) {

@@ -8,6 +8,7 @@ use super::{Answer, Session, State, Turn, file, node};
 use crate::fuse::nodes::Told;
 use crate::fuse::reply;
 use crate::fuse::wire::{self, Output, ability};
+use crate::keep::journal;
 use crate::tree::host::acl::DEFAULT;
 use crate::tree::{Attributes, Changes, Found, Identity, Kind, Name, RenameHow, Result, Tree};
 
@@ -69,6 +70,7 @@ impl<T: Tree> Session<T> {
         if look_first {
             let attributes = self.tree.look(parent, name)?;
             if let Some(number) = self.told_again(state, attributes.identity) {
+                journal::told(journal::Told::Node(number));
                 let whole = if T::LOOKS_WHOLE {
                     Ok(attributes)
                 } else {
@@ -81,7 +83,7 @@ impl<T: Tree> Session<T> {
             }
         }
         let found = self.tree.child(parent, name)?;
-        Ok(self.entry_into(state, output, parent, found))
+        Ok(self.entry_into(state, output, parent, found).1)
     }
 
     /// Tells the guest of a node it gets to know, or knows better.
@@ -102,10 +104,12 @@ impl<T: Tree> Session<T> {
         output: &mut Output<'_>,
         parent: &T::Node,
         found: Found<T::Node>,
-    ) -> Met {
+    ) -> (u64, Met) {
         let Found { node, attributes } = found;
         let is_same = |known: &T::Node, found: &T::Node| self.tree.is_same(known, found);
-        let Told { number, unneeded } = state.nodes.told(node, attributes.identity, is_same);
+        let keep = |node: &T::Node| self.tree.keep(node);
+        let Told { number, unneeded } = state.nodes.told(node, attributes.identity, is_same, keep);
+        journal::told(journal::Told::Node(number));
         let met = if unneeded.is_some() {
             Met::Before
         } else {
@@ -113,7 +117,7 @@ impl<T: Tree> Session<T> {
         };
         drop(unneeded);
         self.told(output, number, &attributes, parent);
-        met
+        (number, met)
     }
 
     fn told_again(&self, state: &State<T>, identity: Identity) -> Option<u64> {
@@ -142,6 +146,16 @@ impl<T: Tree> Session<T> {
         } else {
             0
         }
+    }
+
+    /// Forgets a list, from where it was left if it was begun before. An entry is crossed out before it is
+    /// forgotten: one that is forgotten twice would be an error of the guest's next request.
+    pub(super) fn forget_all(&self, state: &State<T>, list: impl Iterator<Item = (u64, u64)>) {
+        list.skip(journal::forgotten())
+            .for_each(|(number, lookups)| {
+                journal::forget_one();
+                self.forget(state, number, lookups);
+            });
     }
 
     pub(super) fn forget(&self, state: &State<T>, number: u64, lookups: u64) {
@@ -251,7 +265,16 @@ impl<T: Tree> Session<T> {
         name: Name<'_>,
     ) -> Result<Answer> {
         let (linked, parent) = (node(state, linked)?, node(state, turn.header.node)?);
-        self.tree.link(&linked, &parent, name)?;
+        match self.tree.link(&linked, &parent, name) {
+            // Made before we were killed, if it is the same file.
+            Err(Errno::EXIST) if journal::is_again() => {
+                let there = self.tree.look(&parent, name)?;
+                if there.identity != self.tree.identity(&linked) {
+                    return Err(Errno::EXIST);
+                }
+            }
+            made => drop(made?),
+        }
         // Looked up by its new name, so that the answer counts as one more LOOKUP of the same node.
         let found = self.tree.child(&parent, name)?;
         Ok(self.entry(state, turn, &parent, found))

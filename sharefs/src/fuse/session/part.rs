@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Outcome, Scratch, Session};
+use rustix::io::Errno;
+
+use super::{Kept, Outcome, Scratch, Serve, Session};
 use crate::fuse::cache::Cache;
 use crate::fuse::counters::Counters;
 use crate::fuse::many::Part;
 use crate::fuse::nodes::Numbering;
 use crate::fuse::reply::Validity;
 use crate::fuse::request::Header;
+use crate::keep::Keeping;
 use crate::sys::{Sink, Source};
 use crate::tree::{Attributes, Result, Tree};
 
@@ -17,11 +20,19 @@ impl<T: Tree> Session<T> {
     pub(crate) fn part(
         tree: Arc<T>,
         (cache, counters): (Cache, Arc<Counters>),
-        numbering: Numbering,
-        agreed: u64,
+        (numbering, agreed): (Numbering, u64),
+        (keeping, options): (Keeping, u64),
     ) -> Result<Self> {
         let mut session = Self::new(tree, cache, counters);
         session.numbering = numbering;
+        match keeping {
+            Keeping::Not => {}
+            Keeping::New(place) => session.kept = Some(Kept { place, options }),
+            Keeping::Left(place) => {
+                let session = session.kept(Kept { place, options });
+                return session.mounted().then_some(session).ok_or(Errno::STALE);
+            }
+        }
         session.begin(agreed)?;
         Ok(session)
     }
@@ -52,6 +63,12 @@ impl<T: Tree> Part for Session<T> {
     fn forget_node(&self, number: u64, lookups: u64) {
         if let Ok(state) = self.state() {
             self.forget(&state, number, lookups);
+        }
+    }
+
+    fn leave_again(&self) {
+        if let Ok(state) = self.state() {
+            self.leave(state.records.as_ref());
         }
     }
 

@@ -37,7 +37,7 @@ impl World {
     fn new(names: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let descriptors = Descriptors::new(1000);
-        let many = Arc::new(Many::new(&Listing::default(), Arc::default()));
+        let many = Arc::new(Many::new(&Listing::default(), Arc::default(), None));
         let session: Arc<dyn Serve> = Arc::clone(&many) as Arc<dyn Serve>;
         let mut world = Self {
             client: Client::of(session, Arc::clone(&descriptors)),
@@ -66,14 +66,14 @@ impl World {
         let options = move || (Cache::Auto, Arc::clone(&counters));
         let make: MakePart = if name.ends_with("ro") {
             let tree = Arc::new(ReadOnly(open().unwrap()));
-            Box::new(move |numbering, agreed| {
-                let part = Session::part(Arc::clone(&tree), options(), numbering, agreed)?;
+            Box::new(move |mounted, keeping| {
+                let part = Session::part(Arc::clone(&tree), options(), mounted, (keeping, 0))?;
                 Ok(Arc::new(part))
             })
         } else {
             let tree = Arc::new(open().unwrap());
-            Box::new(move |numbering, agreed| {
-                let part = Session::part(Arc::clone(&tree), options(), numbering, agreed)?;
+            Box::new(move |mounted, keeping| {
+                let part = Session::part(Arc::clone(&tree), options(), mounted, (keeping, 0))?;
                 Ok(Arc::new(part))
             })
         };

@@ -44,7 +44,7 @@ impl Place {
         let tree = HostTree::open(&shared, Arc::clone(&descriptors), |_| OwnerMap::Pass);
         let (tree, counters) = (Arc::new(tree.unwrap()), Arc::new(Counters::default()));
         let count = Arc::clone(&counters);
-        let make = Box::new(move || {
+        let make = Box::new(move |_| {
             Arc::new(Session::new(
                 Arc::clone(&tree),
                 Cache::Auto,

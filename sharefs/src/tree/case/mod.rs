@@ -236,7 +236,7 @@ impl<T: Tree> Tree for CaseTree<T> {
     const LOOKS_WHOLE: bool = T::LOOKS_WHOLE;
 
     pass_on! {
-        is_short_of_nodes root identity upkeep attributes change read_link create_unnamed open read write
+        keeping keeping_open is_short_of_nodes root identity upkeep attributes change read_link create_unnamed open read write
         drop_privileges flush sync allocate seek copy_range locking open_directory entries
         sync_directory whole access extended list_extended set_extended
     }

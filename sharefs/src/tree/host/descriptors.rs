@@ -141,6 +141,15 @@ impl Descriptors {
         self.hold(open)
     }
 
+    /// An earlier process opened it, within the same bound: it is counted, and never refused.
+    pub(super) fn hold_adopted(self: &Arc<Self>, descriptor: OwnedFd) -> Descriptor {
+        self.held.fetch_add(1, Ordering::Relaxed);
+        Descriptor {
+            descriptor,
+            counter: Arc::clone(self),
+        }
+    }
+
     /// One node more is known.
     pub(super) fn know(self: &Arc<Self>) -> Result<Known> {
         if self.known.fetch_add(1, Ordering::Relaxed) >= self.known_limit {
@@ -172,6 +181,11 @@ impl Descriptors {
 
     pub(crate) fn let_go(&self) -> usize {
         self.let_go.load(Ordering::Relaxed)
+    }
+
+    /// Nodes that a next process goes on with.
+    pub(crate) fn kept(&self) -> usize {
+        self.clock.kept()
     }
 
     pub(crate) fn known_limit(&self) -> usize {

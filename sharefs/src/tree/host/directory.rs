@@ -2,6 +2,7 @@
 //! valid while names come and go; nothing is remembered here that a change could make wrong.
 
 use std::cell::RefCell;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FileType, OFlags, RawDir, SeekFrom};
@@ -53,6 +54,21 @@ impl HostTree {
 }
 
 impl HostDirectory {
+    /// One that an earlier process opened: where it stands is not known.
+    pub(super) fn adopt(node: &HostNode, open: Descriptor) -> Result<Self> {
+        let record = node.record();
+        Ok(Self {
+            open,
+            _node: Pinned::new(node)?,
+            root_inode: record.is_root.then_some(record.identity.inode),
+            position: Mutex::new(None),
+        })
+    }
+
+    pub(super) fn number(&self) -> RawFd {
+        self.open.as_fd().as_raw_fd()
+    }
+
     pub(super) fn entries(
         &self,
         from: u64,

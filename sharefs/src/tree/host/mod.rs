@@ -12,7 +12,7 @@
 //! Read first: open(2) O_PATH, statx(2), symlink(7) "magic links".
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -27,6 +27,7 @@ use super::{
     Kind, Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Timestamp, Tree, Upkeep,
     WholeLock,
 };
+use crate::keep::records::KeptNode;
 use crate::sys::{self, LockRange, Sink, Source};
 use credentials::Rights;
 use descriptors::{Descriptor, Descriptors};
@@ -41,6 +42,8 @@ pub(crate) mod descriptors;
 mod directory;
 mod extended;
 mod file;
+#[cfg(test)]
+mod kept_tests;
 mod node;
 #[cfg(test)]
 mod tests;
@@ -185,16 +188,38 @@ impl HostTree {
         Ok(Found { node, attributes })
     }
 
+    /// That of the share's own folder, of all on its mount.
+    fn ground_of_root(&self, root: Identity, closed: bool) -> Arc<Ground> {
+        let mut known = self.ground.lock().unwrap_or_else(PoisonError::into_inner);
+        let ground = match known.1.upgrade().filter(|_| known.0 == Some(root)) {
+            Some(ground) => ground,
+            None => Ground::new(closed, self.handles),
+        };
+        *known = (Some(root), Arc::downgrade(&ground));
+        ground
+    }
+
+    /// The ground of a node that an earlier process left; the root is taken up first.
+    fn ground_of(&self, record: Record, closed: bool) -> Arc<Ground> {
+        if record.is_root {
+            return self.ground_of_root(record.identity, closed);
+        }
+        let known = self.ground.lock().unwrap_or_else(PoisonError::into_inner);
+        let mount = known.0.map(|root| root.mount);
+        let same = known.1.upgrade();
+        match same.filter(|_| mount == Some(record.identity.mount)) {
+            Some(ground) => ground,
+            None => {
+                self.by_name.store(true, Ordering::Relaxed);
+                Ground::new(closed, false)
+            }
+        }
+    }
+
     fn found_root(&self, place: Descriptor) -> Result<Found<HostNode>> {
         let attributes = self.shown(&status(&place)?);
         let Attributes { identity, kind, .. } = attributes;
-        let mut known = self.ground.lock().unwrap_or_else(PoisonError::into_inner);
-        let ground = match known.1.upgrade().filter(|_| known.0 == Some(identity)) {
-            Some(ground) => ground,
-            None => Ground::new(is_closed(&place)?, self.handles),
-        };
-        *known = (Some(identity), Arc::downgrade(&ground));
-        drop(known);
+        let ground = self.ground_of_root(identity, is_closed(&place)?);
         let record = Record {
             identity,
             kind,
@@ -685,7 +710,69 @@ impl Tree for HostTree {
         }
         node.with(|place| extended::remove(place, name))
     }
+
+    fn keep(&self, node: &HostNode) -> Option<KeptNode> {
+        let record = node.record();
+        let root = if record.is_root { IS_ROOT } else { 0 };
+        let closed = if node.0.ground.closed { CLOSED } else { 0 };
+        Some(KeptNode {
+            number: node.keep()?,
+            identity: record.identity,
+            kind: record.kind,
+            marks: root | closed,
+            extra: [0; 4],
+        })
+    }
+
+    fn adopt(&self, kept: &KeptNode, held: OwnedFd) -> Result<HostNode> {
+        if identity(&status(&held)?) != kept.identity {
+            return Err(Errno::STALE);
+        }
+        let record = Record {
+            identity: kept.identity,
+            kind: kept.kind,
+            is_root: kept.marks & IS_ROOT != 0,
+        };
+        let closed = kept.marks & CLOSED != 0;
+        let ground = self.ground_of(record, closed);
+        let place = self.descriptors.hold_adopted(held);
+        let known = self.descriptors.know()?;
+        let node = HostNode::new(record, ground, None, place, known);
+        node.keep_always();
+        Ok(node)
+    }
+
+    fn keep_file(&self, file: &HostFile) -> Option<RawFd> {
+        Some(file.open.as_fd().as_raw_fd())
+    }
+
+    fn keep_directory(&self, directory: &directory::HostDirectory) -> Option<RawFd> {
+        Some(directory.number())
+    }
+
+    fn keep_locks(&self, locks: &HostLocks) -> Option<RawFd> {
+        Some(locks.open.as_fd().as_raw_fd())
+    }
+
+    fn adopt_file(&self, node: &HostNode, open: OwnedFd) -> Result<HostFile> {
+        let open = self.descriptors.hold_adopted(open);
+        let _node = Pinned::new(node)?;
+        Ok(HostFile { open, _node })
+    }
+
+    fn adopt_directory(&self, node: &HostNode, open: OwnedFd) -> Result<directory::HostDirectory> {
+        directory::HostDirectory::adopt(node, self.descriptors.hold_adopted(open))
+    }
+
+    fn adopt_locks(&self, open: OwnedFd) -> Result<HostLocks> {
+        let open = self.descriptors.hold_adopted(open);
+        Ok(HostLocks { open })
+    }
 }
+
+/// Marks of a kept node.
+const IS_ROOT: u16 = 1;
+const CLOSED: u16 = 2;
 
 /// The share's own folder may be reached through symbolic links: the user named it.
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

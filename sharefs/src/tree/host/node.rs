@@ -14,11 +14,11 @@
 //! | removed, with no other name | held, if removed by this guest; else ESTALE | the same |
 //! | replaced under its name | ESTALE | ESTALE |
 //!
-//! Never let go of: a share's own folder, what is open, what has no name left, and what has neither handle
-//! nor time of birth. Read first: open_by_handle_at(2), `host/mod.rs`.
+//! Never let go of: a share's own folder, what is kept for a next process, what is open, what has no name left, and
+//! what has neither handle nor time of birth. Read first: open_by_handle_at(2), `host/mod.rs`.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
@@ -87,6 +87,8 @@ pub(crate) struct Inner {
     holds: AtomicU32,
     /// Its place on the clock.
     clock: AtomicU32,
+    /// Written down for the next process, by the number of its descriptor: held as long as it is known.
+    kept: AtomicBool,
     known: Known,
 }
 
@@ -139,6 +141,7 @@ impl HostNode {
             used: AtomicBool::new(false),
             holds: AtomicU32::new(0),
             clock: AtomicU32::new(NOWHERE),
+            kept: AtomicBool::new(false),
             known,
         });
         if !record.is_root {
@@ -167,6 +170,33 @@ impl HostNode {
     pub(super) fn unpin(&self) {
         if self.0.holds.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.known.counter().clock.changed();
+        }
+    }
+
+    /// The number of its descriptor, which it has for as long as it is known from now on. None: as many nodes
+    /// have that already as may, or it is let go of at this moment.
+    pub(super) fn keep(&self) -> Option<RawFd> {
+        let node = &*self.0;
+        let place = node.read();
+        let Place::Held(held) = &*place else {
+            return None;
+        };
+        let is_free = node.record.is_root || node.kept.load(Ordering::Acquire);
+        if !is_free {
+            let is_open = node.holds.load(Ordering::Acquire) > 0;
+            if !node.known.counter().clock.may_keep(is_open) {
+                return None;
+            }
+            node.stay();
+        }
+        Some(held.as_fd().as_raw_fd())
+    }
+
+    /// The same for one that was kept before: there is no bound that it did not have to pass.
+    pub(super) fn keep_always(&self) {
+        if !self.0.record.is_root {
+            self.0.known.counter().clock.keep_always();
+            self.0.stay();
         }
     }
 
@@ -262,6 +292,13 @@ impl Inner {
         self.way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// With `place` read, or where nobody else has the node yet: nobody lets go of it meanwhile.
+    fn stay(&self) {
+        self.kept.store(true, Ordering::Release);
+        self.holds.fetch_add(1, Ordering::AcqRel);
+        self.stop_clock();
+    }
+
     fn start_clock(self: &Arc<Self>) {
         let place = self.known.counter().clock.add(Arc::downgrade(self));
         self.clock.store(place, Ordering::Release);
@@ -349,7 +386,7 @@ impl Inner {
         };
         let by_handle = self.entrance(&generation);
         let again = self.known.counter().hold_node(|| match by_handle {
-            Some((handle, entrance)) => handle.open(entrance.as_fd()),
+            Some((handle, entrance)) => open_handle(handle, entrance.as_fd()),
             None => step_again(way.as_ref()),
         })?;
         let found = identity(&status(&again)?);
@@ -475,6 +512,7 @@ impl Inner {
             let mut kept = self.way();
             if matches!(&*self.read(), Place::Held(_))
                 && self.clock.load(Ordering::Acquire) == NOWHERE
+                && !self.kept.load(Ordering::Acquire)
             {
                 self.start_clock();
             }
@@ -497,6 +535,18 @@ impl Inner {
         }
         true
     }
+}
+
+/// The kernel also says ENOMEM while it makes another file of the same inode number (iget_locked): a moment
+/// later it knows that this one is gone.
+fn open_handle(handle: &FileHandle, entrance: BorrowedFd<'_>) -> Result<OwnedFd> {
+    for _ in 0..ATTEMPTS {
+        match handle.open(entrance) {
+            Err(Errno::NOMEM) => std::thread::yield_now(),
+            answer => return answer,
+        }
+    }
+    Err(Errno::NOMEM)
 }
 
 /// By its name, as it was found first. What is not there, or is not to be stepped on, is something else.
@@ -530,6 +580,9 @@ impl Drop for Inner {
         let counter = self.known.counter();
         if place != NOWHERE {
             counter.clock.remove(place);
+        }
+        if *self.kept.get_mut() {
+            counter.clock.keep_no_longer();
         }
         if let Ok(Place::LetGo(_)) = self.place.get_mut() {
             counter.count_let_go(false);

@@ -17,6 +17,7 @@
 //! attribute leaves a file of the guest owner.
 
 use std::ffi::CStr;
+use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
@@ -25,6 +26,7 @@ use super::{
     Attributes, Caller, Changes, Entry, ExtendedHow, Found, Kind, Name, NewNode, OpenHow, Result,
     Tree,
 };
+use crate::keep::records::{KeptNode, kind_of, kind_word};
 use record::{NAME, RESERVED, ROOM, Record};
 
 mod record;
@@ -234,7 +236,7 @@ impl<T: Tree> Tree for OwnerStore<T> {
     const LOOKS_WHOLE: bool = false;
 
     pass_on! {
-        is_short_of_nodes identity upkeep renamed read_link names read write flush sync allocate seek copy_range
+        keeping_open is_short_of_nodes identity upkeep renamed read_link names read write flush sync allocate seek copy_range
         locking open_directory sync_directory whole access
     }
 
@@ -459,7 +461,42 @@ impl<T: Tree> Tree for OwnerStore<T> {
         }
         self.below.remove_extended(&node.below, name)
     }
+
+    fn keep(&self, node: &Self::Node) -> Option<KeptNode> {
+        let below = self.below.keep(&node.below)?;
+        // What it is to the guest; the host's kind is in the layer below, for which `marks` has room.
+        Some(KeptNode {
+            kind: node.kind,
+            marks: below.marks | kind_word(below.kind) << KIND_AT,
+            ..below
+        })
+    }
+
+    fn adopt(&self, kept: &KeptNode, held: OwnedFd) -> Result<Self::Node> {
+        let below = KeptNode {
+            kind: kind_of(kept.marks >> KIND_AT & 0b111).ok_or(Errno::INVAL)?,
+            marks: kept.marks & ((1 << KIND_AT) - 1),
+            ..*kept
+        };
+        Ok(OwnedNode {
+            below: self.below.adopt(&below, held)?,
+            kind: kept.kind,
+        })
+    }
+
+    fn adopt_file(&self, node: &Self::Node, open: OwnedFd) -> Result<Self::File> {
+        let below = self.below.adopt_file(&node.below, open)?;
+        let node = node.below.clone();
+        Ok(OwnedFile { below, node })
+    }
+
+    fn adopt_directory(&self, node: &Self::Node, open: OwnedFd) -> Result<Self::Directory> {
+        self.below.adopt_directory(&node.below, open)
+    }
 }
+
+/// Where the host's kind stands in a kept node's marks: three bits.
+const KIND_AT: u16 = 4;
 
 fn regular(mode: u32) -> NewNode {
     NewNode {

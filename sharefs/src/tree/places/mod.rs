@@ -22,6 +22,7 @@
 //! compared as the host has them; a host's file system that takes other cases for the same name needs
 //! `case = "insensitive"` here, too.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
@@ -31,6 +32,7 @@ use super::{
     AccessWanted, Attributes, Caller, Changes, Entry, ExtendedHow, Found, Kind, Name, NewNode,
     OpenHow, RenameHow, Result, Tree,
 };
+use crate::keep::records::KeptNode;
 use rules::Place;
 
 mod rules;
@@ -178,7 +180,7 @@ impl<T: Tree> Tree for Places<T> {
 
     // A frozen file is never open for writing: write, allocate and copy_range find that below.
     pass_on! {
-        is_short_of_nodes identity upkeep renamed attributes read_link read write flush sync allocate seek
+        keeping_open is_short_of_nodes identity upkeep renamed attributes read_link read write flush sync allocate seek
         copy_range locking sync_directory whole extended list_extended
     }
 
@@ -388,4 +390,44 @@ impl<T: Tree> Tree for Places<T> {
         thawed(node.place.frozen)?;
         self.below.remove_extended(&node.below, name)
     }
+
+    fn keep(&self, node: &Self::Node) -> Option<KeptNode> {
+        let below = self.below.keep(&node.below)?;
+        let (extra, frozen) = node.place.as_words();
+        let mark = if frozen { FROZEN } else { 0 };
+        Some(KeptNode {
+            extra,
+            marks: below.marks | mark,
+            ..below
+        })
+    }
+
+    fn adopt(&self, kept: &KeptNode, held: OwnedFd) -> Result<Self::Node> {
+        let below = KeptNode {
+            marks: kept.marks & !FROZEN,
+            ..*kept
+        };
+        Ok(PlacedNode {
+            below: self.below.adopt(&below, held)?,
+            place: Place::from_words(kept.extra, kept.marks & FROZEN != 0),
+        })
+    }
+
+    fn adopt_file(&self, node: &Self::Node, open: OwnedFd) -> Result<Self::File> {
+        // One that was made here and renamed into a frozen place since is frozen from now on.
+        let frozen = node.place.frozen;
+        let below = self.below.adopt_file(&node.below, open)?;
+        Ok(PlacedFile { below, frozen })
+    }
+
+    fn adopt_directory(&self, node: &Self::Node, open: OwnedFd) -> Result<Self::Directory> {
+        Ok(PlacedDirectory {
+            below: self.below.adopt_directory(&node.below, open)?,
+            node: node.below.clone(),
+            place: node.place,
+        })
+    }
 }
+
+/// A mark of a kept node.
+const FROZEN: u16 = 1 << 8;

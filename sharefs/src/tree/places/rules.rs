@@ -27,6 +27,27 @@ pub(super) struct Place {
     pub(super) frozen: bool,
 }
 
+impl Place {
+    /// For a later process with the same rules.
+    pub(super) fn as_words(self) -> ([u64; 4], bool) {
+        let halves = |bits: Progress| {
+            let low = u64::try_from(bits & Progress::from(u64::MAX)).unwrap_or_default();
+            (low, u64::try_from(bits >> 64).unwrap_or_default())
+        };
+        let ((a, b), (c, d)) = (halves(self.exclude), halves(self.read_only));
+        ([a, b, c, d], self.frozen)
+    }
+
+    pub(super) fn from_words([a, b, c, d]: [u64; 4], frozen: bool) -> Self {
+        let whole = |low, high| Progress::from(low) | Progress::from(high) << 64;
+        Self {
+            exclude: whole(a, b),
+            read_only: whole(c, d),
+            frozen,
+        }
+    }
+}
+
 impl Rules {
     /// Lists of at most `MOST_STEPS` steps each; what is beyond would never match.
     pub(crate) fn new(

@@ -187,8 +187,10 @@ impl Serving {
         &self.folder.0
     }
 
+    /// The process whose work it is.
     pub(super) fn pid(&self) -> u32 {
-        self.daemon.id()
+        let started = self.daemon.id();
+        tests::daemons::worker_of(started).unwrap_or(started)
     }
 
     /// What it said so far.

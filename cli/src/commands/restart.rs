@@ -1,0 +1,74 @@
+//! `sharectl restart`: the installed programs take over from the running daemons.
+
+use std::time::Duration;
+
+use control::api::DaemonStatus;
+use control::paths::Daemon;
+use serde_json::json;
+
+use super::logs::DaemonArg;
+use crate::context::Context;
+use crate::daemons;
+use crate::error::Outcome;
+use crate::output::table;
+
+/// Have the installed programs take over from the running daemons
+///
+/// Guests with shares see a pause: sharefs hands over what they have open,
+/// locked and mounted. After netd, guests are plugged in again by themselves,
+/// and connections that are open through it are lost. A daemon that does not
+/// run is started.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  sharectl restart sharefs   # after an upgrade, with guests at work"
+)]
+pub(crate) struct Args {
+    /// Only this daemon
+    #[arg(value_enum)]
+    daemon: Option<DaemonArg>,
+    /// How long to wait for each daemon, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    wait: u64,
+    /// Say what would be restarted, and leave it
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(crate) fn run(context: &Context, args: Args) -> Outcome {
+    let wanted: Vec<Daemon> = match args.daemon {
+        Some(daemon) => vec![daemon.into()],
+        None => Daemon::ALL.to_vec(),
+    };
+    if args.dry_run {
+        let names: Vec<&str> = wanted.iter().map(|daemon| daemon.name()).collect();
+        let sentence = format!("would restart {}", names.join(", "));
+        return context
+            .out
+            .done(&sentence, &json!({ "dry_run": true, "daemons": names }));
+    }
+    daemons::prepare(&context.paths)?;
+    let limit = Duration::from_secs(args.wait);
+    let mut restarted: Vec<DaemonStatus> = Vec::new();
+    for daemon in wanted {
+        restarted.push(daemons::restart(context, daemon, limit)?);
+    }
+    if context.out.is_json() {
+        let row = |status: &DaemonStatus| json!({ "daemon": status.daemon, "pid": status.pid, "version": status.version, "problems": status.problems });
+        let rows: Vec<_> = restarted.iter().map(row).collect();
+        return context.out.json(&json!({ "daemons": rows }));
+    }
+    if context.out.quiet {
+        return Ok(());
+    }
+    let row = |status: &DaemonStatus| {
+        vec![
+            status.daemon.clone(),
+            status.pid.to_string(),
+            status.version.clone(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = restarted.iter().map(row).collect();
+    context
+        .out
+        .text(&table(&["DAEMON", "PID", "VERSION"], &rows))
+}

@@ -1,0 +1,349 @@
+//! A request that is done again because the process that was at it died, and what a request writes down
+//! before it is begun, so that this can be.
+//!
+//! What the request had made for its answer (a node that was counted, an open file) is taken back first:
+//! the guest never heard of it. Then:
+//!
+//! | request | done again |
+//! |---|---|
+//! | MKDIR, MKNOD, SYMLINK, CREATE | what stands there since the request was begun, and is empty, is removed; then as ever |
+//! | LINK | EEXIST is right if it is the same file |
+//! | UNLINK, RMDIR | ENOENT: it is done |
+//! | RENAME | ENOENT, and the new name is there: it is done |
+//! | RENAME with exchange or whiteout | done if the old name stands for something else than before |
+//! | WRITE that appends | done if the data is the end of the file, or stands where the guest expected it |
+//! | SETXATTR that creates | EEXIST is right if the value is the same |
+//! | REMOVEXATTR | ENODATA: it is done |
+//! | RELEASE, RELEASEDIR | EBADF: it is done |
+//! | FORGET, BATCH_FORGET | from the entry that was next (`names.rs`) |
+//! | SETLK, SETLKW, OPEN, SETATTR, WRITE at a place and all others | as ever: twice is the same as once |
+//!
+//! What another program does to the same name in the same moment can be taken for ours, or ours for its.
+
+use rustix::io::Errno;
+
+use super::{Answer, Session, State, Turn, node};
+use crate::fuse::request::Operation;
+use crate::fuse::wire::{self, Output};
+use crate::keep::journal::{self, Told};
+use crate::sys::{self, Sink};
+use crate::tree::{
+    Attributes, ExtendedHow, Kind, Name, RenameHow, Result, Timestamp, Tree, WholeLock,
+};
+
+impl<T: Tree> Session<T> {
+    /// The answer, for a request that was done before. None: it is to be done as ever.
+    pub(super) fn begin_or_begin_again(
+        &self,
+        state: &State<T>,
+        turn: &mut Turn<'_, '_>,
+        operation: &Operation<'_>,
+    ) -> Result<Option<Answer>> {
+        if !journal::is_again() {
+            if journal::is_on() {
+                self.note(state, turn, operation);
+            }
+            return Ok(None);
+        }
+        while let Some(told) = journal::take_told() {
+            self.take_back(state, told);
+        }
+        self.again(state, turn, operation)
+    }
+
+    /// What has to be known of the moment before.
+    fn note(&self, state: &State<T>, turn: &Turn<'_, '_>, operation: &Operation<'_>) {
+        match operation {
+            Operation::MakeDirectory { .. }
+            | Operation::MakeNode { .. }
+            | Operation::MakeSymbolicLink { .. }
+            | Operation::Create { .. } => journal::note_moment(),
+            Operation::Rename { old, how, .. } if is_two_way(*how) => {
+                if let Ok(attributes) =
+                    node(state, turn.header.node).and_then(|parent| self.tree.look(&parent, *old))
+                {
+                    journal::note_inode(attributes.identity.inode);
+                }
+            }
+            // The table above says why nothing is needed.
+            Operation::Init(_)
+            | Operation::Destroy
+            | Operation::Interrupt { .. }
+            | Operation::Lookup(_)
+            | Operation::Forget { .. }
+            | Operation::BatchForget(_)
+            | Operation::Attributes
+            | Operation::ExtendedAttributes
+            | Operation::Change { .. }
+            | Operation::ReadLink
+            | Operation::Link { .. }
+            | Operation::Open(_)
+            | Operation::CreateUnnamed { .. }
+            | Operation::Read { .. }
+            | Operation::Write { .. }
+            | Operation::Statistics
+            | Operation::Release { .. }
+            | Operation::Flush { .. }
+            | Operation::Sync { .. }
+            | Operation::SetExtended { .. }
+            | Operation::Extended { .. }
+            | Operation::ListExtended { .. }
+            | Operation::OpenDirectory
+            | Operation::ReadDirectory { .. }
+            | Operation::ReleaseDirectory { .. }
+            | Operation::SyncDirectory { .. }
+            | Operation::TestLock(_)
+            | Operation::SetLock { .. }
+            | Operation::Access(_)
+            | Operation::Allocate { .. }
+            | Operation::Seek { .. }
+            | Operation::CopyRange { .. }
+            | Operation::SyncAll
+            | Operation::Control
+            | Operation::Unknown
+            | Operation::Rename { .. }
+            | Operation::RemoveFile(_)
+            | Operation::RemoveDirectory(_)
+            | Operation::RemoveExtended { .. } => {}
+        }
+    }
+
+    fn take_back(&self, state: &State<T>, told: Told) {
+        match told {
+            Told::Node(number) => {
+                state.nodes.forget(number, 1);
+            }
+            Told::File(handle) => {
+                if let Some(open) = state.files.remove(handle) {
+                    self.tree.lock_whole(&open, WholeLock::Unlock).ok();
+                }
+            }
+            Told::Folder(handle) => drop(state.directories.remove(handle)),
+        }
+    }
+
+    fn again(
+        &self,
+        state: &State<T>,
+        turn: &mut Turn<'_, '_>,
+        operation: &Operation<'_>,
+    ) -> Result<Option<Answer>> {
+        let number = turn.header.node;
+        let done = match operation {
+            Operation::MakeDirectory { name, .. }
+            | Operation::MakeNode { name, .. }
+            | Operation::MakeSymbolicLink { name, .. }
+            | Operation::Create { name, .. } => {
+                self.unmake(&node(state, number)?, *name);
+                return Ok(None);
+            }
+            Operation::RemoveFile(name) => unless(
+                Errno::NOENT,
+                self.tree.remove_file(&node(state, number)?, *name),
+            ),
+            Operation::RemoveDirectory(name) => unless(
+                Errno::NOENT,
+                self.tree.remove_directory(&node(state, number)?, *name),
+            ),
+            Operation::Rename {
+                old,
+                folder,
+                new,
+                how,
+            } => {
+                let (from, to) = (node(state, number)?, node(state, *folder)?);
+                self.rename_again((&from, *old), (&to, *new), *how)
+            }
+            Operation::Write {
+                handle,
+                offset,
+                size,
+                append: true,
+                ..
+            } => {
+                let size = usize::try_from(*size).unwrap_or(usize::MAX);
+                if !self.is_appended(state, turn, (number, *handle), (*offset, size))? {
+                    return Ok(None);
+                }
+                Output::new(turn.reply)
+                    .u32(u32::try_from(size).unwrap_or(u32::MAX))
+                    .u32(0);
+                return Ok(Some(Answer::Built));
+            }
+            Operation::SetExtended {
+                name,
+                value,
+                how: how @ ExtendedHow::Create,
+                drop_set_group_id,
+            } => {
+                let node = node(state, number)?;
+                match self.tree.set_extended(&node, name, value, *how) {
+                    Err(Errno::EXIST) => {
+                        let mut there = vec![0; value.len() + 1];
+                        let length = self.tree.extended(&node, name, &mut there)?;
+                        if there.get(..length) != Some(*value) {
+                            return Err(Errno::EXIST);
+                        }
+                    }
+                    other => other?,
+                }
+                if *drop_set_group_id {
+                    self.drop_set_group_id(&node)?;
+                }
+                Ok(())
+            }
+            Operation::RemoveExtended { name } => unless(
+                Errno::NODATA,
+                self.tree.remove_extended(&node(state, number)?, name),
+            ),
+            Operation::Release { handle, .. } if state.files.find(*handle).is_none() => Ok(()),
+            Operation::ReleaseDirectory { handle } if state.directories.find(*handle).is_none() => {
+                Ok(())
+            }
+            // Twice is the same as once: see the table above.
+            Operation::Init(_)
+            | Operation::Destroy
+            | Operation::Interrupt { .. }
+            | Operation::Lookup(_)
+            | Operation::Forget { .. }
+            | Operation::BatchForget(_)
+            | Operation::Attributes
+            | Operation::ExtendedAttributes
+            | Operation::Change { .. }
+            | Operation::ReadLink
+            | Operation::Link { .. }
+            | Operation::Open(_)
+            | Operation::CreateUnnamed { .. }
+            | Operation::Read { .. }
+            | Operation::Write { .. }
+            | Operation::Statistics
+            | Operation::Release { .. }
+            | Operation::Flush { .. }
+            | Operation::Sync { .. }
+            | Operation::SetExtended { .. }
+            | Operation::Extended { .. }
+            | Operation::ListExtended { .. }
+            | Operation::OpenDirectory
+            | Operation::ReadDirectory { .. }
+            | Operation::ReleaseDirectory { .. }
+            | Operation::SyncDirectory { .. }
+            | Operation::TestLock(_)
+            | Operation::SetLock { .. }
+            | Operation::Access(_)
+            | Operation::Allocate { .. }
+            | Operation::Seek { .. }
+            | Operation::CopyRange { .. }
+            | Operation::SyncAll
+            | Operation::Control
+            | Operation::Unknown => return Ok(None),
+        };
+        done.map(|()| Some(Answer::Empty))
+    }
+
+    /// Removes what the request made before, so that it is made by all of its steps.
+    fn unmake(&self, parent: &T::Node, name: Name<'_>) {
+        let (Ok(there), Some(moment)) = (self.tree.look(parent, name), journal::moment()) else {
+            return;
+        };
+        if !is_made_since(&there, moment) {
+            return;
+        }
+        let removed = match there.kind {
+            // Only an empty one is.
+            Kind::Directory => self.tree.remove_directory(parent, name),
+            Kind::File if there.size != 0 || there.links != 1 => return,
+            Kind::File
+            | Kind::SymbolicLink
+            | Kind::BlockDevice
+            | Kind::CharacterDevice
+            | Kind::Fifo
+            | Kind::Socket => self.tree.remove_file(parent, name),
+        };
+        if let Err(error) = removed {
+            tracing::debug!(%error, "what a request made before its process died stays");
+        }
+    }
+
+    fn rename_again(
+        &self,
+        (from, old): (&T::Node, Name<'_>),
+        (to, new): (&T::Node, Name<'_>),
+        how: RenameHow,
+    ) -> Result<()> {
+        if is_two_way(how)
+            && let Some(before) = journal::inode()
+            && self.tree.look(from, old)?.identity.inode != before
+        {
+            return Ok(());
+        }
+        match self.tree.rename((from, old), (to, new), how) {
+            Err(Errno::NOENT) if self.tree.look(to, new).is_ok() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Whether the file has the data of a request that appends: at its end, or where the guest took the end
+    /// to be, if others have appended since.
+    fn is_appended(
+        &self,
+        state: &State<T>,
+        turn: &mut Turn<'_, '_>,
+        (number, handle): (u64, u64),
+        (offset, size): (u64, usize),
+    ) -> Result<bool> {
+        let head = wire::IN_HEADER + wire::WRITE_IN;
+        if size == 0 || size > sys::total(turn.request).saturating_sub(head) {
+            return Ok(false);
+        }
+        let asked = node(state, number)?;
+        let end = self.tree.attributes(&asked)?.size;
+        let mut data = vec![0; size];
+        sys::window(turn.request, head, size, |list| {
+            sys::gather(list, &mut data)
+        });
+        // The guest's descriptor may be for writing only.
+        let reader = self.tree.open(
+            &asked,
+            crate::tree::OpenHow {
+                read: true,
+                ..crate::tree::OpenHow::default()
+            },
+        );
+        let file = super::file(state, handle)?;
+        let reader = reader.as_ref().unwrap_or(&file);
+        let mut there = vec![0; size];
+        for place in [end.checked_sub(size as u64), Some(offset)]
+            .into_iter()
+            .flatten()
+        {
+            let room = [Sink::from(&mut there[..])];
+            if self
+                .tree
+                .read(reader, &room, place)
+                .is_ok_and(|read| read == size)
+                && there == data
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// An error that says that it was done.
+fn unless(error: Errno, result: Result<()>) -> Result<()> {
+    match result {
+        Err(said) if said == error => Ok(()),
+        other => other,
+    }
+}
+
+/// Done twice, it is undone.
+fn is_two_way(how: RenameHow) -> bool {
+    how.exchange || how.whiteout
+}
+
+fn is_made_since(attributes: &Attributes, moment: Timestamp) -> bool {
+    let made = attributes.born.unwrap_or(attributes.changed);
+    (made.seconds, made.nanoseconds) >= (moment.seconds, moment.nanoseconds)
+}

@@ -1,0 +1,177 @@
+//! Memory that outlives a process, and processes that share one table of descriptors.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+use rustix::fs::MemfdFlags;
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags};
+use rustix::process::{Pid, Signal};
+
+/// Words of shared memory behind a descriptor: whoever holds the descriptor finds them as they were
+/// left. Pages that nobody wrote to cost nothing.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    descriptor: OwnedFd,
+    start: NonNull<AtomicU64>,
+    length: usize,
+}
+
+// SAFETY: the memory is reached as atomic words only, and stays mapped as long as the value lives.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// So many words, all zero.
+    pub(crate) fn create(name: &str, length: usize) -> Result<Self, Errno> {
+        let descriptor = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&descriptor, bytes(length) as u64)?;
+        Self::map(descriptor, length)
+    }
+
+    /// The words that another process made; EINVAL if there are fewer.
+    pub(crate) fn adopt(descriptor: OwnedFd, length: usize) -> Result<Self, Errno> {
+        let there = rustix::fs::fstat(&descriptor)?.st_size;
+        if u64::try_from(there).unwrap_or_default() < bytes(length) as u64 {
+            return Err(Errno::INVAL);
+        }
+        Self::map(descriptor, length)
+    }
+
+    fn map(descriptor: OwnedFd, length: usize) -> Result<Self, Errno> {
+        // SAFETY: a new mapping at a place that the kernel chooses touches no other memory. The file is
+        // as long as the mapping, and nobody who has its descriptor makes it shorter.
+        let start = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                bytes(length),
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::NORESERVE,
+                &descriptor,
+                0,
+            )?
+        };
+        let start = NonNull::new(start.cast()).ok_or(Errno::NOMEM)?;
+        Ok(Self {
+            descriptor,
+            start,
+            length,
+        })
+    }
+
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping has `length` words, page-aligned, for as long as `self` lives; atomic words
+        // may be changed by others meanwhile.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
+    }
+
+    /// The descriptor's number, by which another process of the same table finds it.
+    pub(crate) fn number(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
+    }
+}
+
+impl AsFd for Shared {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no reference into it outlives `self`. The kernel refuses
+        // nothing that was mapped so.
+        unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), bytes(self.length)) }.ok();
+    }
+}
+
+fn bytes(words: usize) -> usize {
+    words.saturating_mul(size_of::<u64>())
+}
+
+/// Which of the two the caller is after `clone_with_descriptors`.
+#[derive(Debug)]
+pub(crate) enum Side {
+    Parent(Pid),
+    Child,
+}
+
+/// A child that shares our table of descriptors: what either opens or closes is open or closed in both,
+/// and what one has open when it ends stays open in the other.
+pub(crate) fn clone_with_descriptors() -> Result<Side, Errno> {
+    let flags = libc::CLONE_FILES | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM this is fork(2) but for the descriptors. The caller has one thread, so no
+    // lock is held by a thread that the child lacks; the libc's handlers at fork are for those that do.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
+        0 => Ok(Side::Child),
+        child => i32::try_from(child)
+            .ok()
+            .and_then(Pid::from_raw)
+            .map(Side::Parent)
+            .ok_or_else(super::last_error),
+    }
+}
+
+/// The signals that a keeper hears, all blocked until it asks for them.
+#[derive(Clone, Copy)]
+pub(crate) struct Awaited {
+    set: libc::sigset_t,
+    before: libc::sigset_t,
+}
+
+impl Awaited {
+    /// Blocks them for the calling thread, which is the process's only one.
+    pub(crate) fn block(signals: &[Signal]) -> Self {
+        // SAFETY: sigset_t is plain data, and each call is given one that lives across it.
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            for signal in signals {
+                libc::sigaddset(&raw mut set, signal.as_raw());
+            }
+            libc::sigprocmask(libc::SIG_BLOCK, &raw const set, &raw mut before);
+            Self { set, before }
+        }
+    }
+
+    /// Waits for one of them.
+    pub(crate) fn next(&self) -> Option<Signal> {
+        let mut number = 0;
+        // SAFETY: both live across the call.
+        match unsafe { libc::sigwait(&raw const self.set, &raw mut number) } {
+            0 => Signal::from_named_raw(number),
+            _ => None,
+        }
+    }
+
+    /// Lets them through, all of them: a process that was started with some of them blocked (by a keeper
+    /// before us, say) has them open from here on.
+    pub(crate) fn release(&self) {
+        let mut mask = self.before;
+        // SAFETY: as above.
+        unsafe {
+            for number in 1..libc::SIGRTMIN() {
+                if libc::sigismember(&raw const self.set, number) == 1 {
+                    libc::sigdelset(&raw mut mask, number);
+                }
+            }
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
+        }
+    }
+}
+
+/// Closes a number that belongs to no value of this process: what a process before us left open.
+pub(crate) fn close_left_open(number: RawFd) {
+    // SAFETY: by the contract above nobody here owns it; if it is not open, nothing happens.
+    unsafe { libc::close(number) };
+}
+
+/// Whether a program that is started from here gets the descriptor.
+pub(crate) fn set_inherited(number: RawFd, inherited: bool) {
+    let flags = if inherited { 0 } else { libc::FD_CLOEXEC };
+    // SAFETY: the kernel reads a number; one that is not open is EBADF.
+    unsafe { libc::fcntl(number, libc::F_SETFD, flags) };
+}
