@@ -79,6 +79,8 @@ struct State {
     stage: Stage,
     /// It shall end.
     stopping: bool,
+    /// The connection to a server whose first answers are awaited, to end that wait by.
+    greeting: Option<UnixStream>,
     /// The guest's server is gone, with the reason.
     lost: Option<String>,
     /// The kernel has ended the mount.
@@ -270,8 +272,21 @@ impl Job {
     }
 
     fn stop(&self) {
-        self.state().stopping = true;
+        let mut state = self.state();
+        state.stopping = true;
+        // A guest shall not hold up who waits for this with answers just in time.
+        if let Some(connection) = state.greeting.take() {
+            connection.shutdown(std::net::Shutdown::Both).ok();
+        }
+        drop(state);
         self.changed.notify_all();
+    }
+
+    /// Has `stop` end what is awaited on this connection; false: it was called already.
+    fn greets_by(&self, socket: &UnixStream) -> bool {
+        let mut state = self.state();
+        state.greeting = socket.try_clone().ok();
+        !state.stopping
     }
 
     /// The state once anything has come of it, or as it is at `until`.
@@ -447,7 +462,12 @@ impl Job {
             job.state().lost = Some(reason.to_owned());
             job.changed.notify_all();
         });
-        let (tree, connection) = remote::attach(socket, &wanted, swap, (Limits::default(), lost))?;
+        if !self.greets_by(&socket) {
+            return Err(Refused::Away("it is not wanted any more".to_owned()));
+        }
+        let attached = remote::attach(socket, &wanted, swap, (Limits::default(), lost));
+        self.state().greeting = None;
+        let (tree, connection) = attached?;
         let counters = Arc::new(Counters::default());
         let session: Arc<dyn Serve> = if self.wanted.read_only {
             Arc::new(Session::new(

@@ -781,3 +781,20 @@ fn folders_in_a_circle_are_let_go_of() {
     drop((a, b, again));
     assert!(first.upgrade().is_none() && second.upgrade().is_none());
 }
+
+#[test]
+fn a_wait_for_the_first_answers_is_ended_by_a_shutdown() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let twin = ours.try_clone().unwrap();
+    let ender = std::thread::spawn(move || {
+        let mut theirs = theirs;
+        // The question has come, and gets no answer.
+        theirs.read_exact(&mut [0; 7]).unwrap();
+        twin.shutdown(std::net::Shutdown::Both).unwrap();
+        theirs
+    });
+    let lost = Box::new(|_: &str| {});
+    let refused = attach(ours, &wanted(), PLAIN, (limits(), lost)).err();
+    assert!(matches!(refused, Some(Refused::Away(_))), "{refused:?}");
+    ender.join().unwrap();
+}
