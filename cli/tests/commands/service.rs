@@ -271,3 +271,29 @@ fn uninstall_knows_roots_hosts_writer() {
     assert_eq!(unit.exists(), !is_root);
     assert!(other.exists());
 }
+
+#[test]
+fn uninstall_says_what_could_not_be_removed_and_keeps_what_that_needs() {
+    let place = place();
+    place.program(
+        "sharectl-hostsync",
+        r#"shift 2; case "$*" in
+        "files --json") echo '[{"file":"/h","way":"directly","names":1,"notes":[],"problem":null}]';;
+        "clear --json") echo '{"changes":[],"problems":["/h: it is read-only"]}';;
+        esac"#,
+    );
+    for folder in ["hosts", "leases"] {
+        fs::create_dir_all(place.path("state/sharectl").join(folder)).unwrap();
+    }
+    let mut command = place.sharectl();
+    command
+        .env("SHARECTL_STATE_DIR", place.path("state/sharectl"))
+        .args(["uninstall", "--yes"]);
+    place
+        .outcome(&mut command)
+        .exits(1)
+        .says("warning: /h: it is read-only")
+        .says("left sharectl's block in /h   (it could not be removed, see above)");
+    assert!(place.path("state/sharectl/hosts").exists(), "has backups");
+    assert!(!place.path("state/sharectl/leases").exists());
+}
