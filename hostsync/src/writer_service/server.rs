@@ -411,7 +411,7 @@ impl Server {
             match self.claims.remove(&tag) {
                 Ok(()) => tracing::info!(block = %tag, "its client is gone, and so are the names"),
                 Err(error) => {
-                    tracing::warn!(block = %tag, "names of a client that is gone stay for now: {error}");
+                    tracing::warn!(block = %tag, "names of a client that is gone stay until the next try: {error}");
                     let later = now() + AGAIN;
                     self.going.insert(name, (tag, later));
                 }

@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// As in `sharectl guest ls`
     #[arg(value_name = "NAME")]
     guest: GuestName,
-    /// Lines of /etc/fstab, systemd's units, or commands for now
+    /// Lines of /etc/fstab, systemd's units, or commands that last until it reboots
     #[arg(long = "as", value_enum, default_value_t = Form::Fstab, value_name = "FORM")]
     form: Form,
     /// How shares reach it: one device for all, or one each; instead of what the configuration says
