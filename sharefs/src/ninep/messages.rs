@@ -160,6 +160,56 @@ impl<'a> Request<'a> {
         output.finish(self.kind(), tag)
     }
 
+    /// The fids that it names or makes: the server must not be told of another meaning of theirs before it
+    /// has answered.
+    pub(crate) fn fids(&self) -> [Option<u32>; 2] {
+        match *self {
+            Self::Version { .. } | Self::Flush { .. } => [None; 2],
+            Self::Statistics { fid, .. }
+            | Self::Open { fid, .. }
+            | Self::Create { fid, .. }
+            | Self::SymbolicLink { fid, .. }
+            | Self::Node { fid, .. }
+            | Self::ReadLink { fid }
+            | Self::Attributes { fid, .. }
+            | Self::Change { fid, .. }
+            | Self::ExtendedCreate { fid, .. }
+            | Self::Entries { fid, .. }
+            | Self::Sync { fid, .. }
+            | Self::Lock { fid, .. }
+            | Self::TestLock { fid, .. }
+            | Self::Directory { fid, .. }
+            | Self::RemoveAt { folder: fid, .. }
+            | Self::Authenticate { fid, .. }
+            | Self::Attach { fid, .. }
+            | Self::Read { fid, .. }
+            | Self::Write { fid, .. }
+            | Self::Clunk { fid }
+            | Self::Remove { fid } => [Some(fid), None],
+            Self::Rename {
+                fid, folder: other, ..
+            }
+            | Self::Link {
+                folder: other, fid, ..
+            }
+            | Self::RenameAt {
+                folder: fid,
+                new_folder: other,
+                ..
+            }
+            | Self::ExtendedWalk {
+                fid,
+                new_fid: other,
+                ..
+            }
+            | Self::Walk {
+                fid,
+                new_fid: other,
+                ..
+            } => [Some(fid), Some(other)],
+        }
+    }
+
     fn decode_fields(
         input: &mut Input<'a>,
         fields: impl FnOnce(&mut Input<'a>) -> Result<Self, Malformed>,

@@ -1,4 +1,5 @@
-//! Numbers for what a server holds for us. A number is used again only when its Tclunk has been answered.
+//! Numbers for what a server holds for us. A number is used again only when its Tclunk has been
+//! answered, which is sent after the answers of all calls that name it.
 
 use std::sync::Arc;
 
@@ -37,8 +38,10 @@ impl Fids {
         self.unused.push(fid);
     }
 
-    pub(super) fn next_unused(&mut self) -> Option<u32> {
-        self.unused.pop()
+    /// The last one that is not `held`. Few are held at a time.
+    pub(super) fn next_unused(&mut self, held: impl Fn(u32) -> bool) -> Option<u32> {
+        let at = self.unused.iter().rposition(|fid| !held(*fid))?;
+        Some(self.unused.swap_remove(at))
     }
 
     pub(super) fn free(&mut self, fid: u32) {

@@ -97,8 +97,9 @@ enum Tag {
     Free,
     Waiting,
     Answered(Vec<u8>),
-    /// Nobody waits any more; what it answers is thrown away.
-    Abandoned,
+    /// Nobody waits any more; what it answers is thrown away. Until then the fids that it is about keep their
+    /// numbers: a server may do it after the Tclunk of one, and to whatever has the number then.
+    Abandoned([Option<u32>; 2]),
     /// Tclunk of a fid that is free then.
     Clunk(u32),
 }
@@ -135,6 +136,7 @@ pub(super) struct Ticket<'l> {
     line: &'l Line,
     tag: usize,
     until: Instant,
+    fids: [Option<u32>; 2],
 }
 
 /// How long a call may take.
@@ -205,7 +207,9 @@ impl Line {
 
     /// Asks.
     pub(super) fn begin(&self, request: &Request<'_>, pace: Pace) -> Result<Ticket<'_>> {
-        self.send_with_tag(pace, SHORT, |tag, room| request.encode(tag, room))
+        self.send_with_tag(pace, SHORT, request.fids(), |tag, room| {
+            request.encode(tag, room)
+        })
     }
 
     /// Twrite of the first `count` bytes of `from`.
@@ -217,7 +221,7 @@ impl Line {
         count: usize,
     ) -> Result<Ticket<'_>> {
         let longest = self.longest();
-        self.send_with_tag(Pace::Slow, longest, |tag, room| {
+        self.send_with_tag(Pace::Slow, longest, [Some(fid), None], |tag, room| {
             let data = room.get_mut(WRITTEN_AT..WRITTEN_AT + count).ok_or(NoRoom)?;
             let gathered = sys::gather(from, data);
             head_of_write(room, tag, (fid, offset), gathered)
@@ -228,6 +232,7 @@ impl Line {
         &self,
         pace: Pace,
         room: u32,
+        fids: [Option<u32>; 2],
         encode: impl FnOnce(u16, &mut [u8]) -> std::result::Result<usize, NoRoom>,
     ) -> Result<Ticket<'_>> {
         let until = now()
@@ -240,6 +245,7 @@ impl Line {
             line: self,
             tag,
             until,
+            fids,
         };
         let number = u16::try_from(tag).map_err(|_| Errno::IO)?;
         let mut buffer = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
@@ -375,7 +381,7 @@ impl Line {
                 return;
             }
             let free = state.tags.iter().position(|tag| matches!(tag, Tag::Free));
-            let Some((tag, fid)) = free.zip(state.fids.next_unused()) else {
+            let Some((tag, fid)) = free.zip(state.next_unused()) else {
                 return;
             };
             if let Some(tag) = state.tags.get_mut(tag) {
@@ -512,7 +518,7 @@ impl Line {
                     answered.notify_one();
                 }
             }
-            Tag::Abandoned => {
+            Tag::Abandoned(_) => {
                 *tag = Tag::Free;
                 drop(state);
                 self.freed.notify_one();
@@ -538,6 +544,15 @@ impl State {
     /// Whether anybody waits for the server.
     fn is_waited_for(&self) -> bool {
         self.tags.iter().any(|tag| !matches!(tag, Tag::Free))
+    }
+
+    /// A fid to be clunked, of those that no abandoned call is about.
+    fn next_unused(&mut self) -> Option<u32> {
+        let Self { tags, fids, .. } = self;
+        fids.next_unused(|fid| {
+            tags.iter()
+                .any(|tag| matches!(tag, Tag::Abandoned(fids) if fids.contains(&Some(fid))))
+        })
     }
 
     /// A frame that answers nothing: thrown away, but not for ever.
@@ -588,13 +603,13 @@ impl Drop for Ticket<'_> {
             return;
         };
         match tag {
-            Tag::Waiting => *tag = Tag::Abandoned,
+            Tag::Waiting => *tag = Tag::Abandoned(self.fids),
             Tag::Answered(_) => {
                 *tag = Tag::Free;
                 drop(state);
                 self.line.freed.notify_one();
             }
-            Tag::Free | Tag::Abandoned | Tag::Clunk(_) => {}
+            Tag::Free | Tag::Abandoned(_) | Tag::Clunk(_) => {}
         }
     }
 }

@@ -18,6 +18,8 @@ use crate::tree::{
     Allocation, Attributes, Changes, Entry, ExtendedHow, Kind, Name, OpenHow, RenameHow, Tree,
 };
 
+mod kept;
+
 const PLAIN: Swap = Swap {
     users: (0, 0),
     groups: (0, 0),
@@ -694,92 +696,6 @@ fn our_own_server_is_a_tree_like_any_other() {
         }
     }
     assert_eq!(seen.len(), 2000 + 1 + 2);
-}
-
-#[test]
-fn what_is_let_go_is_let_go_at_the_server_too() {
-    let pair = pair();
-    let tree = &pair.tree;
-    let root = tree.root().unwrap().node;
-    for number in 0..300 {
-        let text = CString::new(format!("n{number}")).unwrap();
-        tree.make_directory(caller(), &root, name(&text), 0o755)
-            .unwrap();
-        assert_eq!(
-            tree.child(&root, name(c"missing")).err(),
-            Some(Errno::NOENT)
-        );
-    }
-    // Clunks are answered meanwhile; so many fids stay that have no tag yet.
-    for _ in 0..1000 {
-        tree.attributes(&root).unwrap();
-        if tree.line.fids() <= 2 {
-            return;
-        }
-    }
-    panic!("{} fids stay", tree.line.fids());
-}
-
-/// A server of folders: which lies at a name of which. The root is 1.
-fn folders(below: impl Fn(u64, &[u8]) -> u64 + Send + 'static) -> Box<Says> {
-    let mut places = std::collections::HashMap::new();
-    Box::new(move |tag, request| {
-        let reply = match &request {
-            Request::Attach { fid, .. } => {
-                places.insert(*fid, 1);
-                Reply::Attach { qid: qid(1) }
-            }
-            Request::Walk {
-                fid,
-                new_fid,
-                names,
-            } => {
-                let mut at = places[fid];
-                let mut qids = Few::default();
-                for Text(name) in names.as_slice() {
-                    at = below(at, name);
-                    qids.push(qid(at)).unwrap();
-                }
-                places.insert(*new_fid, at);
-                Reply::Walk { qids }
-            }
-            Request::Attributes { fid, .. } => attributes(places[fid], 0o040_755),
-            _ => return Some(honest(tag, &request)),
-        };
-        Some(frame(tag, &reply))
-    })
-}
-
-#[test]
-fn folders_without_end_are_dropped_one_by_one() {
-    let small = std::thread::Builder::new().stack_size(128 << 10);
-    let walk = small.spawn(|| {
-        let (tree, _connection) = visit(limits(), folders(|at, _| at + 1)).0.unwrap();
-        let mut all = vec![tree.root().unwrap().node];
-        for _ in 0..3_000 {
-            let below = tree.child(all.last().unwrap(), name(c"d")).unwrap();
-            all.push(below.node);
-        }
-        // The ones above first, as a session's table does it.
-        for node in all {
-            drop(node);
-        }
-    });
-    walk.unwrap().join().unwrap();
-}
-
-#[test]
-fn folders_in_a_circle_are_let_go_of() {
-    let round = |_: u64, name: &[u8]| if name == b"a" { 10 } else { 11 };
-    let (tree, _connection) = visit(limits(), folders(round)).0.unwrap();
-    let root = tree.root().unwrap().node;
-    let a = tree.child(&root, name(c"a")).unwrap().node;
-    let b = tree.child(&a, name(c"b")).unwrap().node;
-    let again = tree.child(&b, name(c"a")).unwrap().node;
-    assert_eq!(a.identity, again.identity);
-    let (first, second) = (std::sync::Arc::downgrade(&a), std::sync::Arc::downgrade(&b));
-    drop((a, b, again));
-    assert!(first.upgrade().is_none() && second.upgrade().is_none());
 }
 
 #[test]
