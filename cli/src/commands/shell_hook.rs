@@ -83,12 +83,16 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         .collect::<Vec<_>>()
         .join(" ");
     let engine = engine.map_or_else(|| quote(""), |engine| quote(&engine));
-    let text = args
-        .shell
-        .template()
-        .replace("@LINE@", &line)
-        .replace("@ENGINE@", &engine);
-    context.out.text(&text)
+    context
+        .out
+        .text(&fill(&args.shell.template(), &line, &engine))
+}
+
+/// The template with its two marks filled. What is put in is not looked at: a path may be called like a mark.
+fn fill(template: &str, line: &str, engine: &str) -> String {
+    let parts = template.split("@LINE@");
+    let filled = parts.map(|part| part.split("@ENGINE@").collect::<Vec<_>>().join(engine));
+    filled.collect::<Vec<_>>().join(line)
 }
 
 impl Shell {
@@ -254,5 +258,11 @@ mod tests {
         ] {
             assert_eq!(shell.quote()(word), expected);
         }
+    }
+
+    #[test]
+    fn what_is_put_in_is_no_template() {
+        let filled = fill("a @LINE@ b @ENGINE@ @LINE@", "/x/@ENGINE@", "/y/@LINE@");
+        assert_eq!(filled, "a /x/@ENGINE@ b /y/@LINE@ /x/@ENGINE@");
     }
 }

@@ -352,6 +352,13 @@ fn compose_is_left_alone_where_nothing_is_different() {
         out: tcp://x:1
         out: up
     "#]]);
+    run(&place, &["compose", "-Htcp://x:1", "up"]).is(expect![[r#"
+        exit 9
+        out: HOST=
+        out: compose
+        out: -Htcp://x:1
+        out: up
+    "#]]);
     run(&place, &["compose", "version"]).exits(0);
     assert!(!place.path("run/compose").exists());
 }
@@ -384,6 +391,16 @@ fn compose_files_are_found_as_compose_finds_them() {
     );
     fs::write(place.path("src/app/.env"), "COMPOSE_FILE=x.yml:y.yml\n").unwrap();
     assert_eq!(named(run(&place, &["compose", "up"])), ["x.yml", "y.yml"]);
+    fs::write(
+        place.path("src/app/prod.env"),
+        "COMPOSE_PATH_SEPARATOR=,\nCOMPOSE_FILE=p.yml,q.yml\n",
+    )
+    .unwrap();
+    let files = ["p.yml", "q.yml"];
+    let line = ["compose", "--env-file", "prod.env", "up"];
+    assert_eq!(named(run(&place, &line)), files);
+    let line = ["compose", "--env-file=prod.env", "--env-file=none", "up"];
+    assert_eq!(named(run(&place, &line)), files);
     run(&place, &["compose", "-f", "-", "up"])
         .exits(2)
         .says("cannot be read twice");

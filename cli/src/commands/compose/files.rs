@@ -125,12 +125,12 @@ impl Line {
 
     /// Whether the user says where the engine is.
     pub(super) fn names_engine(&self) -> bool {
-        let names = ["-c", "--context", "-H", "--host"];
         self.global.iter().any(|word| {
-            names.iter().any(|name| word == name)
-                || ["--context=", "--host="]
+            ["--context", "--host"].iter().any(|name| word == name)
+                // A short option's word may stand in the same argument.
+                || ["--context=", "--host=", "-c", "-H"]
                     .iter()
-                    .any(|name| bytes(word).starts_with(name.as_bytes()))
+                    .any(|start| bytes(word).starts_with(start.as_bytes()))
         })
     }
 
@@ -175,9 +175,13 @@ impl Line {
                 )
             })?,
         };
-        if let Some(list) = variable(&folder, "COMPOSE_FILE") {
+        let mut env_files = self.values("--env-file", "--env-file");
+        if env_files.is_empty() {
+            env_files.push(folder.join(".env"));
+        }
+        if let Some(list) = variable(&env_files, "COMPOSE_FILE") {
             let separator =
-                variable(&folder, "COMPOSE_PATH_SEPARATOR").unwrap_or_else(|| ":".to_owned());
+                variable(&env_files, "COMPOSE_PATH_SEPARATOR").unwrap_or_else(|| ":".to_owned());
             return Ok(list
                 .split(&separator)
                 .filter(|file| !file.is_empty())
@@ -204,21 +208,23 @@ impl Line {
     }
 }
 
-/// Of the environment, else of the project's `.env`.
-fn variable(folder: &Path, name: &str) -> Option<String> {
+/// Of the environment, else of the last of the files that has it.
+fn variable(files: &[PathBuf], name: &str) -> Option<String> {
     let own = std::env::var(name).ok().filter(|value| !value.is_empty());
-    own.or_else(|| {
-        let text = std::fs::read_to_string(folder.join(".env")).ok()?;
-        let mut lines = text.lines().rev();
-        let value = lines.find_map(|line| {
-            line.trim()
-                .strip_prefix(name)?
-                .trim_start()
-                .strip_prefix('=')
-        })?;
-        let value = value.trim().trim_matches(['"', '\'']);
-        (!value.is_empty()).then(|| value.to_owned())
-    })
+    own.or_else(|| files.iter().rev().find_map(|file| line_of(file, name)))
+}
+
+fn line_of(file: &Path, name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let mut lines = text.lines().rev();
+    let value = lines.find_map(|line| {
+        line.trim()
+            .strip_prefix(name)?
+            .trim_start()
+            .strip_prefix('=')
+    })?;
+    let value = value.trim().trim_matches(['"', '\'']);
+    (!value.is_empty()).then(|| value.to_owned())
 }
 
 /// Writes the added file of a project, the same for the same project.
