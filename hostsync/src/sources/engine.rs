@@ -15,6 +15,7 @@ use control::config::{ContainerAddress, HostsSource};
 use control::names::{HostName, SourceName};
 use serde::Deserialize;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::containers::{Container, Listed};
@@ -27,6 +28,9 @@ const GATHER: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(60);
 /// Containers looked at; the newest of more.
 const MOST_CONTAINERS: usize = 1024;
+/// So many are asked about at once, all within this time; what is missing then is asked for at the next look.
+const AT_ONCE: usize = 16;
+const INSPECT: Duration = Duration::from_secs(20);
 /// A longer line of the stream is an event about something that changed.
 const LONGEST_EVENT: usize = 64 << 10;
 
@@ -120,20 +124,22 @@ impl Engine {
         listed.truncate(MOST_CONTAINERS);
         known.retain(|id, _| listed.iter().any(|one| one.id == *id));
         let mut skipped = over as u64;
-        for one in listed {
-            if known.contains_key(&one.id) {
-                continue;
-            }
-            if !one.id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-                skipped += 1;
-                continue;
-            }
-            // One that is gone again is the next event's business.
-            match http::get(&self.socket, &format!("/containers/{}/json", one.id)).await {
-                Ok(container) => drop(known.insert(one.id, container)),
-                Err(reason) => {
-                    tracing::debug!(container = one.id, reason, "cannot be inspected");
-                    skipped += 1;
+        let (new, bad): (Vec<_>, Vec<_>) = listed
+            .into_iter()
+            .map(|one| one.id)
+            .filter(|id| !known.contains_key(id))
+            .partition(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+        skipped += bad.len() as u64;
+        let until = Instant::now() + INSPECT;
+        for some in new.chunks(AT_ONCE) {
+            for (id, answer) in self.inspect(some, until).await {
+                match answer {
+                    Ok(container) => drop(known.insert(id, container)),
+                    // One that is gone again is the next event's business.
+                    Err(reason) => {
+                        tracing::debug!(container = id, reason, "cannot be inspected");
+                        skipped += 1;
+                    }
                 }
             }
         }
@@ -142,6 +148,25 @@ impl Engine {
         let mut reading = containers::read(known.values(), self, &routed);
         reading.skipped = reading.skipped.saturating_add(skipped);
         Ok(reading.bounded())
+    }
+
+    /// Particulars of a few, asked for at once.
+    async fn inspect(
+        &self,
+        ids: &[String],
+        until: Instant,
+    ) -> Vec<(String, Result<Container, String>)> {
+        let mut asked = JoinSet::new();
+        for id in ids.iter().cloned() {
+            let socket = self.socket.clone();
+            asked.spawn(async move {
+                let path = format!("/containers/{id}/json");
+                let answer = tokio::time::timeout_at(until, http::get(&socket, &path)).await;
+                let late = || Err(format!("no time was left of {} s", INSPECT.as_secs()));
+                (id, answer.unwrap_or_else(|_| late()))
+            });
+        }
+        asked.join_all().await
     }
 }
 
@@ -230,5 +255,47 @@ mod tests {
         );
         check("no JSON\n", &[], true);
         check(&"x".repeat(LONGEST_EVENT + 1), &[], true);
+    }
+
+    #[tokio::test]
+    async fn one_that_gives_no_answer_holds_up_no_other() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("engine.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut asked = [0; 1024];
+                    let count = client.read(&mut asked).await.unwrap();
+                    if asked[..count].starts_with(b"GET /containers/stuck/") {
+                        std::future::pending::<()>().await;
+                    }
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+                    client.write_all(answer).await.unwrap();
+                });
+            }
+        });
+        let engine = Engine {
+            source: "docker".parse().unwrap(),
+            socket,
+            suffix: "test".parse().unwrap(),
+            address: ContainerAddress::Auto,
+        };
+        let ids = ["stuck", "a1", "b2", "c3"].map(str::to_owned);
+        let until = Instant::now() + Duration::from_secs(2);
+        let mut answers: Vec<(String, bool)> = engine
+            .inspect(&ids, until)
+            .await
+            .into_iter()
+            .map(|(id, answer)| (id, answer.is_ok()))
+            .collect();
+        answers.sort();
+        let expected = [("a1", true), ("b2", true), ("c3", true), ("stuck", false)];
+        assert_eq!(
+            answers,
+            expected.map(|(id, is_known)| (id.to_owned(), is_known))
+        );
     }
 }
