@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use control::config::{Config, Guest};
 use control::names::GuestName;
-use control::port::{HostSide, PortSpec, Protocol};
+use control::port::{Endpoint, HostSide, PortSpec, Protocol};
 use control::translation::quoted;
 
 /// Where an engine listens by custom, without TLS.
@@ -12,11 +12,19 @@ const ENGINE_PORT: u16 = 2375;
 
 /// What DOCKER_HOST has to be; none where the guest publishes no engine.
 pub(crate) fn host(guest: &Guest) -> Option<String> {
+    place(guest).map(|place| match place {
+        Endpoint::Unix(path) => format!("unix://{}", path.display()),
+        Endpoint::Address(address) => format!("tcp://{address}"),
+    })
+}
+
+/// Where the guest's engine is reached on this host; none where the guest publishes no engine.
+pub(crate) fn place(guest: &Guest) -> Option<Endpoint> {
     let sockets = guest.publish.iter().filter_map(|spec| match &spec.host {
         HostSide::Unix(path) => {
             let is_engine = spec.guest.first == ENGINE_PORT
                 || path.file_name().is_some_and(|name| name == "docker.sock");
-            is_engine.then(|| format!("unix://{}", path.display()))
+            is_engine.then(|| Endpoint::Unix(path.clone()))
         }
         HostSide::Ports { .. } => None,
     });
@@ -26,7 +34,7 @@ pub(crate) fn host(guest: &Guest) -> Option<String> {
         .next()
 }
 
-fn tcp(guest: &Guest, spec: &PortSpec) -> Option<String> {
+fn tcp(guest: &Guest, spec: &PortSpec) -> Option<Endpoint> {
     let (Some(port), _) = spec.pairs().find(|(_, inside)| *inside == ENGINE_PORT)? else {
         return None;
     };
@@ -38,7 +46,7 @@ fn tcp(guest: &Guest, spec: &PortSpec) -> Option<String> {
         Some(address) => address,
     };
     (spec.protocol == Protocol::Tcp)
-        .then(|| format!("tcp://{}", std::net::SocketAddr::new(address, port)))
+        .then(|| Endpoint::Address(std::net::SocketAddr::new(address, port)))
 }
 
 /// The guest that was named, or the only one.

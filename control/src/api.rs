@@ -391,8 +391,11 @@ pub struct HostLine {
     pub name: HostName,
     /// Its address.
     pub address: IpAddr,
-    /// Who says so: static, or netd with network and guest.
+    /// Who says so, in words.
     pub source: String,
+    /// Who says so.
+    #[serde(default)]
+    pub origin: Option<NameOrigin>,
     /// Files that have the line.
     pub written: Vec<PathBuf>,
     /// Why it is missing elsewhere: "FILE: reason".
@@ -412,6 +415,37 @@ pub struct HostLine {
     /// What would change that it lost.
     #[serde(default)]
     pub hint: Option<String>,
+}
+
+/// Who says that a name has an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum NameOrigin {
+    /// `[hosts.static]` in the configuration.
+    Static,
+    /// Added by request, for a time.
+    Added,
+    /// A guest of a network.
+    Guest {
+        /// The guest.
+        guest: GuestName,
+        /// The network it is on.
+        network: NetworkName,
+    },
+    /// A lease of another DHCP server.
+    Lease {
+        /// As in `[hosts.source.NAME]`.
+        source: SourceName,
+        /// The client's Ethernet address.
+        client: String,
+    },
+    /// A container that runs.
+    Container {
+        /// As in `[hosts.source.NAME]`.
+        source: SourceName,
+        /// Its name there.
+        container: String,
+    },
 }
 
 /// A name with an address, for a time.

@@ -10,6 +10,7 @@ pub mod capture;
 pub mod client;
 pub mod config;
 pub mod egress;
+pub mod engine;
 pub mod events;
 pub mod failure;
 pub mod fold;

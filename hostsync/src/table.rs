@@ -23,6 +23,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
+use control::api::NameOrigin;
 use control::names::{GuestName, HostName, NetworkName, SourceName};
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +68,20 @@ impl fmt::Display for Source {
             Self::Guest { guest, network } => write!(f, "guest {guest} on {network}"),
             Self::Lease { source, client } => write!(f, "{source}: {client}"),
             Self::Container { source, container } => write!(f, "{source}: {container}"),
+        }
+    }
+}
+
+impl Source {
+    /// As the control protocol has it.
+    #[must_use]
+    pub fn origin(&self) -> NameOrigin {
+        match self.clone() {
+            Self::Static => NameOrigin::Static,
+            Self::Added => NameOrigin::Added,
+            Self::Guest { guest, network } => NameOrigin::Guest { guest, network },
+            Self::Lease { source, client } => NameOrigin::Lease { source, client },
+            Self::Container { source, container } => NameOrigin::Container { source, container },
         }
     }
 }

@@ -622,6 +622,22 @@ fn containers_of_a_real_engine_have_names_while_they_run() {
         ])?;
         // It is the one that works here.
         stage.host.run(&format!("ping -c1 -W5 {address}"))?;
+        // netd does not run, hence 3; the container is shown all the same.
+        let shown = stage.world.sharectl(&["ps", "--format", "json"])?;
+        ensure!(shown.status.code() == Some(3), "{shown:?}");
+        let shown: serde_json::Value = serde_json::from_slice(shown.stdout.as_bytes())?;
+        let known = &shown["engines"][0];
+        ensure!(
+            known["source"] == "box" && known["answers"] == true,
+            "{shown}"
+        );
+        let web = &known["containers"][0];
+        ensure!(
+            web["name"] == "shop_web_1" && web["state"] == "running",
+            "{shown}"
+        );
+        let names = web["names"].as_array().context("no names")?;
+        ensure!(names.contains(&"web.shop.local.test".into()), "{shown}");
         ensure!(stage.dig("any.shop.local.test")? == address);
         // Nobody gets a name outside the suffix by a label.
         let outside = stage.listed("bank.example")?;
@@ -647,6 +663,9 @@ fn containers_of_a_real_engine_have_names_while_they_run() {
                 .any(|problem| problem.contains("source box: "))
                 .then_some(()))
         })?;
+        let shown = stage.world.sharectl(&["ps", "--format", "json"])?;
+        let shown: serde_json::Value = serde_json::from_slice(shown.stdout.as_bytes())?;
+        ensure!(shown["engines"][0]["answers"] == false, "{shown}");
         stage.names(&[base, &format!("{two} two.local.test")])
     });
 }

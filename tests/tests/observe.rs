@@ -42,6 +42,43 @@ fn scene() -> Result<Scene> {
 }
 
 #[test]
+fn ps_says_what_of_a_guest_works_here_and_what_mends_the_rest() {
+    whole_system(|| {
+        let Scene {
+            outside: _outside,
+            world,
+            dev,
+        } = scene()?;
+        let view = || -> Result<serde_json::Value> {
+            let shown = world.sharectl(&["ps", "dev", "--format", "json"])?;
+            // hostsync and sharefs do not run.
+            ensure!(shown.status.code() == Some(3), "{shown:?}");
+            Ok(serde_json::from_slice(shown.stdout.as_bytes())?)
+        };
+        let trouble = |view: &serde_json::Value| -> String {
+            let all = view["troubles"].as_array().into_iter().flatten();
+            let mut of_port = all.filter(|one| one["about"] == "port 192.0.2.1:7000:7000");
+            of_port.next().map(ToString::to_string).unwrap_or_default()
+        };
+        let refused = wait_for("the guest's refusal", SOON, || {
+            let view = view()?;
+            Ok((view["guests"][0]["ports"][0]["answers"] == "refuses").then_some(view))
+        })?;
+        ensure!(refused["guests"][0]["state"] == "running", "{refused}");
+        ensure!(trouble(&refused).contains("start the service"), "{refused}");
+        let _service = dev.within(|| Ok(std::net::TcpListener::bind("0.0.0.0:7000")?))?;
+        let served = wait_for("the service", SOON, || {
+            let view = view()?;
+            Ok((view["guests"][0]["ports"][0]["answers"] == "serves").then_some(view))
+        })?;
+        ensure!(trouble(&served).is_empty(), "{served}");
+        let reach = &served["guests"][0]["ports"][0]["reach"];
+        ensure!(*reach == serde_json::json!(["192.0.2.1:7000"]), "{served}");
+        Ok(())
+    });
+}
+
+#[test]
 fn flows_show_who_talks_to_whom_and_how_much() {
     whole_system(|| {
         let Scene {

@@ -17,6 +17,7 @@ mod man;
 mod network;
 pub(crate) mod path;
 mod port;
+mod ps;
 mod restart;
 mod service;
 mod share;
@@ -39,6 +40,7 @@ pub(crate) enum Command {
     Down(down::Args),
     Restart(restart::Args),
     Status(status::Args),
+    Ps(ps::Args),
     #[command(subcommand)]
     Config(config::Command),
     #[command(subcommand)]
@@ -78,6 +80,7 @@ impl Command {
             Self::Down(args) => down::run(context, args).map(done),
             Self::Restart(args) => restart::run(context, args).map(done),
             Self::Status(args) => status::run(context, args),
+            Self::Ps(args) => ps::run(context, args),
             Self::Config(command) => command.run(context).map(done),
             Self::Network(command) => command.run(context),
             Self::Guest(command) => command.run(context).map(done),

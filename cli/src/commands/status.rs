@@ -54,16 +54,17 @@ fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// What the daemons say, or the configuration where one of them does not.
 #[derive(Serialize)]
-struct Report {
+pub(crate) struct Report {
     config: ConfigReport,
     daemons: Vec<DaemonReport>,
-    guests: Vec<GuestStatus>,
-    ports: Vec<PortStatus>,
-    shares: Vec<ShareStatus>,
+    pub guests: Vec<GuestStatus>,
+    pub ports: Vec<PortStatus>,
+    pub shares: Vec<ShareStatus>,
     hosts_files: Vec<HostsFileStatus>,
     /// Everything that is wrong, in one place.
-    problems: Vec<String>,
+    pub problems: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -98,17 +99,29 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome<ExitCode> {
     } else {
         context.out.text(&as_text(&report))?;
     }
-    let all_run = report.daemons.iter().all(|daemon| daemon.status.is_some());
-    Ok(match (report.config.good, all_run) {
-        (false, _) => ExitCode::FAILURE,
-        (true, false) => ExitCode::from(Exit::NotRunning as u8),
-        (true, true) => ExitCode::SUCCESS,
-    })
+    Ok(report.exit_code())
 }
 
 impl Report {
+    /// Failure for a configuration that is wrong, 3 for a daemon that does not run.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        let all_run = self.daemons.iter().all(|daemon| daemon.status.is_some());
+        match (self.config.good, all_run) {
+            (false, _) => ExitCode::FAILURE,
+            (true, false) => ExitCode::from(Exit::NotRunning as u8),
+            (true, true) => ExitCode::SUCCESS,
+        }
+    }
+
+    /// The daemons that do not run.
+    pub(crate) fn not_running(&self) -> impl Iterator<Item = &'static str> {
+        let down = self.daemons.iter();
+        down.filter(|daemon| daemon.state == "not running")
+            .map(|daemon| daemon.daemon)
+    }
+
     /// Asks all daemons at once.
-    async fn gather(context: &Context) -> Self {
+    pub(crate) async fn gather(context: &Context) -> Self {
         let mut problems = Vec::new();
         let loaded = Config::load(&context.paths.config);
         let good = loaded.is_ok();
@@ -218,7 +231,7 @@ fn is_for_all(device: &ShareDevice) -> bool {
 }
 
 /// What can be shown of a file that is wrong: nothing.
-fn nothing_configured() -> Config {
+pub(crate) fn nothing_configured() -> Config {
     Config {
         networks: BTreeMap::new(),
         guests: BTreeMap::new(),

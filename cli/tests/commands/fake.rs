@@ -6,8 +6,9 @@ use std::thread::JoinHandle;
 
 use control::api::{
     Changes, DaemonStatus, DnsAnswer, DnsRecord, EndedName, FlowStatus, GuestAnswer, GuestStatus,
-    HostLine, HostsDiff, HostsFileStatus, LinkStatus, NetworkStatus, NewName, PolicyAnswer,
-    PortLead, PortRequest, PortStatus, ResolverStatus, ShareDevice, ShareStatus, SourceStatus,
+    HostLine, HostsDiff, HostsFileStatus, LinkStatus, NameOrigin, NetworkStatus, NewName,
+    PolicyAnswer, PortLead, PortRequest, PortStatus, ResolverStatus, ShareDevice, ShareStatus,
+    SourceStatus,
 };
 use control::config::{CachePolicy, NetworkKind};
 use control::egress::Verdict;
@@ -413,6 +414,10 @@ fn host_line() -> HostLine {
         name: "local.test".parse().unwrap(),
         address: "127.64.0.1".parse().unwrap(),
         source: "guest dev on vmnet8".to_owned(),
+        origin: Some(NameOrigin::Guest {
+            guest: name("dev"),
+            network: "vmnet8".parse().unwrap(),
+        }),
         written: vec!["/etc/hosts".into()],
         left_out: Vec::new(),
         wildcard: false,

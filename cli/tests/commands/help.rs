@@ -11,6 +11,7 @@ const VERBS: &[&str] = &[
     "down",
     "restart",
     "status",
+    "ps",
     "config check",
     "config show",
     "config schema",

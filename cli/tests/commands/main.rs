@@ -15,6 +15,7 @@ mod network;
 mod path;
 mod place;
 mod port;
+mod ps;
 mod service;
 mod share;
 mod traffic;

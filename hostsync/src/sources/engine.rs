@@ -5,14 +5,15 @@
 //! each connection, after events, and once in a while without any.
 
 pub mod containers;
-mod http;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use control::config::{ContainerAddress, HostsSource};
+use control::engine;
 use control::names::{HostName, SourceName};
+use control::port::Endpoint;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -60,6 +61,10 @@ impl Engine {
         })
     }
 
+    fn place(&self) -> Endpoint {
+        Endpoint::Unix(self.socket.clone())
+    }
+
     /// Follows the engine for ever, through its restarts; ends when nobody reads the news.
     pub async fn follow(self, news: mpsc::Sender<News>) {
         let mut again = Again::new(&self.socket);
@@ -88,7 +93,7 @@ impl Engine {
     /// One connection: `Ok` when nobody reads the news any more, else why it ended.
     async fn session(&self, news: &mpsc::Sender<News>, heard: &mut bool) -> Result<(), String> {
         // The stream comes first: what happens during the list is in it.
-        let mut events = http::stream(&self.socket, EVENTS).await?;
+        let mut events = engine::stream(&self.place(), EVENTS).await?;
         let mut known = BTreeMap::new();
         let mut due = Instant::now();
         let mut line = Vec::new();
@@ -119,7 +124,7 @@ impl Engine {
 
     /// The list of what runs, with the particulars of what is not `known` yet.
     async fn look(&self, known: &mut BTreeMap<String, Container>) -> Result<Reading, String> {
-        let mut listed: Vec<Listed> = http::get(&self.socket, "/containers/json").await?;
+        let mut listed: Vec<Listed> = engine::get(&self.place(), "/containers/json").await?;
         let over = listed.len().saturating_sub(MOST_CONTAINERS);
         listed.truncate(MOST_CONTAINERS);
         known.retain(|id, _| listed.iter().any(|one| one.id == *id));
@@ -158,10 +163,10 @@ impl Engine {
     ) -> Vec<(String, Result<Container, String>)> {
         let mut asked = JoinSet::new();
         for id in ids.iter().cloned() {
-            let socket = self.socket.clone();
+            let place = self.place();
             asked.spawn(async move {
                 let path = format!("/containers/{id}/json");
-                let answer = tokio::time::timeout_at(until, http::get(&socket, &path)).await;
+                let answer = tokio::time::timeout_at(until, engine::get(&place, &path)).await;
                 let late = || Err(format!("no time was left of {} s", INSPECT.as_secs()));
                 (id, answer.unwrap_or_else(|_| late()))
             });

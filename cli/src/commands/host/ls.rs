@@ -2,9 +2,10 @@
 
 use std::time::SystemTime;
 
-use control::api::{HostLine, SourceStatus};
+use control::api::{HostLine, NameOrigin, SourceStatus};
 use control::config::Config;
 use control::events::read_timestamp;
+use control::names::HostName;
 use control::paths::Daemon;
 
 use crate::context::Context;
@@ -88,34 +89,39 @@ pub(crate) fn listed(context: &Context, config: &Config) -> Vec<HostLine> {
 }
 
 /// The names that would be written.
-fn configured(config: &Config) -> Vec<HostLine> {
-    let line = |name: &control::names::HostName, address, source: String, wildcard| HostLine {
-        name: name.clone(),
-        address,
-        source,
-        written: Vec::new(),
-        left_out: Vec::new(),
-        wildcard,
-        priority: None,
-        since: None,
-        until: None,
-        hint: None,
-    };
+pub(crate) fn configured(config: &Config) -> Vec<HostLine> {
+    let line =
+        |name: &HostName, address, (source, origin): (String, NameOrigin), wildcard| HostLine {
+            name: name.clone(),
+            address,
+            source,
+            origin: Some(origin),
+            written: Vec::new(),
+            left_out: Vec::new(),
+            wildcard,
+            priority: None,
+            since: None,
+            until: None,
+            hint: None,
+        };
     let hosts = &config.hosts;
     let plain = hosts.entries.iter().map(|entry| (entry, false));
     let below = hosts.wildcards.iter().map(|entry| (entry, true));
-    let fixed = plain
-        .chain(below)
-        .map(|((name, address), below)| line(name, *address, "static".to_owned(), below));
+    let fixed = plain.chain(below).map(|((name, address), below)| {
+        let from = ("static".to_owned(), NameOrigin::Static);
+        line(name, *address, from, below)
+    });
     let guests = config.guests.values().flat_map(|guest| {
         let names = config.names_of(guest).unwrap_or_default();
         names.into_iter().map(move |name| {
-            line(
-                &name,
-                guest.host_address.into(),
+            let from = (
                 format!("guest {}", guest.name),
-                false,
-            )
+                NameOrigin::Guest {
+                    guest: guest.name.clone(),
+                    network: guest.network.clone(),
+                },
+            );
+            line(&name, guest.host_address.into(), from, false)
         })
     });
     fixed.chain(guests).collect()
@@ -137,6 +143,7 @@ mod tests {
             name: "demo.test".parse().unwrap(),
             address: "127.0.0.1".parse().unwrap(),
             source: "added".to_owned(),
+            origin: Some(NameOrigin::Added),
             written: Vec::new(),
             left_out: vec!["static has it".to_owned()],
             wildcard: true,

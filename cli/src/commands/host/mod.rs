@@ -16,7 +16,7 @@ use clap::Subcommand;
 use crate::context::Context;
 use crate::error::Outcome;
 
-pub(crate) use ls::listed;
+pub(crate) use ls::{configured, listed};
 pub(crate) use once::round;
 pub(crate) use writer_install::installed as installed_writer;
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use control::api::{GuestAnswer, GuestStatus, PortStatus};
+use control::api::{GuestAnswer, GuestStatus, PortLead, PortStatus};
 use control::config::Config;
 use control::names::GuestName;
 use control::paths::Daemon;
@@ -71,15 +71,15 @@ struct Explanation {
 
 /// A guest's wish for this port.
 #[derive(Serialize)]
-struct Publication {
+pub(crate) struct Publication {
     guest: GuestName,
     spec: PortSpec,
     guest_port: u16,
     /// Where netd has it.
-    listening: Vec<Endpoint>,
+    pub listening: Vec<Endpoint>,
     plugged: bool,
     address: Option<std::net::Ipv4Addr>,
-    answers: GuestAnswer,
+    pub answers: GuestAnswer,
     problems: Vec<String>,
 }
 
@@ -141,24 +141,9 @@ fn publications(
         else {
             continue;
         };
-        let guest = guests
-            .iter()
-            .find(|guest| guest.name.as_ref() == Some(&port.guest));
-        found.push(Publication {
-            guest_port,
-            listening: port
-                .listening
-                .iter()
-                .filter(|place| at(place))
-                .cloned()
-                .collect(),
-            plugged: guest.is_some_and(|guest| !guest.links.is_empty()),
-            address: guest.and_then(|guest| guest.address),
-            answers: lead.map_or(GuestAnswer::Unknown, |lead| lead.answers),
-            problems: port.problems,
-            guest: port.guest,
-            spec: port.spec,
-        });
+        let mut publication = Publication::of(&port, (guest_port, lead), guests);
+        publication.listening.retain(at);
+        found.push(publication);
     }
     found
 }
@@ -211,7 +196,29 @@ fn advice(explanation: &Explanation, config: &Config, netd: bool) -> Vec<String>
 }
 
 impl Publication {
-    fn advice(&self) -> Option<String> {
+    /// One of a spec's ports, by the guest's number for it.
+    pub(crate) fn of(
+        port: &PortStatus,
+        (guest_port, lead): (u16, Option<&PortLead>),
+        guests: &[GuestStatus],
+    ) -> Self {
+        let guest = guests
+            .iter()
+            .find(|guest| guest.name.as_ref() == Some(&port.guest));
+        Self {
+            guest_port,
+            listening: port.listening.clone(),
+            plugged: guest.is_some_and(|guest| !guest.links.is_empty()),
+            address: guest.and_then(|guest| guest.address),
+            answers: lead.map_or(GuestAnswer::Unknown, |lead| lead.answers),
+            problems: port.problems.clone(),
+            guest: port.guest.clone(),
+            spec: port.spec.clone(),
+        }
+    }
+
+    /// What mends it; none where nothing is amiss, or that cannot be told.
+    pub(crate) fn advice(&self) -> Option<String> {
         let (guest, port) = (&self.guest, self.guest_port);
         if self.listening.is_empty() {
             return Some(match self.problems.is_empty() {
@@ -241,7 +248,8 @@ impl Publication {
         }
     }
 
-    fn answer(&self) -> String {
+    /// What the guest's port says.
+    pub(crate) fn answer(&self) -> String {
         match self.answers {
             GuestAnswer::Serves => "it takes connections".to_owned(),
             GuestAnswer::Refuses => format!(

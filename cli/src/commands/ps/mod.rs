@@ -1,0 +1,66 @@
+//! `sharectl ps`: guests and containers with what of them works on this host, and why something does not.
+
+mod engine;
+mod join;
+mod text;
+
+use std::process::ExitCode;
+
+use control::api::HostLine;
+use control::config::Config;
+use control::names::GuestName;
+use control::paths::Daemon;
+
+use self::join::{Facts, join};
+use super::status::{Report, nothing_configured};
+use crate::context::Context;
+use crate::error::Outcome;
+
+/// Show guests and containers: addresses, names, ports, shares, and why one of them does not work
+///
+/// The containers are those of the Docker engines that guests publish (port 2375, or a unix socket called
+/// docker.sock) and of the engines in [hosts.source]. Below the table stands what does not work, and the command
+/// that mends it. Works with every daemon down too, from the configuration; the exit code is 3 then.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  sharectl ps\n  sharectl ps dev\n  sharectl ps --all --format json"
+)]
+pub(crate) struct Args {
+    /// Only these, with their containers
+    #[arg(value_name = "GUEST")]
+    guests: Vec<GuestName>,
+    /// Containers that have ended, too
+    #[arg(short, long)]
+    all: bool,
+}
+
+pub(crate) fn run(context: &Context, args: Args) -> Outcome<ExitCode> {
+    // What is wrong with the file is in the report.
+    let config = Config::load(&context.paths.config).unwrap_or_else(|_| nothing_configured());
+    for name in &args.guests {
+        context.guest(&config, name)?;
+    }
+    let (report, lines, engines) = context.wait(async {
+        tokio::join!(
+            Report::gather(context),
+            context.asking::<Vec<HostLine>>(Daemon::Hostsync, "/v1/hosts"),
+            engine::ask_all(&config, &args.guests, args.all),
+        )
+    })?;
+    let code = report.exit_code();
+    let view = join(Facts {
+        config: &config,
+        wanted: &args.guests,
+        lines: lines.unwrap_or_else(|_| super::host::configured(&config)),
+        report,
+        engines,
+    });
+    if context.out.is_json() {
+        context.out.json(&view)?;
+    } else if context.out.quiet {
+        context.out.text(&text::names(&view))?;
+    } else {
+        context.out.text(&text::whole(&view))?;
+    }
+    Ok(code)
+}
