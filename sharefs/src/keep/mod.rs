@@ -10,6 +10,7 @@
 //! |---|---|---|---|
 //! | `Root` | daemon | doors | which connections there are, the daemon's lock, how often it was restarted |
 //! | `device::Connection` | VMM connected | `serve/relay.rs`, queues' threads | what the VMM has set up, requests taken and not answered |
+//! | `mount::Mount` | mount on the host | `serve/mount.rs` | the kernel's descriptors, requests read and not answered |
 //! | `device::Listing` | VMM connected, if it carries several shares | `fuse/many` | the shares' numbers |
 //! | `records::Records` | mount of a share | `fuse/session` | nodes, open files, lock owners |
 //! | `journal::Journal` | queue, in `Connection` | `fuse/session` | how far the request under way has come |
@@ -33,6 +34,7 @@ use crate::sys::{self, Shared};
 pub(crate) mod device;
 pub(crate) mod fault;
 pub(crate) mod journal;
+pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod records;
 
@@ -169,8 +171,9 @@ fn enter(root: Arc<Shared>, inherited: &BTreeSet<RawFd>) -> Result<(), Errno> {
     }
     named.extend(number(words[word::LOCK].load(Ordering::Acquire)));
     for connection in &words[word::CONNECTIONS..] {
-        let named_here = device::names(connection.load(Ordering::Acquire));
-        named.extend(named_here);
+        let left = connection.load(Ordering::Acquire);
+        named.extend(device::names(left));
+        named.extend(mount::names(left));
     }
     let open = process::open_descriptors()?;
     named.retain(|number| open.contains(number) && !inherited.contains(number));
@@ -250,6 +253,62 @@ fn place_for_connection(number: RawFd) -> Option<Place> {
             word.compare_exchange(0, wanted, success, failure).is_ok()
         })
         .map(|(index, _)| Place::new(Arc::clone(&keep.root), index))
+}
+
+/// Keeps a connection's memory listed for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Listed(Place);
+
+impl Listed {
+    /// Of the memory behind that descriptor. None without a keeper, or when there are too many.
+    fn new(memory: RawFd) -> Option<Self> {
+        place_for_connection(memory).map(Self)
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.0.put(None);
+    }
+}
+
+/// Memory of so many words that the worker before us left in the list, and that `is_wanted`.
+fn left_of(length: usize, is_wanted: impl Fn(&Shared) -> bool) -> Vec<(Shared, Listed)> {
+    let Some(keep) = KEEP.get() else {
+        return Vec::new();
+    };
+    let words = keep.root.words();
+    let all = (word::CONNECTIONS..words.len()).filter_map(|index| {
+        let left = number(words[index].load(Ordering::Acquire))?;
+        if !is_wanted(&peek(left, length)?) {
+            return None;
+        }
+        let memory = Shared::adopt(claim(named(Some(left)))?, length).ok()?;
+        Some((memory, Listed(Place::new(Arc::clone(&keep.root), index))))
+    });
+    all.collect()
+}
+
+/// A text in one word (FNV-1a): another word, another text.
+pub(crate) fn word_of(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// Up to eight bytes in a word.
+fn packed(part: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    bytes[..part.len()].copy_from_slice(part);
+    u64::from_le_bytes(bytes)
+}
+
+/// The first so many bytes of words.
+fn bytes_of(words: &[AtomicU64], length: usize) -> Vec<u8> {
+    let all = words
+        .iter()
+        .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
+    all.take(length).collect()
 }
 
 /// The daemon's lock, as the worker before us held it.

@@ -4,16 +4,16 @@
 //! threads read, each from a queue of its own where the kernel lets us open more
 //! (FUSE_DEV_IOC_CLONE), and answer through the descriptor they read from. Making the mount is the
 //! mounter's affair; it is served from the descriptor alone, and no thread ever looks at a path.
+//! What this process leaves half done is in kept memory (`keep/mount.rs`), and done by the next.
 //! Read first: fuse(4), Documentation/filesystems/fuse.rst of the kernel, "Interrupting filesystem
 //! operations".
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, epoll};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -21,6 +21,10 @@ use rustix::io::Errno;
 use crate::confine::calls;
 use crate::fuse::session::{Outcome, Scratch, Serve};
 use crate::fuse::wire::{self, opcode};
+use crate::keep::Listed;
+use crate::keep::fault::{self, Point};
+use crate::keep::journal::Journal;
+use crate::keep::mount::{LONGEST_REQUEST, LONGEST_WAIT, Left, MOST_SLOTS, Mount, Slot};
 use crate::sys::{self, Sink, Source};
 use waits::Waits;
 
@@ -30,9 +34,11 @@ mod waits;
 
 /// Threads that serve one mount. Programs of a build that ask at once are few; more threads would only
 /// wait for the same folder's lock.
-const MOST_THREADS: usize = 4;
-/// A WRITE of 256 pages with its headers; the kernel asks for no more (max_write) and needs 8 KiB.
-const LONGEST_MESSAGE: usize = 1024 * 1024 + 4096;
+const MOST_THREADS: usize = MOST_SLOTS;
+/// Of an answer: as long as a request.
+const LONGEST_ANSWER: usize = LONGEST_REQUEST;
+/// An answer to the INTERRUPT of a request has its number and this (FUSE_INT_REQ_BIT of the kernel's fs/fuse/fuse_i.h).
+const INTERRUPT_BIT: u64 = 1;
 
 /// Called once, from a thread of the mount, when the kernel has ended it.
 pub(crate) type Ended = Box<dyn Fn(String) + Send + Sync>;
@@ -46,6 +52,11 @@ pub(crate) struct HostMount {
 
 struct Shared {
     session: Arc<dyn Serve>,
+    /// While it is listed, another process can go on with it. Dropped before the descriptors are closed.
+    listed: Option<Listed>,
+    memory: Mount,
+    /// Another process served it before us.
+    again: bool,
     /// One a thread; all are the same where no more could be opened.
     devices: Vec<OwnedFd>,
     wake: OwnedFd,
@@ -58,20 +69,53 @@ struct Shared {
 }
 
 impl HostMount {
-    /// Serves the mount that `device` is the connection of.
+    /// Serves the mount that `device` is the connection of. What is under way is left in `memory`.
     ///
     /// # Errors
     /// When there are no descriptors or threads left.
     pub(crate) fn serve(
         device: OwnedFd,
+        (memory, listed): (Mount, Option<Listed>),
         session: Arc<dyn Serve>,
         ended: Ended,
     ) -> io::Result<Self> {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let devices = queues(device, count.clamp(2, MOST_THREADS))?;
+        let numbers: Vec<RawFd> = devices.iter().map(AsRawFd::as_raw_fd).collect();
+        memory.put_queues(&numbers);
+        Self::begin((memory, listed), (devices, false), session, ended)
+    }
+
+    /// Goes on with the mount that another process served before us.
+    ///
+    /// # Errors
+    /// As `serve`.
+    pub(crate) fn serve_again(
+        left: Left,
+        session: Arc<dyn Serve>,
+        ended: Ended,
+    ) -> io::Result<Self> {
+        let Left {
+            memory,
+            listed,
+            queues,
+        } = left;
+        memory.begin_again();
+        Self::begin((memory, Some(listed)), (queues, true), session, ended)
+    }
+
+    fn begin(
+        (memory, listed): (Mount, Option<Listed>),
+        (devices, again): (Vec<OwnedFd>, bool),
+        session: Arc<dyn Serve>,
+        ended: Ended,
+    ) -> io::Result<Self> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let shared = Arc::new(Shared {
             session,
+            listed,
+            memory,
+            again,
             devices,
             wake: rustix::event::eventfd(0, flags)?,
             stopping: AtomicBool::new(false),
@@ -92,7 +136,10 @@ impl HostMount {
         }
         mount.threads.push(spawn("mount-locks", move || {
             confine();
-            shared.waits.run(&*shared.session, &shared.devices);
+            let answered = |unique| shared.memory.end_wait(unique);
+            shared
+                .waits
+                .run(&*shared.session, &shared.devices, answered);
         })?);
         Ok(mount)
     }
@@ -162,8 +209,32 @@ struct Worker<'d> {
     device: BorrowedFd<'d>,
     queue: usize,
     scratch: Scratch,
-    request: Vec<u8>,
+    /// Where requests are read into.
+    slot: Slot,
+    journal: Journal,
     answer: Vec<u8>,
+}
+
+/// The beginning of a request: fuse_in_header and the first word of what follows.
+struct Head([u8; wire::IN_HEADER + 8]);
+
+impl Head {
+    fn of(slot: &Slot, length: usize) -> Self {
+        let mut bytes = [0; wire::IN_HEADER + 8];
+        sys::gather(&[slot.request(length)], &mut bytes);
+        Self(bytes)
+    }
+
+    fn opcode(&self) -> u32 {
+        let bytes = self.0[4..8].try_into();
+        bytes.map_or(0, u32::from_le_bytes)
+    }
+
+    /// fuse_interrupt_in: the request that nobody wants the answer of any more.
+    fn interrupted(&self) -> u64 {
+        let bytes = self.0[wire::IN_HEADER..].try_into();
+        bytes.map_or(0, u64::from_le_bytes)
+    }
 }
 
 impl Shared {
@@ -178,12 +249,14 @@ impl Shared {
         let Some(device) = self.devices.get(queue) else {
             return;
         };
+        let slot = self.memory.slot(queue);
         let mut worker = Worker {
             device: device.as_fd(),
             queue,
             scratch: Scratch::default(),
-            request: Vec::with_capacity(LONGEST_MESSAGE),
-            answer: vec![0; LONGEST_MESSAGE],
+            journal: slot.journal(),
+            slot,
+            answer: vec![0; LONGEST_ANSWER],
         };
         let reason = self.serve(&mut worker).err();
         let ended = !self.stopping.load(Ordering::Acquire);
@@ -207,13 +280,25 @@ impl Shared {
         let alone = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
         epoll::add(&events, worker.device, data, alone)?;
         epoll::add(&events, &self.wake, data, epoll::EventFlags::IN)?;
+        if self.listed.is_some() {
+            worker.slot.prepare();
+            worker.journal.clone().of_thread();
+        }
         confine();
+        if self.again {
+            self.take_up(worker);
+        }
         while !self.stopping.load(Ordering::Acquire) {
-            worker.request.clear();
-            match rustix::io::read(worker.device, spare_capacity(&mut worker.request)) {
+            // Before the kernel writes a request here: what the journal says is of no other.
+            worker.journal.begin(worker.queue, 0);
+            match worker.slot.read(worker.device) {
                 // A device never says so; the other end of a socket does.
                 Ok(0) => return Ok(()),
-                Ok(_) => self.one(worker),
+                Ok(length) => {
+                    fault::at(Point::Taken);
+                    let outcome = self.handle(worker, length);
+                    self.finish(worker, length, outcome);
+                }
                 // ENOENT: who asked was killed before we read it.
                 Err(Errno::INTR | Errno::NOENT) => {}
                 Err(Errno::AGAIN) => {
@@ -232,14 +317,67 @@ impl Shared {
         Ok(())
     }
 
-    /// One request, read already.
-    fn one(&self, worker: &mut Worker<'_>) {
-        let number = word(&worker.request, 4);
-        let outcome = self.session.handle(
+    /// Does what the process before us left half done: the request that this queue was at, and from the first queue's
+    /// thread those that waited for locks.
+    fn take_up(&self, worker: &mut Worker<'_>) {
+        let unique = worker.slot.unique();
+        let length = worker.slot.length();
+        let opcode = Head::of(&worker.slot, length).opcode();
+        if unique != 0 && (wire::is_unanswered(opcode) || is_awaited(worker.device, unique)) {
+            let journal = worker.journal.clone();
+            match journal.again(|| self.handle(worker, length)) {
+                Some(outcome) => self.finish(worker, length, outcome),
+                None => {
+                    tracing::error!(
+                        opcode,
+                        "a request that ended sharefs several times is answered with EIO"
+                    );
+                    let refused = wire::out_header(unique, Some(Errno::IO), 0);
+                    answer_to(worker.device, &refused);
+                }
+            }
+        }
+        worker.slot.clear();
+        if worker.queue != 0 {
+            return;
+        }
+        for (unique, queue, request) in self.memory.waits() {
+            let Some(device) = self.devices.get(queue).map(AsFd::as_fd) else {
+                continue;
+            };
+            if !is_awaited(device, unique) {
+                self.memory.end_wait(unique);
+                continue;
+            }
+            worker.journal.begin(worker.queue, 0);
+            let outcome = self.session.handle(
+                &mut worker.scratch,
+                &mut [Source::from(&request[..])],
+                &mut [Sink::from(&mut worker.answer[..])],
+            );
+            match outcome {
+                Outcome::Done(length) => {
+                    answer_to(device, worker.answer.get(..length).unwrap_or_default());
+                    self.memory.end_wait(unique);
+                }
+                Outcome::Waits(unique) => self.wait(device, queue, unique),
+            }
+        }
+    }
+
+    /// One request, of so many bytes in the worker's slot.
+    fn handle(&self, worker: &mut Worker<'_>, length: usize) -> Outcome {
+        self.session.handle(
             &mut worker.scratch,
-            &mut [Source::from(&worker.request[..])],
+            &mut [worker.slot.request(length)],
             &mut [Sink::from(&mut worker.answer[..])],
-        );
+        )
+    }
+
+    /// Answers it, unless the answer comes later, and leaves the slot.
+    fn finish(&self, worker: &Worker<'_>, length: usize, outcome: Outcome) {
+        fault::at(Point::Done);
+        let head = Head::of(&worker.slot, length);
         match outcome {
             Outcome::Done(0) => {}
             Outcome::Done(length) => {
@@ -247,15 +385,32 @@ impl Shared {
                 answer_to(worker.device, answer);
             }
             Outcome::Waits(unique) => {
-                if self.waits.add(unique, worker.queue) {
-                    self.session.abandon(unique);
-                    let interrupted = wire::out_header(unique, Some(Errno::INTR), 0);
-                    answer_to(worker.device, &interrupted);
-                }
+                let mut request = [0; LONGEST_WAIT];
+                let count = sys::gather(&[worker.slot.request(length)], &mut request);
+                let request = request.get(..count).unwrap_or_default();
+                self.memory.put_wait(worker.queue, unique, request);
+                self.wait(worker.device, worker.queue, unique);
             }
         }
-        match number {
-            opcode::INTERRUPT => self.waits.interrupted(unique_of_interrupt(&worker.request)),
+        fault::at(Point::Told);
+        worker.slot.clear();
+        self.consider(&head);
+    }
+
+    /// The request waits for a lock from now on.
+    fn wait(&self, device: BorrowedFd<'_>, queue: usize, unique: u64) {
+        if self.waits.add(unique, queue) {
+            self.session.abandon(unique);
+            let interrupted = wire::out_header(unique, Some(Errno::INTR), 0);
+            answer_to(device, &interrupted);
+            self.memory.end_wait(unique);
+        }
+    }
+
+    /// What a request that is done means for those that wait.
+    fn consider(&self, head: &Head) {
+        match head.opcode() {
+            opcode::INTERRUPT => self.waits.interrupted(head.interrupted()),
             // These may have ended a lock that somebody waits for.
             opcode::SETLK | opcode::SETLKW | opcode::FLUSH | opcode::RELEASE => self.waits.nudge(),
             // Nothing else ends a lock.
@@ -264,22 +419,18 @@ impl Shared {
     }
 }
 
+/// Whether the kernel waits for the answer of a request that was read from this queue.
+///
+/// It is asked to send the request's INTERRUPT once more, which a process before us may have read and done nothing
+/// about (fuse_dev_do_write in the kernel's fs/fuse/dev.c): EINVAL is the answer for a request that was never
+/// interrupted, ENOENT for one that nobody waits for.
+fn is_awaited(device: BorrowedFd<'_>, unique: u64) -> bool {
+    let again = wire::out_header(unique | INTERRUPT_BIT, Some(Errno::AGAIN), 0);
+    let asked = rustix::io::write(device, &again);
+    matches!(asked, Ok(_) | Err(Errno::INVAL))
+}
+
 /// ENOENT: who asked was killed meanwhile; nobody else is owed anything.
 fn answer_to(device: BorrowedFd<'_>, answer: &[u8]) {
     rustix::io::write(device, answer).ok();
-}
-
-/// A number of fuse_in_header.
-fn word(request: &[u8], at: usize) -> u32 {
-    let bytes = request
-        .get(at..at + 4)
-        .and_then(|bytes| bytes.try_into().ok());
-    bytes.map_or(0, u32::from_le_bytes)
-}
-
-/// fuse_interrupt_in: the request that nobody wants the answer of any more.
-fn unique_of_interrupt(request: &[u8]) -> u64 {
-    let body = request.get(wire::IN_HEADER..wire::IN_HEADER + 8);
-    let bytes = body.and_then(|bytes| bytes.try_into().ok());
-    bytes.map_or(0, u64::from_le_bytes)
 }

@@ -47,7 +47,8 @@ impl Kernel {
         .unwrap();
         let (tell, ended) = sync_channel(8);
         let ended_by = Box::new(move |reason| tell.try_send(reason).unwrap());
-        let mount = HostMount::serve(device, Arc::new(session), ended_by).unwrap();
+        let memory = (Mount::alone().unwrap(), None);
+        let mount = HostMount::serve(device, memory, Arc::new(session), ended_by).unwrap();
         Self {
             socket,
             mount,

@@ -1,0 +1,298 @@
+//! Shares mounted on the host while sharefs is killed and replaced: programs at work there see a pause, and
+//! nothing else. Each test has a mount namespace of its own.
+
+use std::fs;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use tests::daemons::{Kind, World};
+use tests::limit::wait_for;
+use tests::user::User;
+use tests::{Context, Result, command, ensure, mounts, packages, whole_system};
+
+const CONFIG: &str = r#"
+[share.d]
+path = "@shared/d"
+mount = "@m"
+
+[share.layers]
+path = "@shared/layers"
+mount = "@l"
+exclude = ["hidden"]
+read-only-paths = ["frozen"]
+case = "insensitive"
+names = "windows"
+"#;
+
+const LONG: Duration = Duration::from_secs(120);
+
+/// Works in its folder until there is a file `stop`: everything that a request of FUSE does to a name or a file, and
+/// each result looked at. It says how often it went round, or dies with what was wrong.
+const WORK: &str = r#"
+use strict; use warnings; use Fcntl qw(:DEFAULT :flock :seek); $| = 1;
+my $me = shift; my $rounds = 0; my $block = join '', map { chr($_ % 251) } 0 .. 262143;
+sub check { my ($done, $what) = @_; $done or die "round $rounds: $what: $!\n" }
+sub all { my $name = shift; open my $f, '<', $name or die "round $rounds: open $name: $!\n"; local $/; my $text = <$f>; $text }
+until (-e 'stop') {
+    my $t = "t$me";
+    check(mkdir($t), 'mkdir');
+    for my $i (1 .. 5) {
+        check(sysopen(my $f, "$t/f$i", O_RDWR | O_CREAT | O_EXCL), 'create');
+        check(syswrite($f, "$rounds $i\n"), 'write'); close $f;
+        check(rename("$t/f$i", "$t/g$i"), 'rename');
+        die "round $rounds: read\n" unless all("$t/g$i") eq "$rounds $i\n";
+    }
+    check(link("$t/g1", "$t/hard"), 'link'); check(symlink('g2', "$t/soft"), 'symlink');
+    check((readlink("$t/soft") || '') eq 'g2', 'readlink');
+    check(sysopen(my $log, "log$me", O_WRONLY | O_CREAT | O_APPEND), 'open to append');
+    check(syswrite($log, "$rounds\n"), 'append'); close $log;
+    check(sysopen(my $big, "$t/big", O_RDWR | O_CREAT | O_EXCL), 'create big');
+    check(syswrite($big, $block) == length $block, 'write big'); close $big;
+    die "round $rounds: big\n" unless all("$t/big") eq $block;
+    check(opendir(my $d, $t), 'opendir'); my @names = grep { !/^\./ } readdir $d; closedir $d;
+    die "round $rounds: list @names\n" unless @names == 8;
+    check(chmod(0600, "$t/g1"), 'chmod');
+    check(((stat "$t/g1")[2] & 0777) == 0600, 'stat'); check(truncate("$t/g2", 3), 'truncate');
+    for my $name (map { "$t/$_" } qw(hard soft big g1 g2 g3 g4 g5)) { check(unlink($name), "unlink $name") }
+    check(rmdir($t), 'rmdir'); $rounds++;
+}
+print "good $rounds\n";
+"#;
+
+/// Holds locks, an open file, one without a name and a folder that it is in until there is a file `finish`, and a
+/// second process waits for a lock of it meanwhile; a third too, which an alarm interrupts.
+const HOLD: &str = r#"
+use strict; use warnings; use Fcntl qw(:DEFAULT :flock :seek); $| = 1;
+my $until = sub { my $name = shift; select undef, undef, undef, 0.02 until -e $name };
+my ($own, $none) = map { pack 's s l! l! i', $_, SEEK_SET, 0, 6, 0 } F_WRLCK, F_UNLCK;
+sub touch { my $name = shift; sysopen(my $f, $name, O_WRONLY | O_CREAT) or die "$name: $!" }
+mkdir 'in' or die; chdir 'in' or die;
+sysopen(my $lock, '../lock', O_RDWR | O_CREAT) or die; flock $lock, LOCK_EX or die;
+sysopen(my $range, '../range', O_RDWR | O_CREAT) or die;
+fcntl $range, F_SETLK, $own or die;
+sysopen(my $nameless, '../nameless', O_RDWR | O_CREAT | O_EXCL) or die; syswrite $nameless, 'still here'; unlink '../nameless' or die;
+sysopen(my $open, '../open', O_WRONLY | O_CREAT) or die; syswrite $open, "one\n";
+my $waiter = fork // die;
+if (!$waiter) {
+    sysopen(my $f, '../range', O_RDWR) or die; touch('../awaits');
+    fcntl $f, F_SETLKW, $own or die "wait: $!"; touch('../got'); exit 0;
+}
+my $interrupted = fork // die;
+if (!$interrupted) {
+    sysopen(my $f, '../lock', O_RDWR) or die; touch('../awaits-too');
+    local $SIG{USR1} = sub { die "rang\n" }; eval { flock $f, LOCK_EX or die "flock: $!\n" };
+    die $@ unless $@ eq "rang\n"; touch('../interrupted'); exit 0;
+}
+$until->('../awaits'); $until->('../awaits-too'); select undef, undef, undef, 0.2; touch('../held');
+$until->('../interrupt'); kill 'USR1', $interrupted; waitpid $interrupted, 0; $? == 0 or die "interrupted: $?";
+$until->('../finish');
+syswrite $open, "two\n" or die "write: $!"; sysseek $nameless, 0, SEEK_SET; sysread $nameless, my $read, 100 or die "read: $!";
+syswrite $open, $read or die; -e '../got' and die 'two have the lock';
+fcntl $range, F_SETLK, $none or die "unlock: $!";
+waitpid $waiter, 0; $? == 0 or die "waiter: $?"; print "finished\n";
+"#;
+
+fn world(user: User) -> Result<World> {
+    packages::ensure(packages::MOUNTS)?;
+    mounts::private()?;
+    let mut world = World::of(user, CONFIG)?;
+    world.set_variable(
+        "SHARECTL_SHAREFS_DIE",
+        &world.path("die").display().to_string(),
+    );
+    world.start(Kind::Sharefs)?;
+    Ok(world)
+}
+
+fn ordinary() -> User {
+    User::unprivileged().with_set_uid()
+}
+
+/// A program of the world's user, in a folder of the world.
+fn perl(world: &World, folder: &str, program: &str, arguments: &[&str]) -> Result<Child> {
+    let mut line = world.command("perl");
+    // By itself: whoever starts it may not enter the mount.
+    let program = format!("chdir shift or die; {program}");
+    line.args(["-e", &program]).arg(world.path(folder));
+    line.args(arguments);
+    Ok(line.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+}
+
+/// What it says, once it has ended well.
+fn said(mut child: Child) -> Result<String> {
+    wait_for("a program in the mount to end", LONG, || {
+        Ok(child.try_wait()?.is_some().then_some(()))
+    })?;
+    let output = child.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(text)
+}
+
+fn number(world: &World, name: &str) -> Result<u64> {
+    let page = world.ask(Kind::Sharefs, "GET", "/metrics", None)?.body;
+    let lines = page.lines().filter(|line| line.starts_with(name));
+    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    Ok(values.sum())
+}
+
+/// Restarts so far; None while nobody answers.
+fn restarts(world: &World) -> Option<u64> {
+    number(world, "sharectl_sharefs_restarts").ok()
+}
+
+/// The program that holds what it can, once it does.
+fn hold(world: &World) -> Result<Child> {
+    let mut holder = perl(world, "m", HOLD, &[])?;
+    let held = world.path("shared/d/held");
+    wait_for("a program to hold all", LONG, || {
+        Ok((held.exists() || holder.try_wait()?.is_some()).then_some(()))
+    })?;
+    if held.exists() {
+        return Ok(holder);
+    }
+    Err(said(holder).err().context("it ended")?)
+}
+
+fn exists(world: &World, name: &str) -> Result<()> {
+    let path = world.path(name);
+    wait_for(name, LONG, || Ok(path.exists().then_some(())))
+}
+
+/// Three programs at work in a folder that is mounted.
+fn begin(world: &World, mount: &str) -> Result<Vec<Child>> {
+    ["1", "2", "3"]
+        .iter()
+        .map(|number| perl(world, mount, WORK, &[number]))
+        .collect()
+}
+
+/// Ends them: each went round, and what it appended is there once.
+fn end(world: &World, folder: &str, workers: Vec<Child>) -> Result<()> {
+    world.write(&world.path(folder).join("stop"), "")?;
+    for (index, worker) in workers.into_iter().enumerate() {
+        let text = said(worker)?;
+        let rounds = text.trim().strip_prefix("good ");
+        let rounds: u64 = rounds
+            .and_then(|rounds| rounds.parse().ok())
+            .with_context(|| text.clone())?;
+        let log = world.path(folder).join(format!("log{}", index + 1));
+        let lines: Vec<u64> = fs::read_to_string(&log)?
+            .lines()
+            .filter_map(|line| line.parse().ok())
+            .collect();
+        ensure!(
+            rounds > 0 && lines == (0..rounds).collect::<Vec<_>>(),
+            "{lines:?} in {rounds} rounds"
+        );
+        fs::remove_file(log)?;
+    }
+    fs::remove_file(world.path(folder).join("stop"))?;
+    Ok(())
+}
+
+fn programs(user: User) -> Result<()> {
+    let mut world = world(user)?;
+    let holder = hold(&world)?;
+    for (mount, folder) in [("m", "shared/d"), ("l", "shared/layers")] {
+        let workers = begin(&world, mount)?;
+        for _ in 0..20 {
+            let before = number(&world, "sharectl_sharefs_requests")?;
+            world.crash_worker()?;
+            // A new process counts from nothing.
+            wait_for("programs to go on", LONG, || {
+                let now = number(&world, "sharectl_sharefs_requests")?;
+                Ok((now > 50 && before > 0).then_some(()))
+            })?;
+        }
+        world.sharectl(&["restart", "sharefs"])?.success()?;
+        end(&world, folder, workers)?;
+    }
+    ensure!(number(&world, "sharectl_sharefs_restarts")? == 40);
+    ensure!(number(&world, "sharectl_sharefs_handovers")? == 2);
+    ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);
+
+    world.write(&world.path("shared/d/interrupt"), "")?;
+    exists(&world, "shared/d/interrupted")?;
+    world.crash_worker()?;
+    world.write(&world.path("shared/d/finish"), "")?;
+    ensure!(said(holder)? == "finished\n");
+    ensure!(fs::read_to_string(world.path("shared/d/open"))? == "one\ntwo\nstill here");
+
+    // It ends as any other does.
+    world.daemon(Kind::Sharefs)?.stop()?;
+    let table = fs::read_to_string("/proc/thread-self/mountinfo")?;
+    ensure!(!table.contains(" fuse.sharectl "), "{table}");
+    Ok(())
+}
+
+#[test]
+fn programs_of_an_ordinary_user_outlive_killed_daemons_and_another_program() {
+    whole_system(|| programs(ordinary()));
+}
+
+#[test]
+fn programs_of_root_outlive_killed_daemons_and_another_program() {
+    whole_system(|| programs(User::ourselves()));
+}
+
+#[test]
+fn a_request_is_done_once_wherever_its_daemon_died() {
+    whole_system(|| {
+        let mut world = world(ordinary())?;
+        let order = world.path("die");
+        let holder = hold(&world)?;
+        for (mount, folder) in [("m", "shared/d"), ("l", "shared/layers")] {
+            for (point, count) in [("taken", 13), ("done", 11), ("done", 17), ("told", 13)] {
+                let before = number(&world, "sharectl_sharefs_restarts")?;
+                world.write(&order, format!("{point} {count}"))?;
+                world.crash_worker()?;
+                let workers = begin(&world, mount)?;
+                wait_for("deaths", LONG, || {
+                    Ok(restarts(&world).filter(|now| *now > before + 40).map(drop))
+                })?;
+                fs::remove_file(&order)?;
+                end(&world, folder, workers)
+                    .with_context(|| format!("{point} {count} in {mount}"))?;
+            }
+        }
+        ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);
+        world.write(&world.path("shared/d/interrupt"), "")?;
+        exists(&world, "shared/d/interrupted")?;
+        world.write(&world.path("shared/d/finish"), "")?;
+        ensure!(said(holder)? == "finished\n");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_mount_that_is_not_wanted_any_more_ends_behind_a_killed_daemon() {
+    whole_system(|| {
+        let mut world = world(ordinary())?;
+        let shell = |world: &World, lines: &str| {
+            let mut line = world.command("sh");
+            command::output(line.args(["-c", lines]), LONG)
+        };
+        ensure!(shell(&world, "echo x > m/file && cat l/../m/file")?.success()? == "x\n");
+        let text = fs::read_to_string(world.path("config.toml"))?;
+        // One is read-only from now on, and the other is gone; nobody told the process that dies.
+        let (first, _) = text.split_once("[share.layers]").context("two shares")?;
+        world.write(
+            &world.path("config.toml"),
+            format!("{first}read-only = true\n"),
+        )?;
+        world.crash_worker()?;
+        ensure!(shell(&world, "cat m/file")?.success()? == "x\n");
+        ensure!(!shell(&world, "echo y > m/file")?.status.success());
+        let table = fs::read_to_string("/proc/thread-self/mountinfo")?;
+        let ours = table
+            .lines()
+            .filter(|line| line.contains(" fuse.sharectl "));
+        ensure!(ours.count() == 1, "{table}");
+        Ok(())
+    });
+}
