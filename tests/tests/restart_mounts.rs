@@ -26,14 +26,14 @@ names = "windows"
 
 const LONG: Duration = Duration::from_secs(120);
 
-/// Works in its folder until there is a file `stop`: everything that a request of FUSE does to a name or a file, and
+/// Works in its folder until there is the file that it is told of: everything that a request of FUSE does to a name or a file, and
 /// each result looked at. It says how often it went round, or dies with what was wrong.
 const WORK: &str = r#"
 use strict; use warnings; use Fcntl qw(:DEFAULT :flock :seek); $| = 1;
-my $me = shift; my $rounds = 0; my $block = join '', map { chr($_ % 251) } 0 .. 262143;
+my ($me, $stop) = @ARGV; my $rounds = 0; my $block = join '', map { chr($_ % 251) } 0 .. 262143;
 sub check { my ($done, $what) = @_; $done or die "round $rounds: $what: $!\n" }
 sub all { my $name = shift; open my $f, '<', $name or die "round $rounds: open $name: $!\n"; local $/; my $text = <$f>; $text }
-until (-e 'stop') {
+until (-e $stop) {
     my $t = "t$me";
     check(mkdir($t), 'mkdir');
     for my $i (1 .. 5) {
@@ -44,7 +44,7 @@ until (-e 'stop') {
     }
     check(link("$t/g1", "$t/hard"), 'link'); check(symlink('g2', "$t/soft"), 'symlink');
     check((readlink("$t/soft") || '') eq 'g2', 'readlink');
-    check(sysopen(my $log, "log$me", O_WRONLY | O_CREAT | O_APPEND), 'open to append');
+    check(sysopen(my $log, "$stop-log$me", O_WRONLY | O_CREAT | O_APPEND), 'open to append');
     check(syswrite($log, "$rounds\n"), 'append'); close $log;
     check(sysopen(my $big, "$t/big", O_RDWR | O_CREAT | O_EXCL), 'create big');
     check(syswrite($big, $block) == length $block, 'write big'); close $big;
@@ -163,24 +163,45 @@ fn exists(world: &World, name: &str) -> Result<()> {
     wait_for(name, LONG, || Ok(path.exists().then_some(())))
 }
 
+/// Programs at work.
+struct Work {
+    programs: Vec<Child>,
+    /// The file that ends them, and how those begin that they leave: others each time, since a mount may say for a
+    /// second what was.
+    stop: String,
+}
+
 /// Three programs at work in a folder that is mounted.
-fn begin(world: &World, mount: &str) -> Result<Vec<Child>> {
-    ["1", "2", "3"]
-        .iter()
-        .map(|number| perl(world, mount, WORK, &[number]))
-        .collect()
+fn begin(world: &World, mount: &str, turn: usize) -> Result<Work> {
+    let stop = format!("stop{turn}");
+    let programs = ["1", "2", "3"].iter();
+    let programs = programs.map(|number| perl(world, mount, WORK, &[number, &stop]));
+    Ok(Work {
+        programs: programs.collect::<Result<_>>()?,
+        stop,
+    })
 }
 
 /// Ends them: each went round, and what it appended is there once.
-fn end(world: &World, folder: &str, workers: Vec<Child>) -> Result<()> {
-    world.write(&world.path(folder).join("stop"), "")?;
-    for (index, worker) in workers.into_iter().enumerate() {
+fn end(world: &World, folder: &str, mut work: Work) -> Result<()> {
+    for (index, worker) in work.programs.iter_mut().enumerate() {
+        let log = world
+            .path(folder)
+            .join(format!("{}-log{}", work.stop, index + 1));
+        wait_for("a first round", LONG, || {
+            Ok((log.exists() || worker.try_wait()?.is_some()).then_some(()))
+        })?;
+    }
+    world.write(&world.path(folder).join(&work.stop), "")?;
+    for (index, worker) in work.programs.into_iter().enumerate() {
         let text = said(worker)?;
         let rounds = text.trim().strip_prefix("good ");
         let rounds: u64 = rounds
             .and_then(|rounds| rounds.parse().ok())
             .with_context(|| text.clone())?;
-        let log = world.path(folder).join(format!("log{}", index + 1));
+        let log = world
+            .path(folder)
+            .join(format!("{}-log{}", work.stop, index + 1));
         let lines: Vec<u64> = fs::read_to_string(&log)?
             .lines()
             .filter_map(|line| line.parse().ok())
@@ -189,9 +210,7 @@ fn end(world: &World, folder: &str, workers: Vec<Child>) -> Result<()> {
             rounds > 0 && lines == (0..rounds).collect::<Vec<_>>(),
             "{lines:?} in {rounds} rounds"
         );
-        fs::remove_file(log)?;
     }
-    fs::remove_file(world.path(folder).join("stop"))?;
     Ok(())
 }
 
@@ -199,7 +218,7 @@ fn programs(user: User) -> Result<()> {
     let mut world = world(user)?;
     let holder = hold(&world)?;
     for (mount, folder) in [("m", "shared/d"), ("l", "shared/layers")] {
-        let workers = begin(&world, mount)?;
+        let work = begin(&world, mount, 0)?;
         for _ in 0..20 {
             let before = number(&world, "sharectl_sharefs_requests")?;
             world.crash_worker()?;
@@ -210,7 +229,7 @@ fn programs(user: User) -> Result<()> {
             })?;
         }
         world.sharectl(&["restart", "sharefs"])?.success()?;
-        end(&world, folder, workers)?;
+        end(&world, folder, work)?;
     }
     ensure!(number(&world, "sharectl_sharefs_restarts")? == 40);
     ensure!(number(&world, "sharectl_sharefs_handovers")? == 2);
@@ -247,17 +266,17 @@ fn a_request_is_done_once_wherever_its_daemon_died() {
         let order = world.path("die");
         let holder = hold(&world)?;
         for (mount, folder) in [("m", "shared/d"), ("l", "shared/layers")] {
-            for (point, count) in [("taken", 13), ("done", 11), ("done", 17), ("told", 13)] {
+            let points = [("taken", 13), ("done", 11), ("done", 17), ("told", 13)];
+            for (turn, (point, count)) in points.into_iter().enumerate() {
                 let before = number(&world, "sharectl_sharefs_restarts")?;
                 world.write(&order, format!("{point} {count}"))?;
                 world.crash_worker()?;
-                let workers = begin(&world, mount)?;
+                let work = begin(&world, mount, turn)?;
                 wait_for("deaths", LONG, || {
                     Ok(restarts(&world).filter(|now| *now > before + 40).map(drop))
                 })?;
                 fs::remove_file(&order)?;
-                end(&world, folder, workers)
-                    .with_context(|| format!("{point} {count} in {mount}"))?;
+                end(&world, folder, work).with_context(|| format!("{point} {count} in {mount}"))?;
             }
         }
         ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);

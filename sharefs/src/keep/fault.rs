@@ -15,6 +15,15 @@ pub(crate) enum Point {
     Told,
 }
 
+/// Deaths before this would be those of workers that cannot live (`enter`), of which few are borne.
+pub(crate) fn begin() {
+    #[cfg(debug_assertions)]
+    BEGUN.store(true, std::sync::atomic::Ordering::Release);
+}
+
+#[cfg(debug_assertions)]
+static BEGUN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
 #[cfg(debug_assertions)]
 pub(crate) fn at(point: Point) {
     use std::sync::LazyLock;
@@ -34,6 +43,7 @@ pub(crate) fn at(point: Point) {
     static PASSED: AtomicU64 = AtomicU64::new(0);
     if let Some((wanted, count)) = *WANTED
         && wanted == point
+        && BEGUN.load(Ordering::Acquire)
         && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == count
     {
         // At once, without any destructor; kill(2) is not for a confined thread.

@@ -210,6 +210,7 @@ pub(crate) fn begin_to_serve() {
         }
     }
     words[word::FAILURES].store(0, Ordering::Release);
+    fault::begin();
     drop(TakingUp(()));
 }
 
