@@ -9,6 +9,7 @@
 //! | memory | one for each | written by | says |
 //! |---|---|---|---|
 //! | `Root` | daemon | doors | which connections there are, the daemon's lock, how often it was restarted |
+//! | `config` | daemon | `daemon.rs` | the text of the configuration that is in force |
 //! | `device::Connection` | VMM connected | `serve/relay.rs`, queues' threads | what the VMM has set up, requests taken and not answered |
 //! | `mount::Mount` | mount on the host | `serve/mount.rs` | the kernel's descriptors, requests read and not answered |
 //! | `device::Listing` | VMM connected, if it carries several shares | `fuse/many` | the shares' numbers |
@@ -31,6 +32,7 @@ use rustix::io::Errno;
 
 use crate::sys::{self, Shared};
 
+pub(crate) mod config;
 pub(crate) mod device;
 pub(crate) mod fault;
 pub(crate) mod journal;
@@ -43,6 +45,12 @@ pub use process::{keep, ready};
 /// "sharefs" and the layout of all the memory described here. A program with another number starts
 /// empty: to be raised with every change of a layout.
 const MAGIC: u64 = 0x7368_6172_6566_7301;
+
+/// How this program keeps state: it goes on with that of a program of the same number.
+#[must_use]
+pub fn layout() -> u64 {
+    MAGIC
+}
 
 /// Connections that can be kept; those beyond are served, and lost with their worker.
 const MOST_CONNECTIONS: usize = 1024;
@@ -61,6 +69,11 @@ mod word {
     pub(super) const FAILURES: usize = 4;
     /// How often the state was given up.
     pub(super) const GIVEN_UP: usize = 5;
+    /// The descriptor of the configuration's text, and one (`config`).
+    pub(super) const CONFIG: usize = 6;
+    /// Programs that the keeper did not begin, and the layout of the last, 0 if it did not say.
+    pub(super) const UNSUITED: usize = 7;
+    pub(super) const UNSUITED_LAYOUT: usize = 8;
     /// Descriptors of connections' memory, and one.
     pub(super) const CONNECTIONS: usize = 64;
     pub(super) const ALL: usize = CONNECTIONS + super::MOST_CONNECTIONS;
@@ -130,6 +143,8 @@ struct Keep {
     /// Descriptors that the worker before us left, by whoever they are named, and not claimed yet.
     unclaimed: Mutex<BTreeSet<RawFd>>,
     keeper: rustix::process::Pid,
+    /// The configuration's text; see `config`.
+    config: Mutex<Option<Shared>>,
 }
 
 static KEEP: OnceLock<Keep> = OnceLock::new();
@@ -169,7 +184,9 @@ fn enter(root: Arc<Shared>, inherited: &BTreeSet<RawFd>) -> Result<(), Errno> {
             "the state of sharefs could not be taken up again: guests must be restarted"
         );
     }
-    named.extend(number(words[word::LOCK].load(Ordering::Acquire)));
+    for index in [word::LOCK, word::CONFIG] {
+        named.extend(number(words[index].load(Ordering::Acquire)));
+    }
     for connection in &words[word::CONNECTIONS..] {
         let left = connection.load(Ordering::Acquire);
         named.extend(device::names(left));
@@ -192,6 +209,7 @@ fn enter(root: Arc<Shared>, inherited: &BTreeSet<RawFd>) -> Result<(), Errno> {
         root,
         unclaimed: Mutex::new(named),
         keeper,
+        config: Mutex::new(None),
     };
     KEEP.set(keep).map_err(|_| Errno::EXIST)
 }
