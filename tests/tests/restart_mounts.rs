@@ -2,13 +2,14 @@
 //! nothing else. Each test has a mount namespace of its own.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use tests::daemons::{Kind, World};
 use tests::limit::wait_for;
 use tests::user::User;
-use tests::{Context, Result, command, ensure, mounts, packages, whole_system};
+use tests::{Context, Result, command, ensure, mounts, packages, programs, whole_system};
 
 const CONFIG: &str = r#"
 [share.d]
@@ -214,7 +215,7 @@ fn end(world: &World, folder: &str, mut work: Work) -> Result<()> {
     Ok(())
 }
 
-fn programs(user: User) -> Result<()> {
+fn outlive(user: User) -> Result<()> {
     let mut world = world(user)?;
     let holder = hold(&world)?;
     for (mount, folder) in [("m", "shared/d"), ("l", "shared/layers")] {
@@ -251,12 +252,12 @@ fn programs(user: User) -> Result<()> {
 
 #[test]
 fn programs_of_an_ordinary_user_outlive_killed_daemons_and_another_program() {
-    whole_system(|| programs(ordinary()));
+    whole_system(|| outlive(ordinary()));
 }
 
 #[test]
 fn programs_of_root_outlive_killed_daemons_and_another_program() {
-    whole_system(|| programs(User::ourselves()));
+    whole_system(|| outlive(User::ourselves()));
 }
 
 #[test]
@@ -314,4 +315,181 @@ fn a_mount_that_is_not_wanted_any_more_ends_behind_a_killed_daemon() {
         ensure!(ours.count() == 1, "{table}");
         Ok(())
     });
+}
+
+/// A line in the mount, by way of the share's own folder.
+fn still_serves(world: &World, text: &str) -> Result<()> {
+    let mut line = world.command("sh");
+    let script = format!("echo {text} > m/{text} && cat shared/d/{text}");
+    let said = command::output(line.args(["-c", &script]), LONG)?.success()?;
+    ensure!(said.trim() == text, "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_file_with_mistakes_does_not_end_what_a_killed_daemon_served() {
+    whole_system(|| {
+        let mut world = world(ordinary())?;
+        let holder = hold(&world)?;
+        let path = world.path("config.toml");
+        let text = fs::read_to_string(&path)?;
+        world.write(&path, format!("{text}\nmistake = 1\n"))?;
+        for _ in 0..2 {
+            world.crash_worker()?;
+            still_serves(&world, "before")?;
+        }
+        let status = world.get(Kind::Sharefs, "/v1/status")?;
+        let told = status["problems"].to_string();
+        ensure!(
+            told.contains("mistake") && told.contains("goes on with what the file said before"),
+            "{told}"
+        );
+        let shown = world.sharectl(&["status"])?;
+        ensure!(
+            format!("{}{}", shown.stdout, shown.stderr).contains("mistake"),
+            "{shown:?}"
+        );
+        // Mended, it is in force again, by the command that the problem names.
+        world.write(&path, text.replace("mount = \"@l\"\n", ""))?;
+        world.sharectl(&["restart", "sharefs"])?.success()?;
+        let status = world.get(Kind::Sharefs, "/v1/status")?;
+        ensure!(
+            status["problems"].as_array().is_some_and(Vec::is_empty),
+            "{status}"
+        );
+        world.write(&world.path("shared/d/interrupt"), "")?;
+        world.write(&world.path("shared/d/finish"), "")?;
+        ensure!(said(holder)? == "finished\n");
+        // What starts for the first time has nothing to go on with.
+        world.write(&path, "mistake = 1\n")?;
+        ensure!(world.crash(Kind::Sharefs).is_err());
+        Ok(())
+    });
+}
+
+/// Our four programs in a folder of the world, which the test may replace.
+fn install(world: &World) -> Result<PathBuf> {
+    let bin = world.path("bin");
+    fs::create_dir(&bin)?;
+    for name in [
+        "sharectl",
+        "sharectl-netd",
+        "sharectl-sharefs",
+        "sharectl-hostsync",
+    ] {
+        fs::copy(programs::folder()?.join(name), bin.join(name))?;
+    }
+    Ok(bin)
+}
+
+/// Puts another program at a path, as package managers do: its old file lives on while it runs.
+fn replace(program: &Path, bytes: &[u8]) -> Result<()> {
+    let new = program.with_extension("new");
+    fs::copy(program, &new)?;
+    fs::write(&new, bytes)?;
+    fs::rename(&new, program)?;
+    Ok(())
+}
+
+#[test]
+fn up_hands_over_to_a_program_that_was_installed_and_never_to_one_that_keeps_state_otherwise() {
+    whole_system(|| {
+        packages::ensure(packages::MOUNTS)?;
+        mounts::private()?;
+        let config = format!("{CONFIG}\n[hosts]\nfiles = [\"@hosts\"]\n");
+        let world = World::of(ordinary(), &config)?;
+        world.write(&world.path("hosts"), "127.0.0.1 localhost\n")?;
+        let bin = install(&world)?;
+        let call = |arguments: &[&str]| {
+            let mut line = world.command(bin.join("sharectl"));
+            command::output(line.args(arguments), LONG)
+        };
+        let _down = Down(&world, bin.join("sharectl"));
+        call(&["up"])?.success()?;
+        let pid = || -> Result<u64> {
+            let status = world.get(Kind::Sharefs, "/v1/status")?;
+            status["pid"].as_u64().context("a pid")
+        };
+        let holder = hold(&world)?;
+        let first = pid()?;
+        let said_by_up = call(&["up"])?.success()?;
+        ensure!(
+            !said_by_up.contains("handed over") && pid()? == first,
+            "{said_by_up}"
+        );
+
+        // Another build: the same program, and some bytes that nobody reads.
+        let program = bin.join("sharectl-sharefs");
+        let mut bytes = fs::read(&program)?;
+        bytes.extend(b"another build");
+        replace(&program, &bytes)?;
+        let said_by_up = call(&["up"])?.success()?;
+        ensure!(said_by_up.contains("handed over"), "{said_by_up}");
+        let second = pid()?;
+        ensure!(second != first);
+        let runs = fs::read(format!("/proc/{second}/exe"))?;
+        ensure!(runs == bytes, "the new program runs");
+        still_serves(&world, "second")?;
+        ensure!(!call(&["up"])?.success()?.contains("handed over"));
+
+        // One with another number of the layout, in all the places where the compiler has put it.
+        let layout =
+            command::output(world.command(&program).arg("--kept-layout"), LONG)?.success()?;
+        let layout = u64::from_str_radix(layout.trim(), 16)?;
+        let other = with_layout(&bytes, layout, layout + 1);
+        replace(&program, &other)?;
+        let now = command::output(world.command(&program).arg("--kept-layout"), LONG)?.success()?;
+        ensure!(u64::from_str_radix(now.trim(), 16)? == layout + 1, "{now}");
+        for (arguments, words) in [
+            (&["up"][..], "runs on as the program that was there before"),
+            (&["restart", "sharefs"][..], "sharectl down && sharectl up"),
+        ] {
+            let answer = call(arguments)?;
+            let text = format!("{}{}", answer.stdout, answer.stderr);
+            let why = "keeps the state of guests in another way";
+            ensure!(text.contains(words) && text.contains(why), "{text}");
+        }
+        // And something that is no sharefs at all.
+        replace(&program, b"#!/bin/sh\nexec sleep 60\n")?;
+        let answer = call(&["restart", "sharefs"])?;
+        ensure!(
+            !answer.status.success() && answer.stderr.contains("does not say how"),
+            "{answer:?}"
+        );
+        ensure!(pid()? == second, "whoever was there still is");
+        still_serves(&world, "third")?;
+
+        replace(&program, &bytes)?;
+        call(&["restart", "sharefs"])?.success()?;
+        world.write(&world.path("shared/d/interrupt"), "")?;
+        world.write(&world.path("shared/d/finish"), "")?;
+        ensure!(said(holder)? == "finished\n");
+        Ok(())
+    });
+}
+
+fn with_layout(program: &[u8], old: u64, new: u64) -> Vec<u8> {
+    let (old, new) = (old.to_le_bytes(), new.to_le_bytes());
+    let mut patched = program.to_vec();
+    let mut at = 0;
+    while let Some(found) = patched
+        .get(at..)
+        .and_then(|rest| rest.windows(8).position(|bytes| bytes == old))
+    {
+        at += found;
+        patched.splice(at..at + 8, new);
+        at += 8;
+    }
+    patched
+}
+
+/// Nothing of it is left, however the test ends.
+struct Down<'w>(&'w World, PathBuf);
+
+impl Drop for Down<'_> {
+    fn drop(&mut self) {
+        let mut line = self.0.command(&self.1);
+        let down = command::output(line.arg("down"), LONG);
+        drop(down);
+    }
 }
