@@ -290,6 +290,31 @@ fn a_request_is_done_once_wherever_its_daemon_died() {
 }
 
 #[test]
+fn a_request_that_kills_whoever_takes_it_up_is_an_error_and_the_mount_lives_on() {
+    whole_system(|| {
+        let mut world = world(ordinary())?;
+        let order = world.path("die");
+        let holder = hold(&world)?;
+        let before = number(&world, "sharectl_sharefs_restarts")?;
+        world.write(&order, "done 1")?;
+        world.crash_worker()?;
+        let mut line = world.command("stat");
+        let refused = command::output(line.arg("m/nonesuch"), LONG)?;
+        ensure!(refused.stderr.contains("Input/output error"), "{refused:?}");
+        fs::remove_file(&order)?;
+        world.crash_worker()?;
+        let deaths = number(&world, "sharectl_sharefs_restarts")? - before;
+        ensure!(deaths >= 4, "{deaths}");
+        ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);
+        still_serves(&world, "alive")?;
+        world.write(&world.path("shared/d/interrupt"), "")?;
+        world.write(&world.path("shared/d/finish"), "")?;
+        ensure!(said(holder)? == "finished\n");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_mount_that_is_not_wanted_any_more_ends_behind_a_killed_daemon() {
     whole_system(|| {
         let mut world = world(ordinary())?;

@@ -26,7 +26,8 @@
 use std::collections::BTreeSet;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -229,7 +230,26 @@ pub(crate) fn begin_to_serve() {
     }
     words[word::FAILURES].store(0, Ordering::Release);
     fault::begin();
+    *serves() = true;
+    SERVING.notify_all();
     drop(TakingUp(()));
+}
+
+static SERVES: Mutex<bool> = Mutex::new(false);
+static SERVING: Condvar = Condvar::new();
+
+fn serves() -> MutexGuard<'static, bool> {
+    SERVES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until `begin_to_serve`, or for so long: a request that kills each worker that takes it up is answered with an
+/// error after some (`journal`), and is not to be taken for a state that cannot be taken up at all.
+pub(crate) fn wait_until_serving(limit: Duration) {
+    if !is_on() {
+        return;
+    }
+    let waited = SERVING.wait_timeout_while(serves(), limit, |serves| !*serves);
+    drop(waited.unwrap_or_else(PoisonError::into_inner));
 }
 
 /// Something that an earlier worker left is being taken up, until this is dropped: what nobody has claimed

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, epoll};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -21,10 +22,10 @@ use rustix::io::Errno;
 use crate::confine::calls;
 use crate::fuse::session::{Outcome, Scratch, Serve};
 use crate::fuse::wire::{self, opcode};
-use crate::keep::Listed;
 use crate::keep::fault::{self, Point};
 use crate::keep::journal::Journal;
 use crate::keep::mount::{LONGEST_REQUEST, LONGEST_WAIT, Left, MOST_SLOTS, Mount, Slot};
+use crate::keep::{self, Listed};
 use crate::sys::{self, Sink, Source};
 use waits::Waits;
 
@@ -37,6 +38,9 @@ mod waits;
 const MOST_THREADS: usize = MOST_SLOTS;
 /// Of an answer: as long as a request.
 const LONGEST_ANSWER: usize = LONGEST_REQUEST;
+/// So long a mount waits until all that an earlier process left is taken up. Not for ever: a shared folder that is
+/// being opened may lie in the mount.
+const OTHERS: Duration = Duration::from_secs(2);
 /// An answer to the INTERRUPT of a request has its number and this (FUSE_INT_REQ_BIT of the kernel's fs/fuse/fuse_i.h).
 const INTERRUPT_BIT: u64 = 1;
 
@@ -286,6 +290,7 @@ impl Shared {
         }
         confine();
         if self.again {
+            keep::wait_until_serving(OTHERS);
             self.take_up(worker);
         }
         while !self.stopping.load(Ordering::Acquire) {
