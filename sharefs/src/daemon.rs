@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use control::api::{Changes, DaemonStatus, GuestMountStatus, ShareStatus};
-use control::config::{Config, ConfigErrors, Surroundings};
+use control::config::{Config, ConfigErrors, Problem, Surroundings};
 use control::events::{EventBody, EventLog, timestamp_now};
 use control::failure::{Failure, FailureKind};
 use control::paths::Paths;
@@ -44,7 +44,10 @@ pub type Configuration = (Config, Option<ConfigErrors>);
 /// The file's mistakes, where nothing was in force before.
 pub fn configuration(path: &Path) -> Result<Configuration, ConfigErrors> {
     let left = keep::config::left();
-    let errors = match load(path) {
+    // Without a file nothing is shared. Where there was one, its disk may be away, and guests wait.
+    let is_gone = left.as_ref().is_some_and(|text| !text.is_empty()) && !path.exists();
+    let read = if is_gone { Err(gone(path)) } else { load(path) };
+    let errors = match read {
         Ok(config) => return Ok((config, None)),
         Err(errors) => errors,
     };
@@ -57,6 +60,18 @@ pub fn configuration(path: &Path) -> Result<Configuration, ConfigErrors> {
             Ok((config, Some(errors)))
         }
         None => Err(errors),
+    }
+}
+
+fn gone(path: &Path) -> ConfigErrors {
+    let problem = Problem {
+        line: None,
+        message: "there is no such file any more".to_owned(),
+        hint: None,
+    };
+    ConfigErrors {
+        file: path.to_owned(),
+        problems: vec![problem],
     }
 }
 

@@ -374,6 +374,12 @@ fn a_file_with_mistakes_does_not_end_what_a_killed_daemon_served() {
             format!("{}{}", shown.stdout, shown.stderr).contains("mistake"),
             "{shown:?}"
         );
+        fs::remove_file(&path)?;
+        world.crash_worker()?;
+        still_serves(&world, "without")?;
+        let status = world.get(Kind::Sharefs, "/v1/status")?;
+        let told = status["problems"].to_string();
+        ensure!(told.contains("there is no such file any more"), "{told}");
         // Mended, it is in force again, by the command that the problem names.
         world.write(&path, text.replace("mount = \"@l\"\n", ""))?;
         world.sharectl(&["restart", "sharefs"])?.success()?;
