@@ -1,5 +1,5 @@
 //! Dying on purpose, in debug builds only: a file named by `SHARECTL_SHAREFS_DIE` with `POINT N` kills each
-//! worker that finds it at that point of its Nth request. For tests, which want a death at every point and
+//! worker that finds it at that point of its Nth request and those behind. For tests, which want a death at every point and
 //! not only at those that a `kill` from outside happens to hit.
 
 /// Where.
@@ -44,9 +44,9 @@ pub(crate) fn at(point: Point) {
     if let Some((wanted, count)) = *WANTED
         && wanted == point
         && BEGUN.load(Ordering::Acquire)
-        && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == count
+        && PASSED.fetch_add(1, Ordering::Relaxed) + 1 >= count
     {
-        // At once, without any destructor; kill(2) is not for a confined thread.
+        // Other threads get no further either. At once, without any destructor; kill(2) is not for a confined thread.
         std::process::abort();
     }
 }

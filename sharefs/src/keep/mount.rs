@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::io::Errno;
 
 use super::journal::{JOURNAL, Journal};
-use super::{Listed, MAGIC, Place, claim, named, number, packed, records};
+use super::{Listed, MAGIC, Place, bytes_of, claim, named, number, packed, records};
 use crate::sys::{Shared, Source};
 
 /// Threads of one mount, each with a slot.
@@ -69,11 +69,22 @@ const KIND: u64 = MAGIC ^ (4 << 56);
 #[derive(Clone, Debug)]
 pub(crate) struct Mount(Arc<Shared>);
 
+/// A request that waits for a lock.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// Its number.
+    pub(crate) unique: u64,
+    /// Where it was read.
+    pub(crate) queue: usize,
+    pub(crate) request: Vec<u8>,
+}
+
 /// A mount that an earlier process served.
 #[derive(Debug)]
 pub(crate) struct Left {
-    pub(crate) memory: Mount,
+    /// Dropped before what it lists.
     pub(crate) listed: Listed,
+    pub(crate) memory: Mount,
     /// Of /dev/fuse, one a slot.
     pub(crate) queues: Vec<OwnedFd>,
 }
@@ -116,8 +127,8 @@ impl Mount {
             let words = (0..MOST_SLOTS).map(|slot| memory.get(word::QUEUES + slot));
             let queues: Vec<OwnedFd> = words.map_while(claim).collect();
             (!queues.is_empty()).then_some(Left {
-                memory,
                 listed,
+                memory,
                 queues,
             })
         });
@@ -140,7 +151,7 @@ impl Mount {
 
     fn bytes(&self, start: usize, length: u64, longest: usize) -> Vec<u8> {
         let length = usize::try_from(length).map_or(longest, |length| length.min(longest));
-        super::bytes_of(&self.0.words()[start..start + length.div_ceil(8)], length)
+        bytes_of(&self.0.words()[start..start + length.div_ceil(8)], length)
     }
 
     /// The share's.
@@ -227,19 +238,22 @@ impl Mount {
         }
     }
 
-    /// Requests that wait, the oldest first: number, queue, bytes.
-    pub(crate) fn waits(&self) -> Vec<(u64, usize, Vec<u8>)> {
+    /// Requests that wait, the oldest first.
+    pub(crate) fn waits(&self) -> Vec<Waiting> {
         let rows = (0..MOST_WAITS).map(|index| self.waits_row(index));
         let mut all: Vec<_> = rows
             .filter_map(|row| {
                 let unique = row[0].load(Ordering::Acquire);
                 let length = usize::try_from(row[2].load(Ordering::Relaxed)).ok()?;
-                let queue = usize::try_from(row[1].load(Ordering::Relaxed)).ok()?;
-                let bytes = super::bytes_of(&row[3..], length);
-                (unique != 0 && unique != BEING_WRITTEN).then_some((unique, queue, bytes))
+                let waiting = Waiting {
+                    unique,
+                    queue: usize::try_from(row[1].load(Ordering::Relaxed)).ok()?,
+                    request: bytes_of(&row[3..], length),
+                };
+                (unique != 0 && unique != BEING_WRITTEN).then_some(waiting)
             })
             .collect();
-        all.sort_unstable_by_key(|(unique, ..)| *unique);
+        all.sort_unstable_by_key(|waiting| waiting.unique);
         all
     }
 
@@ -253,7 +267,7 @@ impl Mount {
         // A request that had its row already was about to leave its slot.
         let waits = self.waits();
         for slot in (0..MOST_SLOTS).map(|index| self.slot(index)) {
-            if waits.iter().any(|(unique, ..)| *unique == slot.unique()) {
+            if waits.iter().any(|wait| wait.unique == slot.unique()) {
                 slot.clear();
             }
         }
@@ -375,11 +389,11 @@ mod tests {
         mount.put_wait(3, 40, &[1; 89]);
         let numbers = |mount: &Mount| {
             let all = mount.waits().into_iter();
-            all.map(|(unique, queue, bytes)| (unique, queue, bytes.len()))
+            all.map(|wait| (wait.unique, wait.queue, wait.request.len()))
                 .collect::<Vec<_>>()
         };
         assert_eq!(numbers(&mount), [(10, 0, 28), (20, 1, 88), (30, 1, 6)]);
-        assert_eq!(mount.waits()[2].2, b"thirty");
+        assert_eq!(mount.waits()[2].request, b"thirty");
         mount.end_wait(20);
         mount.end_wait(7);
         assert_eq!(numbers(&mount), [(10, 0, 28), (30, 1, 6)]);

@@ -10,8 +10,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::fuse::session::{Outcome, Scratch, Serve};
 use crate::fuse::wire::{self, opcode};
 use crate::keep::fault::{self, Point};
 use crate::keep::journal::Journal;
-use crate::keep::mount::{LONGEST_REQUEST, LONGEST_WAIT, Left, MOST_SLOTS, Mount, Slot};
+use crate::keep::mount::{LONGEST_REQUEST, LONGEST_WAIT, Left, MOST_SLOTS, Mount, Slot, Waiting};
 use crate::keep::{self, Listed};
 use crate::sys::{self, Sink, Source};
 use waits::Waits;
@@ -55,12 +55,11 @@ pub(crate) struct HostMount {
 }
 
 struct Shared {
-    session: Arc<dyn Serve>,
-    /// While it is listed, another process can go on with it. Dropped before the descriptors are closed.
+    /// While it is listed, another process can go on with it. Dropped first: before any descriptor is closed.
     listed: Option<Listed>,
+    session: Arc<dyn Serve>,
     memory: Mount,
-    /// Another process served it before us.
-    again: bool,
+    served: Served,
     /// One a thread; all are the same where no more could be opened.
     devices: Vec<OwnedFd>,
     wake: OwnedFd,
@@ -70,6 +69,13 @@ struct Shared {
     expected: AtomicBool,
     waits: Waits,
     ended: Ended,
+}
+
+/// Whether a mount is new, or was served by another process before us.
+enum Served {
+    NotYet,
+    /// With what waited for locks there, for the first queue's thread.
+    Before(Mutex<Vec<Waiting>>),
 }
 
 impl HostMount {
@@ -87,7 +93,8 @@ impl HostMount {
         let devices = queues(device, count.clamp(2, MOST_THREADS))?;
         let numbers: Vec<RawFd> = devices.iter().map(AsRawFd::as_raw_fd).collect();
         memory.put_queues(&numbers);
-        Self::begin((memory, listed), (devices, false), session, ended)
+        let served = Served::NotYet;
+        Self::begin((memory, listed), (devices, served), session, ended)
     }
 
     /// Goes on with the mount that another process served before us.
@@ -100,26 +107,27 @@ impl HostMount {
         ended: Ended,
     ) -> io::Result<Self> {
         let Left {
-            memory,
             listed,
+            memory,
             queues,
         } = left;
         memory.begin_again();
-        Self::begin((memory, Some(listed)), (queues, true), session, ended)
+        let served = Served::Before(Mutex::new(memory.waits()));
+        Self::begin((memory, Some(listed)), (queues, served), session, ended)
     }
 
     fn begin(
         (memory, listed): (Mount, Option<Listed>),
-        (devices, again): (Vec<OwnedFd>, bool),
+        (devices, served): (Vec<OwnedFd>, Served),
         session: Arc<dyn Serve>,
         ended: Ended,
     ) -> io::Result<Self> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let shared = Arc::new(Shared {
-            session,
             listed,
+            session,
             memory,
-            again,
+            served,
             devices,
             wake: rustix::event::eventfd(0, flags)?,
             stopping: AtomicBool::new(false),
@@ -198,6 +206,10 @@ fn queues(device: OwnedFd, count: usize) -> io::Result<Vec<OwnedFd>> {
     }
     devices.push(device);
     Ok(devices)
+}
+
+fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The thread can make calls on files from now on, and hardly any other: whoever may enter the mount
@@ -289,9 +301,13 @@ impl Shared {
             worker.journal.clone().of_thread();
         }
         confine();
-        if self.again {
+        if let Served::Before(waits) = &self.served {
             keep::wait_until_serving(OTHERS);
             self.take_up(worker);
+            if worker.queue == 0 {
+                let waits = std::mem::take(&mut *unpoisoned(waits));
+                self.take_up_waits(worker, waits);
+            }
         }
         while !self.stopping.load(Ordering::Acquire) {
             // Before the kernel writes a request here: what the journal says is of no other.
@@ -322,8 +338,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Does what the process before us left half done: the request that this queue was at, and from the first queue's
-    /// thread those that waited for locks.
+    /// Does the request that the process before us was at in this queue.
     fn take_up(&self, worker: &mut Worker<'_>) {
         let unique = worker.slot.unique();
         let length = worker.slot.length();
@@ -343,10 +358,16 @@ impl Shared {
             }
         }
         worker.slot.clear();
-        if worker.queue != 0 {
-            return;
-        }
-        for (unique, queue, request) in self.memory.waits() {
+    }
+
+    /// Asks again for the locks that were waited for there.
+    fn take_up_waits(&self, worker: &mut Worker<'_>, waits: Vec<Waiting>) {
+        for Waiting {
+            unique,
+            queue,
+            request,
+        } in waits
+        {
             let Some(device) = self.devices.get(queue).map(AsFd::as_fd) else {
                 continue;
             };

@@ -70,6 +70,19 @@ impl Kernel {
         Box::new(move |reason| tell.try_send(reason).unwrap())
     }
 
+    /// The file `a`, by way of the folder; locked for as long as it is open.
+    fn locked_beside(&self) -> std::fs::File {
+        let path = self.folder.path().join("a");
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        let all = LockRange {
+            kind: LockKind::Exclusive,
+            start: 0,
+            length: 0,
+        };
+        sys::lock(file.as_fd(), all).unwrap();
+        file
+    }
+
     fn mount(&self) -> &HostMount {
         self.mount.as_ref().unwrap()
     }
@@ -186,16 +199,7 @@ fn a_waiting_lock_is_interrupted_at_once_and_had_when_it_is_free() {
     let kernel = Kernel::new();
     kernel.init(1);
     let (node, handle) = kernel.open();
-    let beside = std::fs::File::options()
-        .write(true)
-        .open(kernel.folder.path().join("a"))
-        .unwrap();
-    let all = |kind| LockRange {
-        kind,
-        start: 0,
-        length: 0,
-    };
-    sys::lock(beside.as_fd(), all(LockKind::Exclusive)).unwrap();
+    let beside = kernel.locked_beside();
 
     kernel.send(opcode::SETLKW, 10, node, &lock(handle, 7));
     assert_eq!(kernel.next(0), None, "it waits, and no thread with it");
@@ -212,7 +216,7 @@ fn a_waiting_lock_is_interrupted_at_once_and_had_when_it_is_free() {
 
     kernel.send(opcode::SETLKW, 16, node, &lock(handle, 7));
     assert_eq!(kernel.next(0), None);
-    sys::lock(beside.as_fd(), all(LockKind::Unlock)).unwrap();
+    drop(beside);
     assert_eq!(kernel.next(LONG), Some((16, 0, Vec::new())));
 }
 
@@ -238,16 +242,7 @@ fn what_another_process_left_half_done_is_done_before_anything_new() {
     let mut kernel = Kernel::new();
     kernel.init(1);
     let (node, handle) = kernel.open();
-    let beside = std::fs::File::options()
-        .write(true)
-        .open(kernel.folder.path().join("a"))
-        .unwrap();
-    let all = |kind| LockRange {
-        kind,
-        start: 0,
-        length: 0,
-    };
-    sys::lock(beside.as_fd(), all(LockKind::Exclusive)).unwrap();
+    let beside = kernel.locked_beside();
     // Its threads are gone, and what it knew is not.
     kernel.end();
     let requests = [
@@ -257,9 +252,10 @@ fn what_another_process_left_half_done_is_done_before_anything_new() {
     let (mut kernel, memory, queues) = left(kernel, &requests);
     memory.begin_again();
     let session = Arc::clone(&kernel.session);
+    let served = Served::Before(Mutex::new(memory.waits()));
     let again = HostMount::begin(
         (memory.clone(), None),
-        (queues, true),
+        (queues, served),
         session,
         kernel.tell(),
     );
@@ -273,7 +269,7 @@ fn what_another_process_left_half_done_is_done_before_anything_new() {
     assert_eq!(kernel.next(LONG), Some(asks(20 | INTERRUPT_BIT)));
     assert_eq!(kernel.ask(opcode::GETATTR, 24, node, &[0; 16]).0, 0);
     assert_eq!(memory.waits().len(), 1, "it waits");
-    sys::lock(beside.as_fd(), all(LockKind::Unlock)).unwrap();
+    drop(beside);
     assert_eq!(kernel.next(LONG), Some((20, 0, Vec::new())));
     kernel.end();
     assert_eq!((memory.waits().len(), memory.slot(0).unique()), (0, 0));
