@@ -27,10 +27,12 @@ use crate::keep::journal::Journal;
 use crate::keep::mount::{LONGEST_REQUEST, LONGEST_WAIT, Left, MOST_SLOTS, Mount, Slot, Waiting};
 use crate::keep::{self, Listed};
 use crate::sys::{self, Sink, Source};
+use turns::Turns;
 use waits::Waits;
 
 #[cfg(test)]
 mod tests;
+mod turns;
 mod waits;
 
 /// Threads that serve one mount. Programs of a build that ask at once are few; more threads would only
@@ -38,7 +40,7 @@ mod waits;
 const MOST_THREADS: usize = MOST_SLOTS;
 /// Of an answer: as long as a request.
 const LONGEST_ANSWER: usize = LONGEST_REQUEST;
-/// So long a mount waits until all that an earlier process left is taken up. Not for ever: a shared folder that is
+/// So long a thread waits until all that an earlier process left is taken up. Not for ever: a shared folder that is
 /// being opened may lie in the mount.
 const OTHERS: Duration = Duration::from_secs(2);
 /// An answer to the INTERRUPT of a request has its number and this (FUSE_INT_REQ_BIT of the kernel's fs/fuse/fuse_i.h).
@@ -74,8 +76,20 @@ struct Shared {
 /// Whether a mount is new, or was served by another process before us.
 enum Served {
     NotYet,
-    /// With what waited for locks there, for the first queue's thread.
-    Before(Mutex<Vec<Waiting>>),
+    Before {
+        /// What waited for locks there, for the first queue's thread.
+        waits: Mutex<Vec<Waiting>>,
+        turns: Turns,
+    },
+}
+
+impl Served {
+    fn before(memory: &Mount, threads: usize) -> Self {
+        Self::Before {
+            waits: Mutex::new(memory.waits()),
+            turns: Turns::new(threads, OTHERS),
+        }
+    }
 }
 
 impl HostMount {
@@ -112,7 +126,7 @@ impl HostMount {
             queues,
         } = left;
         memory.begin_again();
-        let served = Served::Before(Mutex::new(memory.waits()));
+        let served = Served::before(&memory, queues.len());
         Self::begin((memory, Some(listed)), (queues, served), session, ended)
     }
 
@@ -301,13 +315,15 @@ impl Shared {
             worker.journal.clone().of_thread();
         }
         confine();
-        if let Served::Before(waits) = &self.served {
+        if let Served::Before { waits, turns } = &self.served {
             keep::wait_until_serving(OTHERS);
-            self.take_up(worker);
-            if worker.queue == 0 {
-                let waits = std::mem::take(&mut *unpoisoned(waits));
-                self.take_up_waits(worker, waits);
-            }
+            turns.take(|| {
+                self.take_up(worker);
+                if worker.queue == 0 {
+                    let waits = std::mem::take(&mut *unpoisoned(waits));
+                    self.take_up_waits(worker, waits);
+                }
+            });
         }
         while !self.stopping.load(Ordering::Acquire) {
             // Before the kernel writes a request here: what the journal says is of no other.

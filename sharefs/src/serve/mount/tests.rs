@@ -252,7 +252,7 @@ fn what_another_process_left_half_done_is_done_before_anything_new() {
     let (mut kernel, memory, queues) = left(kernel, &requests);
     memory.begin_again();
     let session = Arc::clone(&kernel.session);
-    let served = Served::Before(Mutex::new(memory.waits()));
+    let served = Served::before(&memory, queues.len());
     let again = HostMount::begin(
         (memory.clone(), None),
         (queues, served),
