@@ -4,8 +4,11 @@
 
 mod supervisor;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -32,6 +35,8 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) enum Started {
     Now,
     Before,
+    /// It ran before, and another program that was installed meanwhile has taken its place.
+    Replaced,
 }
 
 /// Makes the folders the daemons need, for this user alone.
@@ -123,6 +128,18 @@ pub(crate) fn start(context: &Context, limit: Duration) -> Outcome<Vec<(DaemonSt
             }
             (None, None) => (Some(spawn(context, daemon)?), Started::Now),
         };
+        let replaced = held.filter(|pid| daemon == Daemon::Sharefs && is_replaced(*pid));
+        let how = match replaced.map(|pid| hand_over(context, daemon, pid, limit)) {
+            None => how,
+            Some(Ok(())) => Started::Replaced,
+            Some(Err(refused)) => {
+                let message = refused.message;
+                context.out.warning(&format!(
+                    "{daemon} runs on as the program that was there before: {message}"
+                ));
+                how
+            }
+        };
         rising.push((daemon, child, how));
     }
     let mut ready = Vec::new();
@@ -167,6 +184,22 @@ pub(crate) fn restart(context: &Context, daemon: Daemon, limit: Duration) -> Out
             wait_until_up(context, daemon, Some(&mut rising), limit)
         }
     }
+}
+
+/// Whether a process runs a program that is not at its path any more, while another is: one was installed since.
+fn is_replaced(pid: u32) -> bool {
+    /// What the kernel writes behind the path then (proc_pid_exe(5)).
+    const GONE: &[u8] = b" (deleted)";
+    let link = format!("/proc/{pid}/exe");
+    let Ok(shown) = std::fs::read_link(&link) else {
+        return false;
+    };
+    let shown = shown.as_os_str().as_bytes();
+    let path = Path::new(OsStr::from_bytes(shown.strip_suffix(GONE).unwrap_or(shown)));
+    let (Ok(runs), Ok(installed)) = (std::fs::metadata(&link), std::fs::metadata(path)) else {
+        return false;
+    };
+    (runs.dev(), runs.ino()) != (installed.dev(), installed.ino())
 }
 
 /// Has the daemon be followed by the program that is installed, and waits until another process answers.

@@ -2,10 +2,12 @@
 //!
 //! Guests are served by threads of their own (serve/); nothing here is on their way.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use control::api::{Changes, DaemonStatus, GuestMountStatus, ShareStatus};
-use control::config::Config;
+use control::config::{Config, ConfigErrors, Problem, Surroundings};
 use control::events::{EventBody, EventLog, timestamp_now};
 use control::failure::{Failure, FailureKind};
 use control::paths::Paths;
@@ -28,6 +30,69 @@ struct State {
     paths: Paths,
     events: EventLog,
     started: String,
+    /// What is wrong with the file, while the configuration in force is not what it says.
+    refused: Arc<Mutex<Option<String>>>,
+}
+
+/// A configuration, and what is wrong with the file if it is not what that says now.
+pub type Configuration = (Config, Option<ConfigErrors>);
+
+/// Reads the configuration. A worker that follows another goes on with the one that was in force where the file
+/// has mistakes by now.
+///
+/// # Errors
+/// The file's mistakes, where nothing was in force before.
+pub fn configuration(path: &Path) -> Result<Configuration, ConfigErrors> {
+    let left = keep::config::left();
+    // Without a file nothing is shared. Where there was one, its disk may be away, and guests wait.
+    let is_gone = left.as_ref().is_some_and(|text| !text.is_empty()) && !path.exists();
+    let read = if is_gone { Err(gone(path)) } else { load(path) };
+    let errors = match read {
+        Ok(config) => return Ok((config, None)),
+        Err(errors) => errors,
+    };
+    let in_force =
+        left.and_then(|text| Config::parse(&text, path, &Surroundings::of_process()).ok());
+    match in_force {
+        Some(config) => {
+            tracing::error!("{errors}");
+            tracing::warn!("guests go on with the configuration as it was before");
+            Ok((config, Some(errors)))
+        }
+        None => Err(errors),
+    }
+}
+
+fn gone(path: &Path) -> ConfigErrors {
+    let problem = Problem {
+        line: None,
+        message: "there is no such file any more".to_owned(),
+        hint: None,
+    };
+    ConfigErrors {
+        file: path.to_owned(),
+        problems: vec![problem],
+    }
+}
+
+/// What the file says, which is in force from now on.
+fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    let text = Config::text(path)?;
+    let config = Config::parse(&text, path, &Surroundings::of_process())?;
+    keep::config::put(&text);
+    Ok(config)
+}
+
+/// One sentence for `sharectl status`.
+fn refusal(errors: &ConfigErrors) -> String {
+    let first = errors.problems.first();
+    let line = first.and_then(|problem| problem.line);
+    format!(
+        "{}{}: {}; sharefs goes on with what the file said before: sharectl config check, mend it, then sharectl restart sharefs",
+        errors.file.display(),
+        line.map_or_else(String::new, |line| format!(":{line}")),
+        first.map_or("it cannot be read", |problem| &problem.message),
+    )
 }
 
 impl State {
@@ -35,7 +100,12 @@ impl State {
         self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn refused(&self) -> MutexGuard<'_, Option<String>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn status(&self) -> DaemonStatus {
+        let refused = self.refused().clone();
         DaemonStatus {
             daemon: "sharefs".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -43,20 +113,24 @@ impl State {
             started: self.started.clone(),
             config: self.paths.config.clone(),
             newest_event: self.events.newest(),
-            problems: self.shares().problems(),
+            problems: refused
+                .into_iter()
+                .chain(self.shares().problems())
+                .collect(),
         }
     }
 
     /// Reads the file again; one with mistakes changes nothing.
     async fn reload(self) -> Result<Changes, Failure> {
         let work = move || {
-            let config = Config::load(&self.paths.config).map_err(|errors| {
+            let config = load(&self.paths.config).map_err(|errors| {
                 let message = errors.to_string();
                 self.events.publish(EventBody::ConfigRefused {
                     message: message.clone(),
                 });
                 Failure::new(FailureKind::Invalid, message)
             })?;
+            *self.refused() = None;
             let changes = self.shares().apply(&config, now());
             self.events.publish(EventBody::ConfigReloaded {
                 changes: changes.changes.clone(),
@@ -81,7 +155,7 @@ impl State {
 /// When signals cannot be taken over.
 pub async fn run(
     paths: Paths,
-    config: Config,
+    (config, errors): Configuration,
     (listener, mounter): (UnixListener, Mounter),
     ready: impl FnOnce(),
 ) -> std::io::Result<()> {
@@ -98,9 +172,14 @@ pub async fn run(
         paths,
         events: events.clone(),
         started: timestamp_now(),
+        refused: Arc::new(Mutex::new(errors.as_ref().map(refusal))),
     };
     for change in state.shares().apply(&config, now()).changes {
         tracing::info!("{change}");
+    }
+    if let Some(errors) = errors {
+        let message = errors.to_string();
+        events.publish(EventBody::ConfigRefused { message });
     }
     events.publish(EventBody::Started {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -142,13 +221,37 @@ fn now() -> Timestamp {
     }
 }
 
-fn restart() -> Result<(), Failure> {
+/// The keeper looks at the program first, and this process does not hear the answer if that will do.
+async fn restart() -> Result<(), Failure> {
+    const LOOK: Duration = Duration::from_millis(20);
+    let refused = |message: String| Failure::new(FailureKind::Unsupported, message);
+    let before = keep::process::unsuited();
     keep::process::make_room().map_err(|_| {
-        Failure::new(
-            FailureKind::Unsupported,
-            "this sharefs runs without a keeper, and cannot be followed by another".to_owned(),
-        )
-    })
+        let message = "this sharefs runs without a keeper, and cannot be followed by another";
+        refused(message.to_owned())
+    })?;
+    // Longer than the keeper waits for the program.
+    for _ in 0..500 {
+        tokio::time::sleep(LOOK).await;
+        match keep::process::unsuited() {
+            now if now.0 == before.0 => {}
+            (_, None) => {
+                return Err(refused(
+                    "the program that is installed does not say how it keeps the state of guests: it is not \
+                     sharefs, or a much older one"
+                        .to_owned(),
+                ));
+            }
+            (_, Some(layout)) => {
+                return Err(refused(format!(
+                    "the program that is installed keeps the state of guests in another way (layout {layout:x}, \
+                     here {:x}): they would lose what they have mounted and open",
+                    keep::layout()
+                )));
+            }
+        }
+    }
+    Err(Failure::internal("the keeper does not answer".to_owned()))
 }
 
 fn api(state: &State) -> Api<State> {
@@ -174,7 +277,7 @@ fn api(state: &State) -> Api<State> {
         .post::<(), (), _, _>(
             "/v1/restart",
             "Make room for the program that is installed now; guests wait until it goes on",
-            |_, _, ()| async { restart() },
+            |_, _, ()| restart(),
         )
         .text(
             "/metrics",

@@ -21,6 +21,7 @@ use control::paths::Paths;
 use crate::fuse::cache::Cache;
 use crate::fuse::counters::Counters;
 use crate::fuse::session::{Serve, Session};
+use crate::keep::mount as kept;
 use crate::mounter::{Judge, MountAsk, Mounter, Place};
 use crate::mounts::is_listed;
 use crate::ninep::client::Swap;
@@ -498,7 +499,11 @@ impl Job {
             job.state().over = true;
             job.changed.notify_all();
         });
-        match HostMount::serve(device, session, ended) {
+        // It ends with this process, as its connection to the guest does.
+        let served = kept::Mount::alone()
+            .map_err(Into::into)
+            .and_then(|memory| HostMount::serve(device, (memory, None), session, ended));
+        match served {
             Ok(served) => Ok(Live {
                 connection,
                 served,

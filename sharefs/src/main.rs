@@ -1,15 +1,16 @@
 //! `sharectl-sharefs`: arguments -> configuration -> daemon -> exit code.
 
+use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use control::config::Config;
 use control::paths::{Daemon as Kind, Paths, make_private_folder};
 use rustix::fs::Mode;
 use sharefs::Mounter;
+use sharefs::daemon::Configuration;
 
 /// Serves host folders to guests over virtiofs.
 ///
@@ -27,10 +28,17 @@ struct Arguments {
     /// Go on with the memory behind this descriptor (keep/process.rs).
     #[arg(long, hide = true, value_name = "DESCRIPTOR")]
     kept: Option<i32>,
+    /// Print the number of the layout of that memory, and end.
+    #[arg(long, hide = true)]
+    kept_layout: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.kept_layout {
+        let said = writeln!(std::io::stdout(), "{:x}", sharefs::keep::layout());
+        return end(said.context("cannot say the layout"));
+    }
     control::logging::init();
     if arguments.mounter {
         return end(sharefs::mount_for_a_daemon().context("cannot mount for a daemon"));
@@ -50,7 +58,7 @@ fn end(result: anyhow::Result<()>) -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     let paths = Paths::from_env(arguments.config);
-    let config = Config::load(&paths.config)?;
+    let config = sharefs::daemon::configuration(&paths.config)?;
     let mounter = Mounter::start();
     sharefs::confine::confine().context("cannot give up rights")?;
     sharefs::guard_guest_memory().context("cannot catch SIGBUS")?;
@@ -61,7 +69,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     runtime.block_on(serve(paths, config, mounter))
 }
 
-async fn serve(paths: Paths, config: Config, mounter: Mounter) -> anyhow::Result<()> {
+async fn serve(paths: Paths, config: Configuration, mounter: Mounter) -> anyhow::Result<()> {
     make_private_folder(&paths.runtime)
         .with_context(|| format!("cannot use {}", paths.runtime.display()))?;
     let path = paths.lock(Kind::Sharefs);

@@ -15,9 +15,11 @@ use control::names::ShareName;
 
 use crate::fuse::counters::Counters;
 use crate::fuse::session::Serve;
+use crate::keep;
+use crate::keep::mount::{Left, Mount};
 use crate::mounter::{Judge, MountAsk, Mounter, Place, table};
 use crate::serve::mount::HostMount;
-use crate::shares::{DeviceNumbers, same_tree};
+use crate::shares::{DeviceNumbers, options, same_tree};
 use crate::tree::host::crossing::OwnMount;
 
 /// All of them.
@@ -30,8 +32,8 @@ pub(crate) struct Mounts {
     failed: BTreeMap<ShareName, String>,
     /// Kept when a mount goes and comes back, so that counters only grow.
     kept: BTreeMap<ShareName, Kept>,
-    /// Whether what dead daemons left has been looked for.
-    cleaned: bool,
+    /// Whether what daemons before this one left has been looked for.
+    looked: bool,
 }
 
 #[derive(Default)]
@@ -58,19 +60,100 @@ impl Mounts {
             mounted: BTreeMap::new(),
             failed: BTreeMap::new(),
             kept: BTreeMap::new(),
-            cleaned: false,
+            looked: false,
         }
     }
 
-    /// Unmounts what is no longer wanted, or not so. First of all of a reload: a folder that is shared
-    /// from now on may lie where a mount was.
-    pub(crate) fn close_unwanted(&mut self, config: &Config, changes: &mut Changes) {
-        if !self.cleaned {
-            self.cleaned = true;
-            if let Err(refusal) = self.mounter.clean() {
-                tracing::debug!(%refusal, "dead mounts were not looked for");
+    /// Goes on with the mounts of the process before this one, as far as they are still wanted so, and cleans up
+    /// those of daemons that are dead. First of all, before any folder is opened: who looks at a mount that
+    /// nobody serves waits for it. `session`: of a share, as it was left at that place.
+    pub(crate) fn take_up(
+        &mut self,
+        config: &Config,
+        session: impl Fn(&Share, Arc<Counters>, keep::Place) -> Result<Arc<dyn Serve>, String>,
+    ) {
+        if std::mem::replace(&mut self.looked, true) {
+            return;
+        }
+        let left: Vec<(Left, OwnMount)> = Mount::left()
+            .into_iter()
+            .map(|left| {
+                let own = OwnMount::new(left.memory.device());
+                (left, own)
+            })
+            .collect();
+        let served = left.iter().map(|(left, _)| left.memory.device()).collect();
+        for (left, own) in left {
+            let place = Place {
+                path: left.memory.path(),
+                device: left.memory.device(),
+            };
+            let name = left.memory.name();
+            let share = config.shares.values().find(|share| {
+                share.name.as_str() == name && options_word(share) == left.memory.options()
+            });
+            let taken_up = match share {
+                Some(share) => self.go_on(share, (left, own), &session),
+                None => Err("the configuration no longer has it so".to_owned()),
+            };
+            if let Err(reason) = taken_up {
+                tracing::warn!(share = name, reason, "a mount on the host ends");
+                if let Err(refusal) = self.mounter.unmount(&place) {
+                    tracing::warn!(share = name, %refusal, "not unmounted");
+                }
             }
         }
+        if let Err(refusal) = self.mounter.clean(served) {
+            tracing::debug!(%refusal, "dead mounts were not looked for");
+        }
+    }
+
+    fn go_on(
+        &mut self,
+        share: &Share,
+        (left, own): (Left, OwnMount),
+        session: impl Fn(&Share, Arc<Counters>, keep::Place) -> Result<Arc<dyn Serve>, String>,
+    ) -> Result<(), String> {
+        let kept = self.kept.entry(share.name.clone()).or_default();
+        kept.times += 1;
+        let counters = Arc::clone(&kept.counters);
+        let was_begun = left.memory.has_session();
+        let session = session(share, counters, left.memory.session())?;
+        if was_begun && !session.mounted() {
+            return Err("what it knew could not be taken up".to_owned());
+        }
+        let place = Place {
+            path: left.memory.path(),
+            device: left.memory.device(),
+        };
+        let path = place.path.clone();
+        let ended = ended(self.events.clone(), share.name.clone(), path.clone());
+        let served = HostMount::serve_again(left, session, ended)
+            .map_err(|error| format!("cannot be served: {error}"))?;
+        self.add(share, (place, path), (served, own));
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        share: &Share,
+        (place, path): (Place, PathBuf),
+        (served, own): (HostMount, OwnMount),
+    ) {
+        let mounted = Mounted {
+            share: share.clone(),
+            place,
+            served,
+            _own: own,
+        };
+        self.mounted.insert(share.name.clone(), mounted);
+        let share = share.name.clone();
+        self.events.publish(EventBody::ShareMounted { share, path });
+    }
+
+    /// Unmounts what is no longer wanted, or not so. Before all else of a reload: a folder that is shared
+    /// from now on may lie where a mount was.
+    pub(crate) fn close_unwanted(&mut self, config: &Config, changes: &mut Changes) {
         self.failed.clear();
         let stays = |name: &ShareName, old: &Mounted| {
             let new = config.shares.get(name);
@@ -104,7 +187,7 @@ impl Mounts {
         &mut self,
         share: &Share,
         folders: &[PathBuf],
-        session: impl FnOnce(Arc<Counters>) -> Arc<dyn Serve>,
+        session: impl FnOnce(Arc<Counters>, Option<keep::Place>) -> Arc<dyn Serve>,
     ) -> Result<PathBuf, String> {
         let Some(wanted) = &share.mount else {
             return Err("it is to be mounted nowhere".to_owned());
@@ -127,26 +210,25 @@ impl Mounts {
         kept.times += 1;
         let counters = Arc::clone(&kept.counters);
         let ended = ended(self.events.clone(), share.name.clone(), wanted.path.clone());
-        let served = match HostMount::serve(device, session(counters), ended) {
-            Ok(served) => served,
+        let at = (place.path.as_path(), place.device);
+        let served = Mount::create(share.name.as_str(), at, options_word(share))
+            .map_err(Into::into)
+            .and_then(|(memory, listed)| {
+                let place = listed.is_some().then(|| memory.session());
+                let session = session(counters, place);
+                HostMount::serve(device, (memory, listed), session, ended)
+            });
+        match served {
+            Ok(served) => {
+                let path = wanted.path.clone();
+                self.add(share, (place, path.clone()), (served, own));
+                Ok(path)
+            }
             Err(error) => {
                 self.mounter.unmount(&place).ok();
-                return Err(format!("cannot be served: {error}"));
+                Err(format!("cannot be served: {error}"))
             }
-        };
-        let mounted = Mounted {
-            share: share.clone(),
-            place,
-            served,
-            _own: own,
-        };
-        self.mounted.insert(share.name.clone(), mounted);
-        let path = wanted.path.clone();
-        self.events.publish(EventBody::ShareMounted {
-            share: share.name.clone(),
-            path: path.clone(),
-        });
-        Ok(path)
+        }
     }
 
     /// A share that was due could not be mounted.
@@ -233,6 +315,15 @@ impl Mounts {
 /// Whether who uses the one mount could go on with the other.
 fn is_same(old: &Share, new: &Share) -> bool {
     old.mount == new.mount && same_tree(&on_the_host(old), &on_the_host(new))
+}
+
+/// All that a mount depends on, in one word.
+fn options_word(share: &Share) -> u64 {
+    keep::word_of(&format!(
+        "{:?} {:?}",
+        share.mount,
+        options(&on_the_host(share))
+    ))
 }
 
 /// The share as its mount shows it: owners are the host's own, and nothing of what was seen is kept for ever,

@@ -15,7 +15,7 @@ use crate::fuse::counters::Counters;
 use crate::fuse::many::Part;
 use crate::fuse::nodes::Numbering;
 use crate::fuse::session::{Kept, Serve, Session};
-use crate::keep::{Keeping, Place};
+use crate::keep::{self, Keeping, Place};
 use crate::ninep;
 use crate::ninep::session::Mount;
 use crate::shares::options;
@@ -94,12 +94,9 @@ fn served<T: Tree>(tree: T, share: &Share) -> Arc<dyn Served> {
     })
 }
 
-/// All of a share that its nodes depend on, in one word (FNV-1a): another word, other options.
+/// All of a share that its nodes depend on, in one word.
 fn options_word(share: &Share) -> u64 {
-    let text = format!("{:?}", options(share));
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    keep::word_of(&format!("{:?}", options(share)))
 }
 
 /// The folder as the share's options have it; a sentence where it cannot be so.

@@ -107,6 +107,7 @@ impl Shares {
     /// Makes what runs what the configuration wants.
     pub(crate) fn apply(&mut self, config: &Config, now: Timestamp) -> Changes {
         let mut changes = Changes::default();
+        self.take_up_mounts(config);
         self.mounts.close_unwanted(config, &mut changes);
         self.guest_mounts.close_unwanted(config, &mut changes);
         let mut untouched = Vec::new();
@@ -128,7 +129,7 @@ impl Shares {
                     } else {
                         "opened"
                     };
-                    let tree = self.open_tree(share);
+                    let tree = open_tree(share, Arc::clone(&self.descriptors));
                     match &tree {
                         Ok(_) => changes
                             .changes
@@ -158,6 +159,15 @@ impl Shares {
         changes
     }
 
+    fn take_up_mounts(&mut self, config: &Config) {
+        let descriptors = &self.descriptors;
+        self.mounts.take_up(config, |share, counters, place| {
+            let share = mounts::on_the_host(share);
+            let tree = open_tree(&share, Arc::clone(descriptors))?;
+            Ok(tree.session(cache(share.cache), counters, Some(place)))
+        });
+    }
+
     /// Mounts on the host have trees of their own: owners are the host's.
     fn apply_mounts(&mut self, config: &Config, changes: &mut Changes) {
         let folders: Vec<PathBuf> = config
@@ -171,9 +181,8 @@ impl Shares {
             }
             let share = mounts::on_the_host(&running.share);
             let cache = cache(share.cache);
-            let session = self
-                .open_tree(&share)
-                .map(|tree| move |counters| tree.session(cache, counters, None));
+            let session = open_tree(&share, Arc::clone(&self.descriptors))
+                .map(|tree| move |counters, place| tree.session(cache, counters, place));
             let mounted =
                 session.and_then(|session| self.mounts.mount(&running.share, &folders, session));
             match mounted {
@@ -228,24 +237,6 @@ impl Shares {
             }
             self.devices.insert(key, Device { door, counters });
         }
-    }
-
-    fn open_tree(&self, share: &Share) -> Result<Arc<dyn Served>, String> {
-        let descriptors = Arc::clone(&self.descriptors);
-        let owners = |host| owner_map(share.owner, host);
-        let tree = HostTree::open(&share.path, descriptors, owners).map_err(|error| {
-            let path = share.path.display();
-            match error {
-                Errno::NOENT => format!("there is no folder {path}"),
-                Errno::NOTDIR => format!("{path} is not a folder"),
-                Errno::ACCESS => format!("the daemon's user may not enter {path}"),
-                Errno::LOOP => {
-                    format!("{path} is in a mount of sharefs itself: share the folder it shows")
-                }
-                error => format!("cannot open {path}: {error}"),
-            }
-        })?;
-        served::serve(tree, share)
     }
 
     fn open_share_door(
@@ -412,6 +403,23 @@ impl Shares {
         self.guest_mounts.close();
         self.mounts.close();
     }
+}
+
+fn open_tree(share: &Share, descriptors: Arc<Descriptors>) -> Result<Arc<dyn Served>, String> {
+    let owners = |host| owner_map(share.owner, host);
+    let tree = HostTree::open(&share.path, descriptors, owners).map_err(|error| {
+        let path = share.path.display();
+        match error {
+            Errno::NOENT => format!("there is no folder {path}"),
+            Errno::NOTDIR => format!("{path} is not a folder"),
+            Errno::ACCESS => format!("the daemon's user may not enter {path}"),
+            Errno::LOOP => {
+                format!("{path} is in a mount of sharefs itself: share the folder it shows")
+            }
+            error => format!("cannot open {path}: {error}"),
+        }
+    })?;
+    served::serve(tree, share)
 }
 
 /// Whether a guest that uses the one could go on with the other.

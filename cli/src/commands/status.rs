@@ -275,7 +275,7 @@ async fn look_at(context: &Context, daemon: Daemon) -> (DaemonReport, Vec<String
             );
             if status.version != env!("CARGO_PKG_VERSION") {
                 problems.push(format!(
-                    "{daemon} is version {}, this command {}: sharectl down && sharectl up",
+                    "{daemon} is version {}, this command {}: sharectl restart {daemon}",
                     status.version,
                     env!("CARGO_PKG_VERSION")
                 ));

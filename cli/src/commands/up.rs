@@ -11,7 +11,8 @@ use crate::output::table;
 
 /// Start the daemons, and wait until they answer
 ///
-/// A daemon that runs already is left alone. Each writes its log to the state
+/// A daemon that runs already is left alone, but sharefs hands over to a newer
+/// program if one was installed since; guests see a pause. Each writes its log to the state
 /// folder, in as much detail as $SHARECTL_LOG says (warn, info, debug); see
 /// `sharectl logs`.
 #[derive(Debug, clap::Args)]
@@ -56,7 +57,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         context.out.warning(&missing.to_string());
     }
     if context.out.is_json() {
-        let rows: Vec<_> = started.iter().map(|(status, how)| json!({ "daemon": status.daemon, "pid": status.pid, "started_now": *how == Started::Now, "version": status.version, "problems": status.problems })).collect();
+        let rows: Vec<_> = started.iter().map(|(status, how)| json!({ "daemon": status.daemon, "pid": status.pid, "started_now": *how == Started::Now, "handed_over": *how == Started::Replaced, "version": status.version, "problems": status.problems })).collect();
         return context.out.json(&json!({ "daemons": rows, "runtime": context.paths.runtime, "state": context.paths.state, "config": context.paths.config }));
     }
     for (status, _) in &started {
@@ -75,6 +76,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
             let how = match how {
                 Started::Now => "started",
                 Started::Before => "was running",
+                Started::Replaced => "handed over",
             };
             vec![
                 status.daemon.clone(),

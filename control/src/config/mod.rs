@@ -603,16 +603,18 @@ impl Config {
     /// # Errors
     /// As there.
     pub fn load_in(path: &Path, surroundings: &Surroundings) -> Result<Self, ConfigErrors> {
-        let text = match read(path) {
-            Ok(text) => text,
-            Err(problem) => {
-                return Err(ConfigErrors {
-                    file: path.to_owned(),
-                    problems: vec![problem],
-                });
-            }
-        };
-        Self::parse(&text, path, surroundings)
+        Self::parse(&Self::text(path)?, path, surroundings)
+    }
+
+    /// The file's text, not looked at yet; that of a file that is not there is empty.
+    ///
+    /// # Errors
+    /// When it cannot be read, is too large or no text.
+    pub fn text(path: &Path) -> Result<String, ConfigErrors> {
+        read(path).map_err(|problem| ConfigErrors {
+            file: path.to_owned(),
+            problems: vec![problem],
+        })
     }
 
     /// Checks a text; `file` is only for messages.

@@ -128,7 +128,7 @@ pub(super) fn exchange<'g>(
         };
         serve(&mut turn, &buffer[wire::IN_HEADER..own])
     };
-    if no_answer_is_due(header.opcode) {
+    if wire::is_unanswered(header.opcode) {
         return Outcome::Done(0);
     }
     let (error, length) = match result {
@@ -162,12 +162,4 @@ pub(super) fn exchange<'g>(
         sys::scatter(answer, 0, &head);
     }
     Outcome::Done(bytes)
-}
-
-/// Requests that the guest's kernel sends without room for an answer.
-fn no_answer_is_due(number: u32) -> bool {
-    matches!(
-        number,
-        opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT
-    )
 }

@@ -279,6 +279,14 @@ impl<'a> Output<'a> {
     }
 }
 
+/// Requests that a kernel sends without room for an answer.
+pub(crate) fn is_unanswered(number: u32) -> bool {
+    matches!(
+        number,
+        opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT
+    )
+}
+
 /// fuse_out_header for `length` bytes behind it.
 pub(crate) fn out_header(unique: u64, error: Option<Errno>, length: usize) -> [u8; OUT_HEADER] {
     let mut header = [0; OUT_HEADER];

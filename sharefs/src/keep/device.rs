@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::io::Errno;
 
 use super::journal::Journal;
-use super::{KEEP, MAGIC, Place, TakingUp, claim, named, number, records, word as root_word};
+use super::{Listed, MAGIC, Place, TakingUp, claim, named, number, packed, records};
 use crate::sys::Shared;
 
 /// Queues of a device, and requests of a queue: those of `serve/virtiofs.rs`.
@@ -98,16 +98,6 @@ const LISTING_KIND: u64 = MAGIC ^ (3 << 56);
 #[derive(Clone, Debug)]
 pub(crate) struct Connection(Arc<Shared>);
 
-/// Keeps a connection's memory listed for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Listed(Place);
-
-impl Drop for Listed {
-    fn drop(&mut self) {
-        self.0.put(None);
-    }
-}
-
 impl Connection {
     /// Of a VMM that came to the door at `path` through `socket`. None where nothing can be kept.
     pub(crate) fn create(path: &Path, socket: RawFd) -> Option<(Self, Listed)> {
@@ -126,43 +116,23 @@ impl Connection {
         connection.set(word::PATH_LENGTH, bytes.len() as u64);
         connection.set(word::SOCKET, named(Some(socket)));
         connection.set(word::MAGIC, KIND);
-        let place = super::place_for_connection(connection.0.number())?;
-        Some((connection, Listed(place)))
+        let listed = Listed::new(connection.0.number())?;
+        Some((connection, listed))
     }
 
     /// The connection that a worker before us had at that door, with the VMM's socket.
     pub(crate) fn left_at(path: &Path) -> Option<(Self, Listed, OwnedFd, TakingUp)> {
-        let keep = KEEP.get()?;
-        let words = keep.root.words();
-        (root_word::CONNECTIONS..words.len()).find_map(|index| {
-            let left = number(words[index].load(Ordering::Acquire))?;
-            let seen = super::peek(left, word::ALL)?;
-            if Self(Arc::new(seen)).path() != path.as_os_str().as_bytes() {
-                return None;
-            }
-            let memory = claim(named(Some(left)))?;
-            let place = Place::new(Arc::clone(&keep.root), index);
-            let listed = Listed(place);
-            let connection = Self(Arc::new(Shared::adopt(memory, word::ALL).ok()?));
+        let is_here = |memory: &Shared| path_in(memory.words()) == path.as_os_str().as_bytes();
+        let left = super::left_of(word::ALL, is_here);
+        left.into_iter().find_map(|(memory, listed)| {
+            let connection = Self(Arc::new(memory));
             let socket = claim(connection.get(word::SOCKET))?;
             Some((connection, listed, socket, TakingUp::new()))
         })
     }
 
-    fn path(&self) -> Vec<u8> {
-        if self.get(word::MAGIC) != KIND {
-            return Vec::new();
-        }
-        let length = usize::try_from(self.get(word::PATH_LENGTH)).unwrap_or(usize::MAX);
-        self.bytes(word::PATH, length.min(LONGEST_PATH))
-    }
-
     fn bytes(&self, start: usize, length: usize) -> Vec<u8> {
-        let words = &self.0.words()[start..start + length.div_ceil(8)];
-        let all = words
-            .iter()
-            .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
-        all.take(length).collect()
+        super::bytes_of(&self.0.words()[start..start + length.div_ceil(8)], length)
     }
 
     fn get(&self, index: usize) -> u64 {
@@ -335,10 +305,14 @@ impl Connection {
     }
 }
 
-fn packed(part: &[u8]) -> u64 {
-    let mut bytes = [0; 8];
-    bytes[..part.len()].copy_from_slice(part);
-    u64::from_le_bytes(bytes)
+/// The door's; empty if this is no connection's memory.
+fn path_in(words: &[AtomicU64]) -> Vec<u8> {
+    if words[word::MAGIC].load(Ordering::Acquire) != KIND {
+        return Vec::new();
+    }
+    let length = usize::try_from(words[word::PATH_LENGTH].load(Ordering::Acquire));
+    let length = length.map_or(LONGEST_PATH, |length| length.min(LONGEST_PATH));
+    super::bytes_of(&words[word::PATH..], length)
 }
 
 /// All descriptors that a word of the root leads to; for the sweep.
@@ -417,14 +391,12 @@ impl Listing {
         (0..count.min(MOST_NAMES))
             .map(|index| {
                 let start = ENTRIES + index * ENTRY;
-                let words = &self.0.words()[start + 2..start + ENTRY];
-                let bytes = words
-                    .iter()
-                    .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
+                let bytes =
+                    super::bytes_of(&self.0.words()[start + 2..start + ENTRY], LONGEST_NAME);
                 let space =
                     u32::try_from(self.word(start).load(Ordering::Acquire)).unwrap_or_default();
                 (
-                    bytes.take_while(|byte| *byte != 0).collect(),
+                    bytes.into_iter().take_while(|byte| *byte != 0).collect(),
                     (space != 0).then_some(space),
                 )
             })

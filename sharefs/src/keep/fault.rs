@@ -1,5 +1,5 @@
 //! Dying on purpose, in debug builds only: a file named by `SHARECTL_SHAREFS_DIE` with `POINT N` kills each
-//! worker that finds it at that point of its Nth request. For tests, which want a death at every point and
+//! worker that finds it at that point of its Nth request and those behind. For tests, which want a death at every point and
 //! not only at those that a `kill` from outside happens to hit.
 
 /// Where.
@@ -14,6 +14,15 @@ pub(crate) enum Point {
     /// The guest is told, and it is not crossed out.
     Told,
 }
+
+/// Deaths before this would be those of workers that cannot live (`enter`), of which few are borne.
+pub(crate) fn begin() {
+    #[cfg(debug_assertions)]
+    BEGUN.store(true, std::sync::atomic::Ordering::Release);
+}
+
+#[cfg(debug_assertions)]
+static BEGUN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
 #[cfg(debug_assertions)]
 pub(crate) fn at(point: Point) {
@@ -34,9 +43,10 @@ pub(crate) fn at(point: Point) {
     static PASSED: AtomicU64 = AtomicU64::new(0);
     if let Some((wanted, count)) = *WANTED
         && wanted == point
-        && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == count
+        && BEGUN.load(Ordering::Acquire)
+        && PASSED.fetch_add(1, Ordering::Relaxed) + 1 >= count
     {
-        // At once, without any destructor; kill(2) is not for a confined thread.
+        // Other threads get no further either. At once, without any destructor; kill(2) is not for a confined thread.
         std::process::abort();
     }
 }

@@ -9,7 +9,9 @@
 //! | memory | one for each | written by | says |
 //! |---|---|---|---|
 //! | `Root` | daemon | doors | which connections there are, the daemon's lock, how often it was restarted |
+//! | `config` | daemon | `daemon.rs` | the text of the configuration that is in force |
 //! | `device::Connection` | VMM connected | `serve/relay.rs`, queues' threads | what the VMM has set up, requests taken and not answered |
+//! | `mount::Mount` | mount on the host | `serve/mount.rs` | the kernel's descriptors, requests read and not answered |
 //! | `device::Listing` | VMM connected, if it carries several shares | `fuse/many` | the shares' numbers |
 //! | `records::Records` | mount of a share | `fuse/session` | nodes, open files, lock owners |
 //! | `journal::Journal` | queue, in `Connection` | `fuse/session` | how far the request under way has come |
@@ -24,15 +26,18 @@
 use std::collections::BTreeSet;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
 use crate::sys::{self, Shared};
 
+pub(crate) mod config;
 pub(crate) mod device;
 pub(crate) mod fault;
 pub(crate) mod journal;
+pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod records;
 
@@ -41,6 +46,12 @@ pub use process::{keep, ready};
 /// "sharefs" and the layout of all the memory described here. A program with another number starts
 /// empty: to be raised with every change of a layout.
 const MAGIC: u64 = 0x7368_6172_6566_7301;
+
+/// How this program keeps state: it goes on with that of a program of the same number.
+#[must_use]
+pub fn layout() -> u64 {
+    MAGIC
+}
 
 /// Connections that can be kept; those beyond are served, and lost with their worker.
 const MOST_CONNECTIONS: usize = 1024;
@@ -59,6 +70,11 @@ mod word {
     pub(super) const FAILURES: usize = 4;
     /// How often the state was given up.
     pub(super) const GIVEN_UP: usize = 5;
+    /// The descriptor of the configuration's text, and one (`config`).
+    pub(super) const CONFIG: usize = 6;
+    /// Programs that the keeper did not begin, and the layout of the last, 0 if it did not say.
+    pub(super) const UNSUITED: usize = 7;
+    pub(super) const UNSUITED_LAYOUT: usize = 8;
     /// Descriptors of connections' memory, and one.
     pub(super) const CONNECTIONS: usize = 64;
     pub(super) const ALL: usize = CONNECTIONS + super::MOST_CONNECTIONS;
@@ -128,6 +144,8 @@ struct Keep {
     /// Descriptors that the worker before us left, by whoever they are named, and not claimed yet.
     unclaimed: Mutex<BTreeSet<RawFd>>,
     keeper: rustix::process::Pid,
+    /// The configuration's text; see `config`.
+    config: Mutex<Option<Shared>>,
 }
 
 static KEEP: OnceLock<Keep> = OnceLock::new();
@@ -167,10 +185,13 @@ fn enter(root: Arc<Shared>, inherited: &BTreeSet<RawFd>) -> Result<(), Errno> {
             "the state of sharefs could not be taken up again: guests must be restarted"
         );
     }
-    named.extend(number(words[word::LOCK].load(Ordering::Acquire)));
+    for index in [word::LOCK, word::CONFIG] {
+        named.extend(number(words[index].load(Ordering::Acquire)));
+    }
     for connection in &words[word::CONNECTIONS..] {
-        let named_here = device::names(connection.load(Ordering::Acquire));
-        named.extend(named_here);
+        let left = connection.load(Ordering::Acquire);
+        named.extend(device::names(left));
+        named.extend(mount::names(left));
     }
     let open = process::open_descriptors()?;
     named.retain(|number| open.contains(number) && !inherited.contains(number));
@@ -189,6 +210,7 @@ fn enter(root: Arc<Shared>, inherited: &BTreeSet<RawFd>) -> Result<(), Errno> {
         root,
         unclaimed: Mutex::new(named),
         keeper,
+        config: Mutex::new(None),
     };
     KEEP.set(keep).map_err(|_| Errno::EXIST)
 }
@@ -207,7 +229,27 @@ pub(crate) fn begin_to_serve() {
         }
     }
     words[word::FAILURES].store(0, Ordering::Release);
+    fault::begin();
+    *serves() = true;
+    SERVING.notify_all();
     drop(TakingUp(()));
+}
+
+static SERVES: Mutex<bool> = Mutex::new(false);
+static SERVING: Condvar = Condvar::new();
+
+fn serves() -> MutexGuard<'static, bool> {
+    SERVES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until `begin_to_serve`, or for so long: a request that kills each worker that takes it up is answered with an
+/// error after some (`journal`), and is not to be taken for a state that cannot be taken up at all.
+pub(crate) fn wait_until_serving(limit: Duration) {
+    if !is_on() {
+        return;
+    }
+    let waited = SERVING.wait_timeout_while(serves(), limit, |serves| !*serves);
+    drop(waited.unwrap_or_else(PoisonError::into_inner));
 }
 
 /// Something that an earlier worker left is being taken up, until this is dropped: what nobody has claimed
@@ -250,6 +292,62 @@ fn place_for_connection(number: RawFd) -> Option<Place> {
             word.compare_exchange(0, wanted, success, failure).is_ok()
         })
         .map(|(index, _)| Place::new(Arc::clone(&keep.root), index))
+}
+
+/// Keeps a connection's memory listed for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Listed(Place);
+
+impl Listed {
+    /// Of the memory behind that descriptor. None without a keeper, or when there are too many.
+    fn new(memory: RawFd) -> Option<Self> {
+        place_for_connection(memory).map(Self)
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.0.put(None);
+    }
+}
+
+/// Memory of so many words that the worker before us left in the list, and that `is_wanted`.
+fn left_of(length: usize, is_wanted: impl Fn(&Shared) -> bool) -> Vec<(Shared, Listed)> {
+    let Some(keep) = KEEP.get() else {
+        return Vec::new();
+    };
+    let words = keep.root.words();
+    let all = (word::CONNECTIONS..words.len()).filter_map(|index| {
+        let left = number(words[index].load(Ordering::Acquire))?;
+        if !is_wanted(&peek(left, length)?) {
+            return None;
+        }
+        let memory = Shared::adopt(claim(named(Some(left)))?, length).ok()?;
+        Some((memory, Listed(Place::new(Arc::clone(&keep.root), index))))
+    });
+    all.collect()
+}
+
+/// A text in one word (FNV-1a): another word, another text.
+pub(crate) fn word_of(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// Up to eight bytes in a word.
+fn packed(part: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    bytes[..part.len()].copy_from_slice(part);
+    u64::from_le_bytes(bytes)
+}
+
+/// The first so many bytes of words.
+fn bytes_of(words: &[AtomicU64], length: usize) -> Vec<u8> {
+    let all = words
+        .iter()
+        .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
+    all.take(length).collect()
 }
 
 /// The daemon's lock, as the worker before us held it.

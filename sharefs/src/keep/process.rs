@@ -4,7 +4,8 @@
 //! ended by itself ends the keeper with its exit code. Signals for the daemon are passed on. SIGUSR1 is
 //! the worker's word that it is ready, which a service manager takes from the main process only. SIGUSR2
 //! makes it begin the program that is installed now in its own place: the process, its number and all
-//! descriptors stay, the worker is followed by one of the new program.
+//! descriptors stay, the worker is followed by one of the new program. That program is asked before whether it
+//! keeps state in the same way; one that does not is not begun, and the worker lives on.
 //!
 //! It hears no guest, so it keeps the rights it was started with, which the next worker gives up again. If
 //! the keeper itself is killed, the worker is told to stop (PR_SET_PDEATHSIG): two halves of a daemon that
@@ -14,8 +15,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -29,6 +30,10 @@ use crate::tree::host::descriptors::Descriptors;
 
 /// The hidden option by which a program is told the number of the memory it takes over.
 const OPTION: &str = "--kept";
+/// And by which it says how it keeps state.
+const LAYOUT_OPTION: &str = "--kept-layout";
+/// So long it may take to say so.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Deaths that cost no pause while there were no more of them within `SOON`.
 const FREE_DEATHS: usize = 10;
 const SOON: Duration = Duration::from_secs(1);
@@ -79,7 +84,15 @@ pub fn keep(kept: Option<RawFd>, work: impl FnOnce() -> ExitCode) -> ExitCode {
         };
         // What is listed under the program's name is the worker.
         rustix::thread::set_name(c"sharefs-keeper").ok();
-        match watch(worker, &signals) {
+        let may_follow = || match &program {
+            Ok(program) => is_suited(program, &root),
+            Err(error) => {
+                tracing::error!(%error, "the program's own path is not known; it goes on as it is");
+                refuse(&root, None);
+                false
+            }
+        };
+        match watch(worker, &signals, may_follow) {
             End::Exited(code) => return code,
             End::Killed(signal) => {
                 tracing::warn!(
@@ -91,13 +104,8 @@ pub fn keep(kept: Option<RawFd>, work: impl FnOnce() -> ExitCode) -> ExitCode {
             End::Replaced => {
                 root.words()[word::HANDOVERS].fetch_add(1, Ordering::Relaxed);
                 root.words()[word::FAILURES].store(0, Ordering::Release);
-                match &program {
-                    Ok(program) => {
-                        tracing::error!(error = %replace(program, &root), "the new program cannot be started; the old one goes on")
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "the program's own path is not known; it goes on as it is")
-                    }
+                if let Ok(program) = &program {
+                    tracing::error!(error = %replace(program, &root), "the new program cannot be started; the old one goes on");
                 }
             }
         }
@@ -156,8 +164,8 @@ enum End {
     Replaced,
 }
 
-/// Until the worker has ended.
-fn watch(worker: Pid, signals: &Awaited) -> End {
+/// Until the worker has ended. `may_follow`: whether the program that is installed can go on with what there is.
+fn watch(worker: Pid, signals: &Awaited, may_follow: impl Fn() -> bool) -> End {
     let mut replaced = false;
     loop {
         match signals.next() {
@@ -180,6 +188,7 @@ fn watch(worker: Pid, signals: &Awaited) -> End {
                     tracing::warn!(%error, "the service manager could not be told that we are ready");
                 }
             }
+            Some(Signal::USR2) if !may_follow() => {}
             Some(Signal::USR2) => {
                 // It may be killed at any instruction, so there is nothing it would have to be asked.
                 replaced = true;
@@ -196,6 +205,52 @@ fn watch(worker: Pid, signals: &Awaited) -> End {
 fn ended(worker: Pid) -> Option<WaitStatus> {
     let (_, status) = rustix::process::waitpid(Some(worker), WaitOptions::NOHANG).ok()??;
     (status.exited() || status.signaled()).then_some(status)
+}
+
+/// Whether the program at that path keeps state as we do; told to the worker if not.
+fn is_suited(program: &Path, root: &Shared) -> bool {
+    let layout = layout_of(program);
+    if let Err(error) = &layout {
+        tracing::error!(%error, program = %program.display(), "it does not say how it keeps state");
+    }
+    let suited = matches!(layout, Ok(MAGIC));
+    if !suited {
+        tracing::error!(program = %program.display(), "it cannot go on with the state of guests, and is not begun");
+        refuse(root, layout.ok());
+    }
+    suited
+}
+
+fn refuse(root: &Shared, layout: Option<u64>) {
+    let words = root.words();
+    words[word::UNSUITED_LAYOUT].store(layout.unwrap_or_default(), Ordering::Relaxed);
+    words[word::UNSUITED].fetch_add(1, Ordering::Release);
+}
+
+/// What a program says that is not begun for anything else.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the keeper's loop owns its clock, and has nothing else to do meanwhile"
+)]
+fn layout_of(program: &Path) -> std::io::Result<u64> {
+    let mut asked = Command::new(program)
+        .arg(LAYOUT_OPTION)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let deadline = Instant::now() + PATIENCE;
+    while asked.try_wait()?.is_none() {
+        if Instant::now() >= deadline {
+            asked.kill()?;
+            asked.wait()?;
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let said = asked.wait_with_output()?.stdout;
+    let said = String::from_utf8_lossy(&said);
+    u64::from_str_radix(said.trim(), 16).map_err(std::io::Error::other)
 }
 
 /// The program at that path in our place, with everything that is open. Returns only if it cannot be had.
@@ -258,7 +313,17 @@ pub fn ready() -> std::io::Result<()> {
     }
 }
 
-/// Has the program that is installed now take our place. ESRCH without a keeper.
+/// How many programs were not begun, and the layout of the last if it said one.
+pub(crate) fn unsuited() -> (u64, Option<u64>) {
+    KEEP.get().map_or((0, None), |keep| {
+        let words = keep.root.words();
+        let count = words[word::UNSUITED].load(Ordering::Acquire);
+        let layout = words[word::UNSUITED_LAYOUT].load(Ordering::Relaxed);
+        (count, (layout != 0).then_some(layout))
+    })
+}
+
+/// Has the program that is installed now take our place, if it can. ESRCH without a keeper.
 pub(crate) fn make_room() -> Result<(), Errno> {
     let keep = KEEP.get().ok_or(Errno::SRCH)?;
     rustix::process::kill_process(keep.keeper, Signal::USR2)

@@ -83,8 +83,8 @@ fn send(socket: impl AsFd, message: &[u8], device: Option<BorrowedFd<'_>>) -> st
 
 fn serve(ask: Ask) -> Result<(Answer, Option<OwnedFd>), Refusal> {
     match ask {
-        Ask::Clean => {
-            clean();
+        Ask::Clean { served } => {
+            clean(&served);
             Ok((Answer::Done, None))
         }
         Ask::Mount(wanted) => {
@@ -121,9 +121,10 @@ fn mount(wanted: &MountAsk) -> Result<(Place, OwnedFd), Refusal> {
 }
 
 /// Unmounts dead mounts of this user's daemons, also those that no configuration names any more.
-fn clean() {
+fn clean(served: &[u64]) {
     for mount in mounts().unwrap_or_default() {
-        if is_dead(&mount)
+        if !served.contains(&mount.device)
+            && is_dead(&mount)
             && let Err(refusal) = attach::detach(&mount.path)
         {
             tracing::warn!("{refusal}");

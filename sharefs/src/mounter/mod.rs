@@ -44,7 +44,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Serialize, Deserialize)]
 enum Ask {
     /// Unmount what daemons that are dead have left.
-    Clean,
+    Clean {
+        /// Device numbers of mounts that the daemon serves, which need not be looked at.
+        served: Vec<u64>,
+    },
     Mount(MountAsk),
     Unmount {
         path: PathBuf,
@@ -156,9 +159,9 @@ impl Mounter {
         }
     }
 
-    /// Unmounts what dead daemons of this user have left.
-    pub(crate) fn clean(&self) -> Result<(), Refusal> {
-        self.ask(&Ask::Clean).map(drop)
+    /// Unmounts what dead daemons of this user have left; `served`: device numbers of mounts that are not dead.
+    pub(crate) fn clean(&self, served: Vec<u64>) -> Result<(), Refusal> {
+        self.ask(&Ask::Clean { served }).map(drop)
     }
 
     /// Mounts; the descriptor is /dev/fuse.

@@ -83,7 +83,7 @@ fn a_mount_that_is_answered_too_late_is_taken_back_before_anything_else() {
                     path: "/mnt/d".into(),
                     device: 78,
                 }),
-                Ask::Clean | Ask::Unmount { .. } => Answer::Done,
+                Ask::Clean { .. } | Ask::Unmount { .. } => Answer::Done,
             };
             let has_device = matches!(body, Ask::Mount(_));
             say.send(body).unwrap();

@@ -24,8 +24,8 @@ use vmm_sys_util::epoll::EventSet;
 use super::relay::{self, Relay};
 use super::virtiofs::{Device, Served, TIMER_EVENT};
 use crate::fuse::session::Serve;
-use crate::keep::device::{Connection, Listed};
-use crate::keep::{self, Place, TakingUp};
+use crate::keep::device::Connection;
+use crate::keep::{self, Listed, Place, TakingUp};
 use crate::sys;
 
 /// Makes the session of a new connection.

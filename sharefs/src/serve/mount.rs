@@ -4,16 +4,17 @@
 //! threads read, each from a queue of its own where the kernel lets us open more
 //! (FUSE_DEV_IOC_CLONE), and answer through the descriptor they read from. Making the mount is the
 //! mounter's affair; it is served from the descriptor alone, and no thread ever looks at a path.
+//! What this process leaves half done is in kept memory (`keep/mount.rs`), and done by the next.
 //! Read first: fuse(4), Documentation/filesystems/fuse.rst of the kernel, "Interrupting filesystem
 //! operations".
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, epoll};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -21,18 +22,29 @@ use rustix::io::Errno;
 use crate::confine::calls;
 use crate::fuse::session::{Outcome, Scratch, Serve};
 use crate::fuse::wire::{self, opcode};
+use crate::keep::fault::{self, Point};
+use crate::keep::journal::Journal;
+use crate::keep::mount::{LONGEST_REQUEST, LONGEST_WAIT, Left, MOST_SLOTS, Mount, Slot, Waiting};
+use crate::keep::{self, Listed};
 use crate::sys::{self, Sink, Source};
+use turns::Turns;
 use waits::Waits;
 
 #[cfg(test)]
 mod tests;
+mod turns;
 mod waits;
 
 /// Threads that serve one mount. Programs of a build that ask at once are few; more threads would only
 /// wait for the same folder's lock.
-const MOST_THREADS: usize = 4;
-/// A WRITE of 256 pages with its headers; the kernel asks for no more (max_write) and needs 8 KiB.
-const LONGEST_MESSAGE: usize = 1024 * 1024 + 4096;
+const MOST_THREADS: usize = MOST_SLOTS;
+/// Of an answer: as long as a request.
+const LONGEST_ANSWER: usize = LONGEST_REQUEST;
+/// So long a thread waits until all that an earlier process left is taken up. Not for ever: a shared folder that is
+/// being opened may lie in the mount.
+const OTHERS: Duration = Duration::from_secs(2);
+/// An answer to the INTERRUPT of a request has its number and this (FUSE_INT_REQ_BIT of the kernel's fs/fuse/fuse_i.h).
+const INTERRUPT_BIT: u64 = 1;
 
 /// Called once, from a thread of the mount, when the kernel has ended it.
 pub(crate) type Ended = Box<dyn Fn(String) + Send + Sync>;
@@ -45,7 +57,11 @@ pub(crate) struct HostMount {
 }
 
 struct Shared {
+    /// While it is listed, another process can go on with it. Dropped first: before any descriptor is closed.
+    listed: Option<Listed>,
     session: Arc<dyn Serve>,
+    memory: Mount,
+    served: Served,
     /// One a thread; all are the same where no more could be opened.
     devices: Vec<OwnedFd>,
     wake: OwnedFd,
@@ -57,21 +73,75 @@ struct Shared {
     ended: Ended,
 }
 
+/// Whether a mount is new, or was served by another process before us.
+enum Served {
+    NotYet,
+    Before {
+        /// What waited for locks there, for the first queue's thread.
+        waits: Mutex<Vec<Waiting>>,
+        turns: Turns,
+    },
+}
+
+impl Served {
+    fn before(memory: &Mount, threads: usize) -> Self {
+        Self::Before {
+            waits: Mutex::new(memory.waits()),
+            turns: Turns::new(threads, OTHERS),
+        }
+    }
+}
+
 impl HostMount {
-    /// Serves the mount that `device` is the connection of.
+    /// Serves the mount that `device` is the connection of. What is under way is left in `memory`.
     ///
     /// # Errors
     /// When there are no descriptors or threads left.
     pub(crate) fn serve(
         device: OwnedFd,
+        (memory, listed): (Mount, Option<Listed>),
         session: Arc<dyn Serve>,
         ended: Ended,
     ) -> io::Result<Self> {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let devices = queues(device, count.clamp(2, MOST_THREADS))?;
+        let numbers: Vec<RawFd> = devices.iter().map(AsRawFd::as_raw_fd).collect();
+        memory.put_queues(&numbers);
+        let served = Served::NotYet;
+        Self::begin((memory, listed), (devices, served), session, ended)
+    }
+
+    /// Goes on with the mount that another process served before us.
+    ///
+    /// # Errors
+    /// As `serve`.
+    pub(crate) fn serve_again(
+        left: Left,
+        session: Arc<dyn Serve>,
+        ended: Ended,
+    ) -> io::Result<Self> {
+        let Left {
+            listed,
+            memory,
+            queues,
+        } = left;
+        memory.begin_again();
+        let served = Served::before(&memory, queues.len());
+        Self::begin((memory, Some(listed)), (queues, served), session, ended)
+    }
+
+    fn begin(
+        (memory, listed): (Mount, Option<Listed>),
+        (devices, served): (Vec<OwnedFd>, Served),
+        session: Arc<dyn Serve>,
+        ended: Ended,
+    ) -> io::Result<Self> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let shared = Arc::new(Shared {
+            listed,
             session,
+            memory,
+            served,
             devices,
             wake: rustix::event::eventfd(0, flags)?,
             stopping: AtomicBool::new(false),
@@ -92,7 +162,10 @@ impl HostMount {
         }
         mount.threads.push(spawn("mount-locks", move || {
             confine();
-            shared.waits.run(&*shared.session, &shared.devices);
+            let answered = |unique| shared.memory.end_wait(unique);
+            shared
+                .waits
+                .run(&*shared.session, &shared.devices, answered);
         })?);
         Ok(mount)
     }
@@ -149,6 +222,10 @@ fn queues(device: OwnedFd, count: usize) -> io::Result<Vec<OwnedFd>> {
     Ok(devices)
 }
 
+fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The thread can make calls on files from now on, and hardly any other: whoever may enter the mount
 /// speaks to it.
 fn confine() {
@@ -162,8 +239,32 @@ struct Worker<'d> {
     device: BorrowedFd<'d>,
     queue: usize,
     scratch: Scratch,
-    request: Vec<u8>,
+    /// Where requests are read into.
+    slot: Slot,
+    journal: Journal,
     answer: Vec<u8>,
+}
+
+/// The beginning of a request: fuse_in_header and the first word of what follows.
+struct Head([u8; wire::IN_HEADER + 8]);
+
+impl Head {
+    fn of(slot: &Slot, length: usize) -> Self {
+        let mut bytes = [0; wire::IN_HEADER + 8];
+        sys::gather(&[slot.request(length)], &mut bytes);
+        Self(bytes)
+    }
+
+    fn opcode(&self) -> u32 {
+        let bytes = self.0[4..8].try_into();
+        bytes.map_or(0, u32::from_le_bytes)
+    }
+
+    /// fuse_interrupt_in: the request that nobody wants the answer of any more.
+    fn interrupted(&self) -> u64 {
+        let bytes = self.0[wire::IN_HEADER..].try_into();
+        bytes.map_or(0, u64::from_le_bytes)
+    }
 }
 
 impl Shared {
@@ -178,12 +279,14 @@ impl Shared {
         let Some(device) = self.devices.get(queue) else {
             return;
         };
+        let slot = self.memory.slot(queue);
         let mut worker = Worker {
             device: device.as_fd(),
             queue,
             scratch: Scratch::default(),
-            request: Vec::with_capacity(LONGEST_MESSAGE),
-            answer: vec![0; LONGEST_MESSAGE],
+            journal: slot.journal(),
+            slot,
+            answer: vec![0; LONGEST_ANSWER],
         };
         let reason = self.serve(&mut worker).err();
         let ended = !self.stopping.load(Ordering::Acquire);
@@ -207,13 +310,32 @@ impl Shared {
         let alone = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
         epoll::add(&events, worker.device, data, alone)?;
         epoll::add(&events, &self.wake, data, epoll::EventFlags::IN)?;
+        if self.listed.is_some() {
+            worker.slot.prepare();
+            worker.journal.clone().of_thread();
+        }
         confine();
+        if let Served::Before { waits, turns } = &self.served {
+            keep::wait_until_serving(OTHERS);
+            turns.take(|| {
+                self.take_up(worker);
+                if worker.queue == 0 {
+                    let waits = std::mem::take(&mut *unpoisoned(waits));
+                    self.take_up_waits(worker, waits);
+                }
+            });
+        }
         while !self.stopping.load(Ordering::Acquire) {
-            worker.request.clear();
-            match rustix::io::read(worker.device, spare_capacity(&mut worker.request)) {
+            // Before the kernel writes a request here: what the journal says is of no other.
+            worker.journal.begin(worker.queue, 0);
+            match worker.slot.read(worker.device) {
                 // A device never says so; the other end of a socket does.
                 Ok(0) => return Ok(()),
-                Ok(_) => self.one(worker),
+                Ok(length) => {
+                    fault::at(Point::Taken);
+                    let outcome = self.handle(worker, length);
+                    self.finish(worker, length, outcome);
+                }
                 // ENOENT: who asked was killed before we read it.
                 Err(Errno::INTR | Errno::NOENT) => {}
                 Err(Errno::AGAIN) => {
@@ -232,14 +354,72 @@ impl Shared {
         Ok(())
     }
 
-    /// One request, read already.
-    fn one(&self, worker: &mut Worker<'_>) {
-        let number = word(&worker.request, 4);
-        let outcome = self.session.handle(
+    /// Does the request that the process before us was at in this queue.
+    fn take_up(&self, worker: &mut Worker<'_>) {
+        let unique = worker.slot.unique();
+        let length = worker.slot.length();
+        let opcode = Head::of(&worker.slot, length).opcode();
+        if unique != 0 && (wire::is_unanswered(opcode) || is_awaited(worker.device, unique)) {
+            let journal = worker.journal.clone();
+            match journal.again(|| self.handle(worker, length)) {
+                Some(outcome) => self.finish(worker, length, outcome),
+                None => {
+                    tracing::error!(
+                        opcode,
+                        "a request that ended sharefs several times is answered with EIO"
+                    );
+                    let refused = wire::out_header(unique, Some(Errno::IO), 0);
+                    answer_to(worker.device, &refused);
+                }
+            }
+        }
+        worker.slot.clear();
+    }
+
+    /// Asks again for the locks that were waited for there.
+    fn take_up_waits(&self, worker: &mut Worker<'_>, waits: Vec<Waiting>) {
+        for Waiting {
+            unique,
+            queue,
+            request,
+        } in waits
+        {
+            let Some(device) = self.devices.get(queue).map(AsFd::as_fd) else {
+                continue;
+            };
+            if !is_awaited(device, unique) {
+                self.memory.end_wait(unique);
+                continue;
+            }
+            worker.journal.begin(worker.queue, 0);
+            let outcome = self.session.handle(
+                &mut worker.scratch,
+                &mut [Source::from(&request[..])],
+                &mut [Sink::from(&mut worker.answer[..])],
+            );
+            match outcome {
+                Outcome::Done(length) => {
+                    answer_to(device, worker.answer.get(..length).unwrap_or_default());
+                    self.memory.end_wait(unique);
+                }
+                Outcome::Waits(unique) => self.wait(device, queue, unique),
+            }
+        }
+    }
+
+    /// One request, of so many bytes in the worker's slot.
+    fn handle(&self, worker: &mut Worker<'_>, length: usize) -> Outcome {
+        self.session.handle(
             &mut worker.scratch,
-            &mut [Source::from(&worker.request[..])],
+            &mut [worker.slot.request(length)],
             &mut [Sink::from(&mut worker.answer[..])],
-        );
+        )
+    }
+
+    /// Answers it, unless the answer comes later, and leaves the slot.
+    fn finish(&self, worker: &Worker<'_>, length: usize, outcome: Outcome) {
+        fault::at(Point::Done);
+        let head = Head::of(&worker.slot, length);
         match outcome {
             Outcome::Done(0) => {}
             Outcome::Done(length) => {
@@ -247,15 +427,32 @@ impl Shared {
                 answer_to(worker.device, answer);
             }
             Outcome::Waits(unique) => {
-                if self.waits.add(unique, worker.queue) {
-                    self.session.abandon(unique);
-                    let interrupted = wire::out_header(unique, Some(Errno::INTR), 0);
-                    answer_to(worker.device, &interrupted);
-                }
+                let mut request = [0; LONGEST_WAIT];
+                let count = sys::gather(&[worker.slot.request(length)], &mut request);
+                let request = request.get(..count).unwrap_or_default();
+                self.memory.put_wait(worker.queue, unique, request);
+                self.wait(worker.device, worker.queue, unique);
             }
         }
-        match number {
-            opcode::INTERRUPT => self.waits.interrupted(unique_of_interrupt(&worker.request)),
+        fault::at(Point::Told);
+        worker.slot.clear();
+        self.consider(&head);
+    }
+
+    /// The request waits for a lock from now on.
+    fn wait(&self, device: BorrowedFd<'_>, queue: usize, unique: u64) {
+        if self.waits.add(unique, queue) {
+            self.session.abandon(unique);
+            let interrupted = wire::out_header(unique, Some(Errno::INTR), 0);
+            answer_to(device, &interrupted);
+            self.memory.end_wait(unique);
+        }
+    }
+
+    /// What a request that is done means for those that wait.
+    fn consider(&self, head: &Head) {
+        match head.opcode() {
+            opcode::INTERRUPT => self.waits.interrupted(head.interrupted()),
             // These may have ended a lock that somebody waits for.
             opcode::SETLK | opcode::SETLKW | opcode::FLUSH | opcode::RELEASE => self.waits.nudge(),
             // Nothing else ends a lock.
@@ -264,22 +461,18 @@ impl Shared {
     }
 }
 
+/// Whether the kernel waits for the answer of a request that was read from this queue.
+///
+/// It is asked to send the request's INTERRUPT once more, which a process before us may have read and done nothing
+/// about (fuse_dev_do_write in the kernel's fs/fuse/dev.c): EINVAL is the answer for a request that was never
+/// interrupted, ENOENT for one that nobody waits for.
+fn is_awaited(device: BorrowedFd<'_>, unique: u64) -> bool {
+    let again = wire::out_header(unique | INTERRUPT_BIT, Some(Errno::AGAIN), 0);
+    let asked = rustix::io::write(device, &again);
+    matches!(asked, Ok(_) | Err(Errno::INVAL))
+}
+
 /// ENOENT: who asked was killed meanwhile; nobody else is owed anything.
 fn answer_to(device: BorrowedFd<'_>, answer: &[u8]) {
     rustix::io::write(device, answer).ok();
-}
-
-/// A number of fuse_in_header.
-fn word(request: &[u8], at: usize) -> u32 {
-    let bytes = request
-        .get(at..at + 4)
-        .and_then(|bytes| bytes.try_into().ok());
-    bytes.map_or(0, u32::from_le_bytes)
-}
-
-/// fuse_interrupt_in: the request that nobody wants the answer of any more.
-fn unique_of_interrupt(request: &[u8]) -> u64 {
-    let body = request.get(wire::IN_HEADER..wire::IN_HEADER + 8);
-    let bytes = body.and_then(|bytes| bytes.try_into().ok());
-    bytes.map_or(0, u64::from_le_bytes)
 }

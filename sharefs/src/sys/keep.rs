@@ -9,6 +9,8 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::process::{Pid, Signal};
 
+use super::{Segment, Source};
+
 /// Words of shared memory behind a descriptor: whoever holds the descriptor finds them as they were
 /// left. Pages that nobody wrote to cost nothing.
 #[derive(Debug)]
@@ -65,6 +67,48 @@ impl Shared {
         // SAFETY: the mapping has `length` words, page-aligned, for as long as `self` lives; atomic words
         // may be changed by others meanwhile.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
+    }
+
+    /// read(2) of a descriptor into the words from `start` on, at most `length` bytes of them: what the kernel has
+    /// copied is there, whatever becomes of this process.
+    pub(crate) fn read(
+        &self,
+        from: BorrowedFd<'_>,
+        start: usize,
+        length: usize,
+    ) -> Result<usize, Errno> {
+        let room = self.range(start, length);
+        // SAFETY: the range is mapped for as long as `self` lives, and the kernel only writes inside it.
+        let done = unsafe { libc::read(from.as_raw_fd(), room.iov_base, room.iov_len) };
+        super::result(done)
+    }
+
+    /// The words from `start` on as bytes, `length` at most.
+    pub(crate) fn source(&self, start: usize, length: usize) -> Source<'_> {
+        Source::with_range(self.range(start, length))
+    }
+
+    /// All pages of so many words are there from now on (MADV_POPULATE_WRITE; before Linux 5.14 as they are used).
+    pub(crate) fn populate(&self, start: usize, words: usize) {
+        let range = self.range(start, bytes(words));
+        // SAFETY: the range is inside the mapping, and what is in its pages stays.
+        let advised = unsafe {
+            rustix::mm::madvise(
+                range.iov_base,
+                range.iov_len,
+                rustix::mm::Advice::LinuxPopulateWrite,
+            )
+        };
+        advised.ok();
+    }
+
+    /// Cut to what is mapped.
+    fn range(&self, start: usize, length: usize) -> libc::iovec {
+        let words = self.words().get(start..).unwrap_or_default();
+        libc::iovec {
+            iov_base: words.as_ptr().cast_mut().cast(),
+            iov_len: length.min(bytes(words.len())),
+        }
     }
 
     /// The descriptor's number, by which another process of the same table finds it.

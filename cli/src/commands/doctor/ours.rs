@@ -176,7 +176,7 @@ fn running(context: &Context, daemon: Daemon) -> Check {
                 status.version,
                 env!("CARGO_PKG_VERSION")
             ),
-            "sharectl down && sharectl up",
+            format!("sharectl restart {daemon}"),
         ),
         Ok(status) if !status.problems.is_empty() => Check::warning(
             name,

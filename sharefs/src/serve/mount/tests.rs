@@ -2,7 +2,7 @@
 //! apart as /dev/fuse does.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -23,7 +23,11 @@ const LONG: i64 = 10;
 
 struct Kernel {
     socket: OwnedFd,
-    mount: HostMount,
+    /// The other end, which outlives a mount's threads.
+    device: OwnedFd,
+    session: Arc<dyn Serve>,
+    mount: Option<HostMount>,
+    tell: SyncSender<String>,
     ended: Receiver<String>,
     folder: tempfile::TempDir,
 }
@@ -46,14 +50,45 @@ impl Kernel {
         )
         .unwrap();
         let (tell, ended) = sync_channel(8);
-        let ended_by = Box::new(move |reason| tell.try_send(reason).unwrap());
-        let mount = HostMount::serve(device, Arc::new(session), ended_by).unwrap();
-        Self {
+        let mut kernel = Self {
             socket,
-            mount,
+            device: device.try_clone().unwrap(),
+            session: Arc::new(session),
+            mount: None,
+            tell,
             ended,
             folder,
-        }
+        };
+        let memory = (Mount::alone().unwrap(), None);
+        let session = Arc::clone(&kernel.session);
+        kernel.mount = Some(HostMount::serve(device, memory, session, kernel.tell()).unwrap());
+        kernel
+    }
+
+    fn tell(&self) -> Ended {
+        let tell = self.tell.clone();
+        Box::new(move |reason| tell.try_send(reason).unwrap())
+    }
+
+    /// The file `a`, by way of the folder; locked for as long as it is open.
+    fn locked_beside(&self) -> std::fs::File {
+        let path = self.folder.path().join("a");
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        let all = LockRange {
+            kind: LockKind::Exclusive,
+            start: 0,
+            length: 0,
+        };
+        sys::lock(file.as_fd(), all).unwrap();
+        file
+    }
+
+    fn mount(&self) -> &HostMount {
+        self.mount.as_ref().unwrap()
+    }
+
+    fn end(&mut self) {
+        drop(self.mount.take());
     }
 
     fn send(&self, number: u32, unique: u64, node: u64, body: &[u8]) {
@@ -130,7 +165,7 @@ fn lock(handle: u64, owner: u64) -> Vec<u8> {
 fn requests_are_answered_until_the_kernel_ends_it_and_that_is_told_once() {
     let kernel = Kernel::new();
     kernel.init(1);
-    assert!(kernel.mount.session().mounted());
+    assert!(kernel.mount().session().mounted());
     let (node, handle) = kernel.open();
     let mut body = handle.to_le_bytes().to_vec();
     body.extend([0; 8]);
@@ -140,12 +175,13 @@ fn requests_are_answered_until_the_kernel_ends_it_and_that_is_told_once() {
         kernel.ask(opcode::READ, 6, node, &body),
         (0, b"content".to_vec())
     );
-    assert!(!kernel.mount.is_over());
-    drop(kernel.socket);
+    assert!(!kernel.mount().is_over());
+    rustix::net::shutdown(&kernel.socket, rustix::net::Shutdown::Both).unwrap();
     let reason = kernel.ended.recv_timeout(Duration::from_secs(10)).unwrap();
     assert_eq!(reason, "it was unmounted");
-    assert!(kernel.mount.is_over());
+    assert!(kernel.mount().is_over());
     drop(kernel.mount);
+    drop(kernel.tell);
     assert!(kernel.ended.recv().is_err(), "told once");
 }
 
@@ -154,6 +190,7 @@ fn a_mount_that_is_dropped_ends_its_threads_and_tells_nothing() {
     let kernel = Kernel::new();
     kernel.init(1);
     drop(kernel.mount);
+    drop(kernel.tell);
     assert!(kernel.ended.recv().is_err());
 }
 
@@ -162,16 +199,7 @@ fn a_waiting_lock_is_interrupted_at_once_and_had_when_it_is_free() {
     let kernel = Kernel::new();
     kernel.init(1);
     let (node, handle) = kernel.open();
-    let beside = std::fs::File::options()
-        .write(true)
-        .open(kernel.folder.path().join("a"))
-        .unwrap();
-    let all = |kind| LockRange {
-        kind,
-        start: 0,
-        length: 0,
-    };
-    sys::lock(beside.as_fd(), all(LockKind::Exclusive)).unwrap();
+    let beside = kernel.locked_beside();
 
     kernel.send(opcode::SETLKW, 10, node, &lock(handle, 7));
     assert_eq!(kernel.next(0), None, "it waits, and no thread with it");
@@ -188,8 +216,63 @@ fn a_waiting_lock_is_interrupted_at_once_and_had_when_it_is_free() {
 
     kernel.send(opcode::SETLKW, 16, node, &lock(handle, 7));
     assert_eq!(kernel.next(0), None);
-    sys::lock(beside.as_fd(), all(LockKind::Unlock)).unwrap();
+    drop(beside);
     assert_eq!(kernel.next(LONG), Some((16, 0, Vec::new())));
+}
+
+/// A mount whose first process died: the session, its end of the device, and the memory with what it left.
+fn left(kernel: Kernel, requests: &[(u32, u64, u64, Vec<u8>)]) -> (Kernel, Mount, Vec<OwnedFd>) {
+    let memory = Mount::alone().unwrap();
+    let device = kernel.device.try_clone().unwrap();
+    let slot = memory.slot(0);
+    for (number, unique, node, body) in requests {
+        kernel.send(*number, *unique, *node, body);
+        let length = slot.read(device.as_fd()).unwrap();
+        if *number == opcode::SETLKW {
+            let mut bytes = [0; LONGEST_WAIT];
+            let count = sys::gather(&[slot.request(length)], &mut bytes);
+            memory.put_wait(0, *unique, &bytes[..count]);
+        }
+    }
+    (kernel, memory, vec![device])
+}
+
+#[test]
+fn what_another_process_left_half_done_is_done_before_anything_new() {
+    let mut kernel = Kernel::new();
+    kernel.init(1);
+    let (node, handle) = kernel.open();
+    let beside = kernel.locked_beside();
+    // Its threads are gone, and what it knew is not.
+    kernel.end();
+    let requests = [
+        (opcode::SETLKW, 20, node, lock(handle, 7)),
+        (opcode::LOOKUP, 22, 1, b"a\0".to_vec()),
+    ];
+    let (mut kernel, memory, queues) = left(kernel, &requests);
+    memory.begin_again();
+    let session = Arc::clone(&kernel.session);
+    let served = Served::before(&memory, queues.len());
+    let again = HostMount::begin(
+        (memory.clone(), None),
+        (queues, served),
+        session,
+        kernel.tell(),
+    );
+    kernel.mount = Some(again.unwrap());
+
+    // Of each it is asked first whether anybody waits; a socket never says no.
+    let asks = |unique| (unique, -Errno::AGAIN.raw_os_error(), Vec::new());
+    assert_eq!(kernel.next(LONG), Some(asks(22 | INTERRUPT_BIT)));
+    let (unique, error, answer) = kernel.next(LONG).unwrap();
+    assert_eq!((unique, error, answer.len()), (22, 0, wire::ENTRY_OUT));
+    assert_eq!(kernel.next(LONG), Some(asks(20 | INTERRUPT_BIT)));
+    assert_eq!(kernel.ask(opcode::GETATTR, 24, node, &[0; 16]).0, 0);
+    assert_eq!(memory.waits().len(), 1, "it waits");
+    drop(beside);
+    assert_eq!(kernel.next(LONG), Some((20, 0, Vec::new())));
+    kernel.end();
+    assert_eq!((memory.waits().len(), memory.slot(0).unique()), (0, 0));
 }
 
 #[test]
@@ -217,5 +300,5 @@ fn bytes_that_no_kernel_sends_end_nothing() {
     kernel.send_init(u64::MAX);
     let mut answers = std::iter::from_fn(|| kernel.next(LONG));
     assert!(answers.any(|(unique, error, _)| (unique, error) == (u64::MAX, 0)));
-    assert!(!kernel.mount.is_over());
+    assert!(!kernel.mount().is_over());
 }

@@ -116,8 +116,8 @@ impl Waits {
         self.changed.notify_all();
     }
 
-    /// The thread: until `stop`.
-    pub(super) fn run(&self, session: &dyn Serve, devices: &[OwnedFd]) {
+    /// The thread: until `stop`. `answered_one` is told the number of each request that is.
+    pub(super) fn run(&self, session: &dyn Serve, devices: &[OwnedFd], answered_one: impl Fn(u64)) {
         let mut asked = Vec::new();
         let mut pause = FIRST_RETRY;
         while self.next(&mut asked, pause) {
@@ -139,6 +139,7 @@ impl Waits {
                     // ENOENT: who asked was killed.
                     rustix::io::write(device, &answer).ok();
                 }
+                answered_one(wait.unique);
             }
             pause = if answered {
                 FIRST_RETRY
