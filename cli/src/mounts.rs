@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// How mounts are written down.
@@ -19,7 +20,7 @@ pub(crate) enum Form {
 }
 
 /// One mount.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Mount {
     what: String,
     at: PathBuf,
@@ -27,7 +28,7 @@ pub(crate) struct Mount {
     kind: Kind,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "type")]
 enum Kind {
     Virtiofs,

@@ -4,7 +4,9 @@ use control::api::{GuestStatus, HostLine, NetworkStatus, PortStatus, ShareStatus
 use control::config::{Config, Devices, NetworkKind, SHARES_FOLDER};
 use control::names::{GuestName, HostName, NetworkName, ShareName};
 use control::paths::Daemon;
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{guest, network, port, share};
 use crate::context::{Context, unknown};
@@ -20,10 +22,11 @@ pub(crate) struct Args {
 }
 
 /// What a name stands for; one name may stand for several things.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind", content = "value")]
-enum Thing {
+pub(crate) enum Thing {
     Guest {
+        #[schemars(with = "Option<Value>")]
         configuration: Option<control::config::Guest>,
         status: GuestStatus,
         ports: Vec<PortStatus>,
@@ -31,6 +34,7 @@ enum Thing {
         sockets: std::path::PathBuf,
     },
     Share {
+        #[schemars(with = "Value")]
         configuration: control::config::Share,
         /// One for all, unless each guest that sees it has one a share.
         devices: Devices,
@@ -40,6 +44,7 @@ enum Thing {
         ninep: Option<String>,
     },
     Network {
+        #[schemars(with = "Value")]
         configuration: Box<control::config::Network>,
         status: Option<NetworkStatus>,
         guests: Vec<GuestStatus>,

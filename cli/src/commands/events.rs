@@ -5,6 +5,7 @@ use control::client::Events;
 use control::events::Event;
 use control::failure::{Failure, FailureKind};
 use control::paths::Daemon;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::logs::DaemonArg;
@@ -56,8 +57,8 @@ fn since(text: &str) -> Result<Since, String> {
     }
 }
 
-#[derive(Serialize)]
-struct Line<'e> {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Line<'e> {
     daemon: &'static str,
     #[serde(flatten)]
     event: &'e Event,

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use control::names::GuestName;
 use control::translation::words::{self, Map};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::Context;
@@ -46,7 +47,7 @@ pub(crate) struct Args {
 }
 
 /// One change of the line or the environment.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Change {
     /// `argument 2`, `variable DATA`.
     pub place: String,

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use control::paths::Daemon;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
@@ -175,14 +177,22 @@ fn split(log: &mut Log, bytes: &[u8]) -> Vec<Vec<u8>> {
     lines
 }
 
+/// A line of a daemon's log.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Line<'l> {
+    daemon: &'static str,
+    line: &'l str,
+}
+
 fn print(context: &Context, log: &Log, lines: &[Vec<u8>], named: bool) -> Outcome {
     let mut text = String::new();
     for line in lines {
         let line = String::from_utf8_lossy(line);
         if context.out.is_json() {
-            context
-                .out
-                .json_line(&serde_json::json!({ "daemon": log.daemon.name(), "line": line }))?;
+            context.out.json_line(&Line {
+                daemon: log.daemon.name(),
+                line: &line,
+            })?;
             continue;
         }
         if named {

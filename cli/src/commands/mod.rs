@@ -19,6 +19,7 @@ pub(crate) mod path;
 mod port;
 mod ps;
 mod restart;
+mod schema;
 mod service;
 mod share;
 mod shell_hook;
@@ -69,6 +70,7 @@ pub(crate) enum Command {
     Uninstall(uninstall::Args),
     Completions(completions::Args),
     Man(man::Args),
+    Schema(schema::Args),
 }
 
 impl Command {
@@ -100,6 +102,7 @@ impl Command {
             Self::Uninstall(args) => uninstall::run(context, args),
             Self::Completions(args) => completions::run(context, args).map(done),
             Self::Man(args) => man::run(context, args).map(done),
+            Self::Schema(args) => schema::run(context, args).map(done),
         }
     }
 }

@@ -13,6 +13,7 @@ use control::config::{Config, Hosts, WindowsAddress};
 use control::lock;
 use control::names::GuestName;
 use control::paths::Daemon;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -55,7 +56,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 /// What the daemons say, or the configuration where one of them does not.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Report {
     config: ConfigReport,
     daemons: Vec<DaemonReport>,
@@ -67,14 +68,14 @@ pub(crate) struct Report {
     pub problems: Vec<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct ConfigReport {
     file: std::path::PathBuf,
     exists: bool,
     good: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct DaemonReport {
     daemon: &'static str,
     state: &'static str,
@@ -82,7 +83,7 @@ struct DaemonReport {
     status: Option<DaemonInner>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct DaemonInner {
     pid: u32,
     version: String,

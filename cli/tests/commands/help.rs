@@ -12,6 +12,7 @@ const VERBS: &[&str] = &[
     "restart",
     "status",
     "ps",
+    "schema",
     "config check",
     "config show",
     "config schema",

@@ -16,6 +16,7 @@ mod path;
 mod place;
 mod port;
 mod ps;
+mod schema;
 mod service;
 mod share;
 mod traffic;

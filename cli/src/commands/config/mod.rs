@@ -10,6 +10,8 @@ use clap::Subcommand;
 use crate::context::Context;
 use crate::error::Outcome;
 
+pub(crate) use path::Places;
+
 /// The configuration: check it, show what it means, its schema and place
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -3,6 +3,7 @@
 use control::api::{FlowStatus, GuestStatus, NetworkStatus};
 use control::names::NetworkName;
 use control::paths::Daemon;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::commands::{guest, network};
@@ -18,9 +19,10 @@ pub(crate) struct Args {
     network: NetworkName,
 }
 
-#[derive(Serialize)]
-struct Inspection<'c> {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Inspection<'c> {
     running: bool,
+    #[schemars(with = "serde_json::Value")]
     configuration: &'c control::config::Network,
     network: Option<NetworkStatus>,
     guests: Vec<GuestStatus>,

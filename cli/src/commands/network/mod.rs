@@ -21,6 +21,7 @@ use control::names::NetworkName;
 use crate::context::{Context, unknown};
 use crate::error::Outcome;
 
+pub(crate) use inspect::Inspection;
 pub(crate) use ls::configured;
 
 /// Networks: create, remove, renumber, list, look inside

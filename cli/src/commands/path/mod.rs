@@ -10,7 +10,8 @@ use clap::Subcommand;
 use control::config::Config;
 use control::names::GuestName;
 use control::translation::{Answer, Names, Spelling, Style, TranslationError, View};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
@@ -237,10 +238,27 @@ impl Translator<'_> {
     }
 }
 
+/// What became of one path.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Row {
+    Translated {
+        path: String,
+        translated: String,
+        /// That it is in, where it went through one.
+        share: Option<String>,
+    },
+    Refused {
+        path: String,
+        error: String,
+        hint: String,
+    },
+}
+
 /// Writes what comes out, a path at a time or at the end as JSON.
 struct Printer<'p> {
     context: &'p Context,
-    json: Option<Vec<serde_json::Value>>,
+    json: Option<Vec<Row>>,
     end: u8,
     all_done: bool,
 }
@@ -251,14 +269,16 @@ impl Printer<'_> {
         if let Some(rows) = &mut self.json {
             let path = String::from_utf8_lossy(path);
             rows.push(match outcome {
-                Ok(done) => json!({
-                    "path": path,
-                    "translated": String::from_utf8_lossy(&done.path),
-                    "share": done.share,
-                }),
-                Err(error) => {
-                    json!({ "path": path, "error": error.to_string(), "hint": error.hint() })
-                }
+                Ok(done) => Row::Translated {
+                    path: path.into_owned(),
+                    translated: String::from_utf8_lossy(&done.path).into_owned(),
+                    share: done.share,
+                },
+                Err(error) => Row::Refused {
+                    path: path.into_owned(),
+                    error: error.to_string(),
+                    hint: error.hint(),
+                },
             });
             return Ok(());
         }

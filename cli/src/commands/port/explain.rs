@@ -10,6 +10,7 @@ use control::names::GuestName;
 use control::paths::Daemon;
 use control::port::{Endpoint, PortSpec, Protocol};
 use control::port_owner::{self, PortOwner};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::configured;
@@ -28,7 +29,7 @@ pub(crate) struct Args {
 }
 
 /// One port of the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 struct Port {
     port: u16,
     protocol: Protocol,
@@ -57,8 +58,8 @@ impl FromStr for Port {
     }
 }
 
-#[derive(Serialize)]
-struct Explanation {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Explanation {
     #[serde(flatten)]
     port: Port,
     /// Who has it on this host, as the kernel says.
@@ -70,7 +71,7 @@ struct Explanation {
 }
 
 /// A guest's wish for this port.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Publication {
     guest: GuestName,
     spec: PortSpec,

@@ -14,7 +14,7 @@ use crate::context::{Context, unknown};
 use crate::error::{CliError, Outcome};
 use crate::output::comma_list;
 
-pub(crate) use explain::Publication;
+pub(crate) use explain::{Explanation, Publication};
 pub(crate) use ls::configured;
 
 /// Published ports: publish, unpublish, list, explain; offer

@@ -75,7 +75,6 @@ pub(crate) struct NameView {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct PortView {
     /// As it was asked for.
-    #[schemars(with = "String")]
     pub spec: PortSpec,
     pub guest_port: u16,
     pub protocol: Protocol,
@@ -106,7 +105,6 @@ pub(crate) enum ShareState {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct EngineView {
-    #[schemars(with = "String")]
     pub place: Endpoint,
     /// As in `[hosts.source.NAME]`.
     pub source: Option<SourceName>,

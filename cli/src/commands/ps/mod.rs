@@ -11,6 +11,7 @@ use control::config::Config;
 use control::names::GuestName;
 use control::paths::Daemon;
 
+pub(crate) use self::join::View;
 use self::join::{Facts, join};
 use super::status::{Report, nothing_configured};
 use crate::context::Context;

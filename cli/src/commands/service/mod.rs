@@ -13,6 +13,8 @@ use clap::Subcommand;
 use crate::context::Context;
 use crate::error::Outcome;
 
+pub(crate) use status::Row;
+
 /// The daemons as systemd units: install, remove, look at them
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Example:\n  sharectl service install")]

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::Context;
@@ -18,8 +19,9 @@ use crate::service::units::Scope;
 #[command(after_help = "Example:\n  sharectl service status")]
 pub(crate) struct Args {}
 
-#[derive(Debug, Serialize)]
-struct Row {
+/// A unit, in systemd's words.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Row {
     unit: String,
     active: String,
     enabled: String,
