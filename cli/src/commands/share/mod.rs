@@ -23,7 +23,7 @@ pub(crate) fn ninep_mount(config: &Config, guest: &Guest, share: &Share) -> Opti
         return None;
     }
     Some(format!(
-        "mount -t 9p -o trans=tcp,version=9p2000.L,msize=1048576,aname={} {} {}",
+        "mount -t 9p -o trans=tcp,version=9p2000.L,msize=1048576,cache=mmap,aname={} {} {}",
         share.name,
         network.gateway,
         share.at.display()
