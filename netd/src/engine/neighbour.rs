@@ -32,6 +32,11 @@ impl Neighbours {
         self.entries.get(&address).map(|entry| entry.at)
     }
 
+    /// When somebody was last heard at an address.
+    pub fn heard(&self, address: IpAddr) -> Option<Instant> {
+        self.entries.get(&address).map(|entry| entry.seen)
+    }
+
     /// An address was seen; true if that is news.
     pub fn learn(&mut self, address: IpAddr, at: (MacAddress, LinkId), now: Instant) -> bool {
         if let Some(entry) = self.entries.get_mut(&address) {
