@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use clap::CommandFactory;
-
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 
@@ -42,6 +40,14 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
                 "name a folder that you may write",
             )
         };
+        if context.is_rehearsal() {
+            context.would_act(format!(
+                "write {} pages into {}",
+                pages.len(),
+                folder.display()
+            ));
+            return Ok(());
+        }
         std::fs::create_dir_all(&folder).map_err(failed)?;
         let count = pages.len();
         for page in pages {
@@ -68,7 +74,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
 
 /// Every verb's page, a noun before its verbs.
 fn pages() -> Vec<Page> {
-    let mut root = crate::Cli::command().disable_help_subcommand(true);
+    let mut root = crate::verbs::command().disable_help_subcommand(true);
     // Global options reach the verbs now.
     root.build();
     let mut pages = Vec::new();

@@ -24,6 +24,7 @@ mod shell_hook;
 mod status;
 mod uninstall;
 mod up;
+mod wait_ready;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,8 @@ use clap::Subcommand;
 use crate::context::Context;
 use crate::error::Outcome;
 
+pub(crate) use events::any_next;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Init(init::Args),
@@ -39,6 +42,7 @@ pub(crate) enum Command {
     Down(down::Args),
     Restart(restart::Args),
     Status(status::Args),
+    WaitReady(wait_ready::Args),
     #[command(subcommand)]
     Config(config::Command),
     #[command(subcommand)]
@@ -78,6 +82,7 @@ impl Command {
             Self::Down(args) => down::run(context, args).map(done),
             Self::Restart(args) => restart::run(context, args).map(done),
             Self::Status(args) => status::run(context, args),
+            Self::WaitReady(args) => wait_ready::run(context, args).map(done),
             Self::Config(command) => command.run(context).map(done),
             Self::Network(command) => command.run(context),
             Self::Guest(command) => command.run(context).map(done),
