@@ -198,7 +198,7 @@ fn a_guest_folder_served_by_diod_is_used_on_the_host_and_goes_with_the_guest() {
 
         // Before the guest is there: nothing is wrong, it comes by itself.
         let dry = world.sharectl(&["guest", "mount", &what, &place, "--dry-run"])?;
-        ensure!(dry.success()?.contains("would be mounted"));
+        ensure!(dry.success()?.contains("+[guest.dev.mounts]"));
         ensure!(status(&world)?.as_array().is_some_and(Vec::is_empty));
         let said = world.sharectl(&["guest", "mount", &what, &place])?;
         ensure!(said.stderr.contains("in the guest"), "{said:?}");
