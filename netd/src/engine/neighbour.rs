@@ -104,4 +104,19 @@ mod tests {
         neighbours.forget(LinkId(7));
         assert_eq!(neighbours.get(first), None);
     }
+
+    #[test]
+    fn who_was_heard_last_is_known_until_the_link_goes() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(1);
+        let mut neighbours = Neighbours::default();
+        let address = IpAddr::from(Ipv4Addr::new(10, 0, 0, 1));
+        let place = (MacAddress([2, 0, 0, 0, 0, 1]), LinkId(7));
+        assert_eq!(neighbours.heard(address), None);
+        neighbours.learn(address, place, start);
+        neighbours.learn(address, place, later);
+        assert_eq!(neighbours.heard(address), Some(later));
+        neighbours.forget(LinkId(7));
+        assert_eq!(neighbours.heard(address), None);
+    }
 }
