@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
+use crate::suggest::nearest;
 
 /// Print a manual page, or write all of them
 ///
@@ -25,6 +26,8 @@ pub(crate) struct Args {
 struct Page {
     /// `sharectl-guest-run`.
     name: String,
+    /// `guest run`.
+    verb: String,
     command: clap::Command,
 }
 
@@ -63,12 +66,14 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         .chain(args.verb.iter().map(String::as_str))
         .collect::<Vec<_>>()
         .join("-");
+    let typed = args.verb.join(" ");
+    let hint = match nearest(&typed, pages.iter().map(|page| page.verb.as_str())) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => "sharectl --help lists them".to_owned(),
+    };
     match pages.into_iter().find(|page| page.name == name) {
         Some(page) => context.out.bytes(&render(page)?),
-        None => Err(CliError::usage(
-            format!("no verb \"{}\"", args.verb.join(" ")),
-            "sharectl --help lists them",
-        )),
+        None => Err(CliError::usage(format!("no verb \"{typed}\""), hint)),
     }
 }
 
@@ -78,24 +83,27 @@ fn pages() -> Vec<Page> {
     // Global options reach the verbs now.
     root.build();
     let mut pages = Vec::new();
-    collect("sharectl", &root, &mut pages);
+    collect("", &root, &mut pages);
     pages
 }
 
-fn collect(name: &str, command: &clap::Command, pages: &mut Vec<Page>) {
+fn collect(verb: &str, command: &clap::Command, pages: &mut Vec<Page>) {
+    let name = format!("sharectl {verb}");
     pages.push(Page {
-        name: name.to_owned(),
+        name: name.trim_end().replace(' ', "-"),
+        verb: verb.to_owned(),
         command: command.clone(),
     });
-    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
-        collect(&format!("{name}-{}", verb.get_name()), verb, pages);
+    for inner in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        let verb = format!("{verb} {}", inner.get_name());
+        collect(verb.trim_start(), inner, pages);
     }
 }
 
 fn render(page: Page) -> Outcome<Vec<u8>> {
     let mut text = Vec::new();
     // The title names the page; the synopsis, which is built already, the command as typed.
-    let Page { name, command } = page;
+    let Page { name, command, .. } = page;
     let version = format!("sharectl {}", env!("CARGO_PKG_VERSION"));
     clap_mangen::Man::new(command.display_name(name.clone()))
         .title(name)

@@ -80,6 +80,9 @@ fn verbs_and_options_are_suggested() {
         ("share mout d", "mount"),
         ("host dns enabel", "enable"),
         ("wait-redy", "wait-ready"),
+        ("man guest rnu", "\"guest run\""),
+        ("man wait-redy", "\"wait-ready\""),
+        ("man netwrk ls", "network ls"),
         ("guest add dev --nam x", "--name"),
         ("guest ls --format jsn", "json"),
     ] {
