@@ -304,5 +304,8 @@ fn what_is_wrong_is_as_wrong_without_doing_it() {
         dry.exits(code);
         assert_eq!(dry.text, real.text, "{line}");
     }
+    // Under another name it is the same verb.
+    let other = "network add lab --subnet 10.255.254.0/24 --dry-run";
+    place.run(other).exits(0).says("+[network.lab]");
     assert_eq!(place.config(), CONFIG);
 }
