@@ -205,7 +205,11 @@ fn a_guest_folder_served_by_diod_is_used_on_the_host_and_goes_with_the_guest() {
         ensure!(said.success()?.contains("will be mounted"));
         ensure!(!is_mounted()?);
         let namespace = world.tap_guest("dev")?;
+        let late = world.sharectl(&["guest", "mount", &what, &place, "--wait=1s"])?;
+        ensure!(late.status.code() == Some(5), "{late:?}");
         let server = diod(&namespace, &served, 564)?;
+        let waited = world.sharectl(&["guest", "mount", &what, &place, "--wait=20s"])?;
+        ensure!(waited.success()?.contains("mounted at"));
         wait_until_mounted(&world, true)?;
         ensure!(status(&world)?[0]["problem"].is_null());
         programs(&world)?;
