@@ -67,7 +67,16 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         .collect::<Vec<_>>()
         .join("-");
     let typed = args.verb.join(" ");
-    let hint = match nearest(&typed, pages.iter().map(|page| page.verb.as_str())) {
+    // Word by word: a noun that is right makes no verb of it likelier.
+    let is_near = |verb: &&str| {
+        let words = verb.split(' ');
+        words.clone().count() == args.verb.len()
+            && words
+                .zip(&args.verb)
+                .all(|(word, typed)| nearest(typed, [word]).is_some())
+    };
+    let verbs = pages.iter().map(|page| page.verb.as_str());
+    let hint = match nearest(&typed, verbs.filter(is_near)) {
         Some(near) => format!("did you mean \"{near}\"?"),
         None => "sharectl --help lists them".to_owned(),
     };
