@@ -92,9 +92,12 @@ fn no_color_is_obeyed_by_the_terminal_view() {
             "stty rows 40 cols 120; env TERM=xterm {environment} timeout --foreground 5 {} status --watch",
             program.display()
         );
-        place
-            .outcome(command.args(["-qc", &line, "/dev/null"]))
-            .stdout
+        // The end of its input would be a key: script writes it as a byte, which pauses the view.
+        let (keyboard, held) = std::io::pipe().unwrap();
+        command.args(["-qc", &line, "/dev/null"]).stdin(keyboard);
+        let seen = place.outcome(&mut command).stdout;
+        drop(held);
+        seen
     };
     let (coloured, plain) = (watch(""), watch("NO_COLOR=1"));
     for seen in [&coloured, &plain] {
