@@ -12,11 +12,14 @@ use control::config::{Config, Guest};
 use control::failure::{Failure, FailureKind};
 use control::names::GuestName;
 use control::paths::{Daemon, Paths};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::edit::Draft;
 use crate::error::{CliError, Exit, Outcome};
 use crate::output::Output;
+use crate::progress::Progress;
+use crate::rehearsal::{self, Step};
 use crate::suggest::nearest;
 
 /// How long a listing waits for a daemon before it goes on without it.
@@ -28,6 +31,8 @@ pub(crate) struct Context {
     pub out: Output,
     /// Daemons of which the user knows that they are down.
     told: RefCell<Vec<Daemon>>,
+    /// What would be done, under `--dry-run`.
+    steps: RefCell<Vec<Step>>,
 }
 
 impl Context {
@@ -36,15 +41,104 @@ impl Context {
             paths,
             out,
             told: RefCell::new(Vec::new()),
+            steps: RefCell::new(Vec::new()),
         }
+    }
+
+    /// Whether nothing is to be done, only noted by [`Context::would`].
+    pub(crate) fn is_rehearsal(&self) -> bool {
+        self.out.rehearsal
+    }
+
+    /// Notes what would be done.
+    pub(crate) fn would(&self, step: Step) {
+        self.steps.borrow_mut().push(step);
+    }
+
+    /// As [`Context::would`]: what follows the word "would".
+    pub(crate) fn would_act(&self, what: impl Into<String>) {
+        self.would(Step::Act { what: what.into() });
+    }
+
+    /// Under `--dry-run`, prints what would have been done.
+    pub(crate) fn show_rehearsal(&self) -> Outcome {
+        if self.is_rehearsal() {
+            return rehearsal::show(&self.out, &self.steps.borrow());
+        }
+        Ok(())
     }
 
     pub(crate) fn config(&self) -> Outcome<Config> {
         Ok(Config::load(&self.paths.config)?)
     }
 
+    /// Under `--dry-run` one that refuses changes: a verb that forgot to ask [`Context::post`] fails.
     pub(crate) fn client(&self, daemon: Daemon) -> Client {
-        Client::new(self.paths.control_socket(daemon))
+        let client = Client::new(self.paths.control_socket(daemon));
+        if self.is_rehearsal() {
+            return client.only_reading();
+        }
+        client
+    }
+
+    /// What goes on, for who waits longer than a second at a terminal.
+    pub(crate) fn progress(&self, what: impl Into<String>) -> Progress {
+        Progress::begin(&self.out, what)
+    }
+
+    /// Has a daemon do something; no answer under `--dry-run`, where it is noted.
+    ///
+    /// # Errors
+    /// When nobody can wait here. The daemon's own refusal is inside.
+    pub(crate) fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        daemon: Daemon,
+        path: &str,
+        body: &B,
+    ) -> Outcome<Result<Option<T>, Failure>> {
+        self.order(daemon, ("POST", path, body), async |client| {
+            client.post(path, body).await
+        })
+    }
+
+    /// As [`Context::post`], to take something away.
+    ///
+    /// # Errors
+    /// As [`Context::post`].
+    pub(crate) fn delete<B: Serialize, T: DeserializeOwned>(
+        &self,
+        daemon: Daemon,
+        path: &str,
+        body: &B,
+    ) -> Outcome<Result<Option<T>, Failure>> {
+        self.order(daemon, ("DELETE", path, body), async |client| {
+            client.delete(path, body).await
+        })
+    }
+
+    fn order<B: Serialize, T>(
+        &self,
+        daemon: Daemon,
+        (method, path, body): (&'static str, &str, &B),
+        send: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
+    ) -> Outcome<Result<Option<T>, Failure>> {
+        let client = self.client(daemon);
+        if !self.is_rehearsal() {
+            let _progress = self.progress(format!("{daemon} to answer"));
+            return Ok(self.wait(send(&client))?.map(Some));
+        }
+        // A daemon that does not run fails here as it would fail then.
+        let runs: Result<DaemonStatus, Failure> = self.wait(client.get("/v1/status"))?;
+        if let Err(failure) = runs {
+            return Ok(Err(failure));
+        }
+        self.would(Step::Ask {
+            daemon: daemon.name(),
+            method,
+            path: path.to_owned(),
+            body: serde_json::to_value(body)?,
+        });
+        Ok(Ok(None))
     }
 
     /// Runs `future` to its end on this thread; no other thread is made.
@@ -70,6 +164,7 @@ impl Context {
         daemon: Daemon,
         path: &str,
     ) -> Result<T, CliError> {
+        let _progress = self.progress(format!("{daemon} to answer"));
         self.wait(self.asking(daemon, path))?
     }
 
@@ -99,7 +194,9 @@ impl Context {
                     self.told.borrow_mut().push(daemon);
                     let what = match error.exit {
                         Exit::NotRunning => format!("{daemon} is not running"),
-                        Exit::Failure | Exit::Usage | Exit::Conflict => error.to_string(),
+                        Exit::Failure | Exit::Usage | Exit::Conflict | Exit::TimedOut => {
+                            error.to_string()
+                        }
                     };
                     self.out
                         .warning(&format!("{what}; this is what the configuration says"));
@@ -118,10 +215,10 @@ impl Context {
     pub(crate) fn reload(&self, concerned: &[Daemon]) -> Outcome {
         let mut absent = Vec::new();
         for daemon in Daemon::ALL {
-            let client = self.client(daemon);
-            let answer: Result<Changes, Failure> = self.wait(client.post("/v1/reload", &()))?;
+            let answer: Result<Option<Changes>, Failure> = self.post(daemon, "/v1/reload", &())?;
             match answer {
-                Ok(done) => {
+                Ok(None) => {}
+                Ok(Some(done)) => {
                     for problem in done.problems {
                         self.out.warning(&format!("{daemon}: {problem}"));
                     }
@@ -140,9 +237,9 @@ impl Context {
                 absent
                     .join(" and ")
                     .replacen(" and ", ", ", absent.len().saturating_sub(2));
-            self.out.note(&format!(
-                "{absent} {verb} not running; it takes effect at: sharectl up"
-            ));
+            let what = format!("{absent} {verb} not running; it takes effect at: sharectl up");
+            self.out.note(&what);
+            self.would(Step::Note { what });
         }
         Ok(())
     }
@@ -151,7 +248,7 @@ impl Context {
     pub(crate) fn change(&self, edit: impl FnOnce(&mut Draft) -> Outcome) -> Outcome<Config> {
         let mut draft = Draft::open(&self.paths.config)?;
         edit(&mut draft)?;
-        draft.commit()
+        draft.commit(self)
     }
 
     /// The guest of the configuration, or the one that was probably meant.

@@ -110,6 +110,12 @@ struct Rising {
     log_start: u64,
 }
 
+/// The daemons that hold their lock, with their process ids.
+pub(crate) fn running(context: &Context) -> Vec<(Daemon, u32)> {
+    let held = |daemon| Some((daemon, lock::holder(&context.paths.lock(daemon)).ok()??));
+    Daemon::ALL.into_iter().filter_map(held).collect()
+}
+
 /// Starts what does not run and waits until everything answers.
 pub(crate) fn start(context: &Context, limit: Duration) -> Outcome<Vec<(DaemonStatus, Started)>> {
     // All programs are looked for before any is started.
@@ -123,6 +129,7 @@ pub(crate) fn start(context: &Context, limit: Duration) -> Outcome<Vec<(DaemonSt
         let (child, how) = match (held, owner) {
             (Some(_), _) => (None, Started::Before),
             (None, Some(manager)) => {
+                let _progress = context.progress(format!("the unit of {daemon}"));
                 start_unit(manager, daemon)?;
                 (None, Started::Now)
             }
@@ -176,6 +183,7 @@ pub(crate) fn restart(context: &Context, daemon: Daemon, limit: Duration) -> Out
                     stop_one(context, daemon, limit)?;
                 }
                 manager.systemctl(&["reset-failed", &unit]).ok();
+                let _progress = context.progress(format!("the unit of {daemon}"));
                 manager.systemctl(&["restart", &unit])?;
                 return wait_until_up(context, daemon, None, limit);
             }
@@ -205,6 +213,7 @@ fn is_replaced(pid: u32) -> bool {
 /// Has the daemon be followed by the program that is installed, and waits until another process answers.
 fn hand_over(context: &Context, daemon: Daemon, old: u32, limit: Duration) -> Outcome {
     let client = context.client(daemon);
+    let _progress = context.progress(format!("another {daemon} to take over"));
     context.wait(async {
         let asked = client.post::<_, ()>("/v1/restart", &()).await;
         // It may end before its answer is out.
@@ -351,6 +360,7 @@ fn wait_until_up(
     limit: Duration,
 ) -> Outcome<DaemonStatus> {
     let client = context.client(daemon);
+    let _progress = context.progress(format!("{daemon} to answer"));
     context.wait(async {
         let deadline = tokio::time::Instant::now() + limit;
         loop {
@@ -408,6 +418,7 @@ pub(crate) fn stop(context: &Context, limit: Duration, keep_names: bool) -> Outc
     for daemon in Daemon::ALL.into_iter().rev() {
         let unit = units::name(daemon);
         if let Some(manager) = owner.filter(|manager| manager.runs(&unit)) {
+            let _progress = context.progress(format!("the unit of {daemon}"));
             manager.systemctl(&["stop", &unit])?;
             stopped.push(daemon);
         } else if stop_one(context, daemon, limit)? {
@@ -421,6 +432,7 @@ pub(crate) fn stop(context: &Context, limit: Duration, keep_names: bool) -> Outc
 pub(crate) fn clear_names(context: &Context) -> Outcome {
     let client = context.client(Daemon::Hostsync);
     let limit = Duration::from_secs(10);
+    let _progress = context.progress("hostsync to take the names away");
     let answer = context.wait(async {
         tokio::time::timeout(limit, client.post::<_, Changes>("/v1/clear", &())).await
     })?;
@@ -484,6 +496,7 @@ pub(crate) fn stop_one(context: &Context, daemon: Daemon, limit: Duration) -> Ou
         &descriptor,
         rustix::event::PollFlags::IN,
     )];
+    let _progress = context.progress(format!("{daemon} to end"));
     let timeout = limit.try_into().ok();
     match rustix::event::poll(&mut ended, timeout.as_ref()) {
         Ok(0) => Err(CliError::failure(

@@ -13,7 +13,9 @@ use control::config::{Config, Surroundings};
 use rustix::fs::FlockOperation;
 use toml_edit::DocumentMut;
 
+use crate::context::Context;
 use crate::error::{CliError, Outcome};
+use crate::rehearsal::Step;
 
 /// A file that is being changed; nobody else changes it meanwhile.
 pub(crate) struct Draft {
@@ -23,6 +25,8 @@ pub(crate) struct Draft {
     file: PathBuf,
     /// Held until the change is done; none when there is no file yet.
     locked: Option<File>,
+    /// As it was read.
+    old: String,
     /// What will be written.
     pub document: DocumentMut,
 }
@@ -55,6 +59,7 @@ impl Draft {
             shown: path.to_owned(),
             file,
             locked,
+            old: text,
             document,
         })
     }
@@ -71,8 +76,18 @@ impl Draft {
         )?)
     }
 
-    /// Puts the text in the file's place if it is a good configuration.
-    pub(crate) fn commit(self) -> Outcome<Config> {
+    /// Puts the text in the file's place if it is a good configuration; under `--dry-run` it is only noted.
+    pub(crate) fn commit(self, context: &Context) -> Outcome<Config> {
+        if !context.is_rehearsal() {
+            return self.write();
+        }
+        let config = self.config()?;
+        let new = self.document.to_string();
+        context.would(Step::write(&self.shown, &self.old, &new));
+        Ok(config)
+    }
+
+    fn write(self) -> Outcome<Config> {
         let config = self.config()?;
         replace(
             &self.file,
@@ -170,7 +185,7 @@ mod tests {
             vec![("mac", "nonsense".into())],
         )
         .unwrap();
-        let error = draft.commit().unwrap_err();
+        let error = draft.write().unwrap_err();
         assert!(
             error.message.contains("config.toml:4: "),
             "{}",
@@ -190,7 +205,7 @@ mod tests {
         std::os::unix::fs::symlink("dotfiles.toml", &link).unwrap();
         let mut draft = Draft::open(&link).unwrap();
         document::add_entry(&mut draft.document, "guest", "dev", vec![]).unwrap();
-        draft.commit().unwrap();
+        draft.write().unwrap();
         assert!(link.is_symlink());
         assert_eq!(std::fs::read_to_string(&real).unwrap(), "[guest.dev]\n");
         assert_eq!(std::fs::metadata(&real).unwrap().mode() & 0o777, 0o600);
@@ -213,7 +228,7 @@ mod tests {
                         vec![],
                     )
                     .unwrap();
-                    draft.commit().unwrap();
+                    draft.write().unwrap();
                 });
             }
         });
@@ -227,7 +242,7 @@ mod tests {
         let path = folder.path().join("a/b/config.toml");
         let mut draft = Draft::open(&path).unwrap();
         document::add_entry(&mut draft.document, "guest", "dev", vec![]).unwrap();
-        draft.commit().unwrap();
+        draft.write().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o644);
     }
 }

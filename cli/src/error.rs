@@ -18,6 +18,8 @@ pub(crate) enum Exit {
     NotRunning = 3,
     /// Somebody or something else has it already.
     Conflict = 4,
+    /// What was waited for did not come in time.
+    TimedOut = 5,
 }
 
 /// A failed command.
@@ -57,6 +59,10 @@ impl CliError {
 
     pub(crate) fn conflict(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(Exit::Conflict, message, hint)
+    }
+
+    pub(crate) fn timed_out(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(Exit::TimedOut, message, hint)
     }
 }
 

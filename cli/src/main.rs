@@ -7,6 +7,7 @@
 )]
 
 mod commands;
+mod complete;
 mod context;
 mod daemons;
 mod docker;
@@ -15,19 +16,23 @@ mod error;
 mod import;
 mod mounts;
 mod output;
+mod progress;
+mod ready;
+mod rehearsal;
 mod resolver;
 mod service;
 mod suggest;
 mod sys;
 mod tap;
 mod translate;
+mod verbs;
 mod vmm;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{FromArgMatches, Parser};
 use control::paths::Paths;
 
 use crate::commands::Command;
@@ -38,7 +43,7 @@ use crate::output::{Format, Output};
 /// Networks, host folders and names for virtual machines, without root.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a daemon is not running,
-/// 4 somebody else has it already.
+/// 4 somebody else has it already, 5 what was waited for did not come in time.
 #[derive(Debug, Parser)]
 #[command(
     name = "sharectl",
@@ -75,12 +80,15 @@ impl Cli {
 
 fn main() -> ExitCode {
     let line: Vec<OsString> = std::env::args_os().collect();
-    let cli = match commands::path::run_as(&line) {
-        Some(args) => args.map(Cli::convert),
-        None => Cli::try_parse_from(line),
+    let parsed = match commands::path::run_as(&line) {
+        Some(args) => args.map(|args| (Cli::convert(args), false)),
+        None => match complete::answered(&line) {
+            Some(code) => return code,
+            None => parse(line),
+        },
     };
-    let cli = match cli {
-        Ok(cli) => cli,
+    let (cli, rehearsal) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help and version go to standard output and are no failure; a
             // closed pipe there is none either.
@@ -92,7 +100,7 @@ fn main() -> ExitCode {
             };
         }
     };
-    match run(cli) {
+    match run(cli, rehearsal) {
         Ok(code) => code,
         Err(error) => {
             output::report(&error);
@@ -105,7 +113,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Outcome<ExitCode> {
+/// The arguments, and whether what they ask for is only to be noted.
+fn parse(line: Vec<OsString>) -> Result<(Cli, bool), clap::Error> {
+    let matches = verbs::command().try_get_matches_from(line)?;
+    let cli = Cli::from_arg_matches(&matches);
+    let cli = cli.map_err(|error| error.format(&mut verbs::command()))?;
+    Ok((cli, verbs::is_rehearsal(&matches)))
+}
+
+fn run(cli: Cli, rehearsal: bool) -> Outcome<ExitCode> {
     // Daemons are started in another folder: what they are told must not depend on this one.
     let flag = cli.config.map(std::path::absolute).transpose();
     let flag =
@@ -113,7 +129,10 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
     let out = Output {
         format: cli.format,
         quiet: cli.quiet,
+        rehearsal,
     };
     let context = Context::new(Paths::from_env(flag), out);
-    cli.command.run(&context)
+    let code = cli.command.run(&context)?;
+    context.show_rehearsal()?;
+    Ok(code)
 }

@@ -156,8 +156,8 @@ fn unit_name(path: &Path) -> String {
 }
 
 /// As it is where a shell sees nothing special in it, else in single quotes.
-fn shell_word(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.,:+@".contains(&byte);
+pub(crate) fn shell_word(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.,:+@=".contains(&byte);
     if !text.is_empty() && text.bytes().all(plain) {
         return text.to_owned();
     }

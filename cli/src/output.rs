@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::error::{CliError, Outcome};
+use crate::progress;
 
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -22,6 +23,8 @@ pub(crate) struct Output {
     pub format: Format,
     /// Only names, and no word about what went well.
     pub quiet: bool,
+    /// Nothing is done, so nothing is said of what was done.
+    pub rehearsal: bool,
 }
 
 impl Output {
@@ -49,6 +52,9 @@ impl Output {
 
     /// Something was done: a sentence, or the JSON value that says the same.
     pub(crate) fn done(&self, sentence: &str, value: &impl Serialize) -> Outcome {
+        if self.rehearsal {
+            return Ok(());
+        }
         if self.is_json() {
             return self.json(value);
         }
@@ -85,7 +91,7 @@ impl Output {
 
     /// Something to know that is no result.
     pub(crate) fn note(&self, text: &str) {
-        if !self.quiet {
+        if !self.quiet && !self.rehearsal {
             to_stderr("note: ", "36", text);
         }
     }
@@ -108,6 +114,7 @@ pub(crate) fn report(error: &CliError) {
 }
 
 fn to_stderr(label: &str, colour: &str, text: &str) {
+    progress::make_room();
     let mut err = io::stderr().lock();
     let plain = is_plain() || !err.is_terminal();
     // Text may repeat bytes of a file or a daemon: they must not steer the terminal.

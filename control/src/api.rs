@@ -113,6 +113,19 @@ pub struct LinkStatus {
     pub dropped_frames: u64,
 }
 
+/// Whether a guest is there: told when it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GuestPresence {
+    /// The guest.
+    pub guest: GuestName,
+    /// Whether a link of it is there.
+    pub plugged: bool,
+    /// Its IPv4 address, by lease, by reservation, or as it was seen on a network that is bridged.
+    pub address: Option<Ipv4Addr>,
+    /// Whether it answered ARP at that address just now.
+    pub answers: bool,
+}
+
 /// A request to publish a port, or to take one back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -378,6 +391,9 @@ pub struct ShareDevice {
     pub socket: PathBuf,
     /// Whether a VMM is connected now.
     pub connected: bool,
+    /// Whether the guest has mounted it: the device, and of one device for all shares this one in it.
+    #[serde(default)]
+    pub mounted: bool,
     /// Requests answered since the daemon started.
     pub requests: u64,
     /// Requests that could not be understood.

@@ -24,6 +24,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
+    only_reads: bool,
 }
 
 impl Client {
@@ -31,7 +32,15 @@ impl Client {
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
             socket: socket.into(),
+            only_reads: false,
         }
+    }
+
+    /// The same, but what would change something is refused before it leaves.
+    #[must_use]
+    pub fn only_reading(mut self) -> Self {
+        self.only_reads = true;
+        self
     }
 
     /// The socket's path.
@@ -168,6 +177,12 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, Failure> {
+        if self.only_reads && method != Method::GET {
+            return Err(Failure::new(
+                FailureKind::Unsupported,
+                format!("{method} {path} was held back: nothing is to be changed"),
+            ));
+        }
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|e| self.unreachable(&e))?;

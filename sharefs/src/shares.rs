@@ -312,7 +312,7 @@ impl Shares {
             let mount = mount.map(|mount| self.mounts.status(&name, mount));
             let devices = self.devices.iter().filter(|((_, share), _)| *share == name);
             let devices = devices
-                .flat_map(|((guest, _), device)| self.device_status(guest, device))
+                .flat_map(|((guest, share), device)| self.device_status((guest, share), device))
                 .collect();
             ShareStatus {
                 name,
@@ -330,13 +330,22 @@ impl Shares {
     }
 
     /// The devices of one share in one guest: those that a VMM uses, else the one that it should.
-    fn device_status(&self, guest: &GuestName, device: &Device) -> Vec<ShareDevice> {
+    fn device_status(
+        &self,
+        (guest, share): (&GuestName, &ShareName),
+        device: &Device,
+    ) -> Vec<ShareDevice> {
         let one = self.ones.get(guest);
-        let each = device_status(guest, device.door.as_ref().ok(), &device.counters);
+        let alone = device.door.as_ref().ok();
+        let mut each = device_status(guest, alone, &device.counters);
+        each.mounted = alone
+            .and_then(Door::session)
+            .is_some_and(|session| session.mounted());
         let Some(one) = one else {
             return vec![each];
         };
-        let all = device_status(guest, one.door(), &device.counters);
+        let mut all = device_status(guest, one.door(), &device.counters);
+        all.mounted = one.part(share).is_some();
         match (each.connected, all.connected, one.devices()) {
             (true, true, _) => vec![all, each],
             (false, true, _) | (false, false, Devices::One) => vec![all],
@@ -485,6 +494,7 @@ fn device_status(guest: &GuestName, door: Option<&Door>, counters: &Counters) ->
         guest: guest.clone(),
         socket: door.map(|door| door.path().to_owned()).unwrap_or_default(),
         connected: door.is_some_and(|door| door.session().is_some()),
+        mounted: false,
         requests: counters.requests().map(|(_, count)| count).sum(),
         malformed: counters.malformed.get(),
     }

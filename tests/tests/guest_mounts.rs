@@ -198,14 +198,18 @@ fn a_guest_folder_served_by_diod_is_used_on_the_host_and_goes_with_the_guest() {
 
         // Before the guest is there: nothing is wrong, it comes by itself.
         let dry = world.sharectl(&["guest", "mount", &what, &place, "--dry-run"])?;
-        ensure!(dry.success()?.contains("would be mounted"));
+        ensure!(dry.success()?.contains("+[guest.dev.mounts]"));
         ensure!(status(&world)?.as_array().is_some_and(Vec::is_empty));
         let said = world.sharectl(&["guest", "mount", &what, &place])?;
         ensure!(said.stderr.contains("in the guest"), "{said:?}");
         ensure!(said.success()?.contains("will be mounted"));
         ensure!(!is_mounted()?);
         let namespace = world.tap_guest("dev")?;
+        let late = world.sharectl(&["guest", "mount", &what, &place, "--wait=1s"])?;
+        ensure!(late.status.code() == Some(5), "{late:?}");
         let server = diod(&namespace, &served, 564)?;
+        let waited = world.sharectl(&["guest", "mount", &what, &place, "--wait=20s"])?;
+        ensure!(waited.success()?.contains("mounted at"));
         wait_until_mounted(&world, true)?;
         ensure!(status(&world)?[0]["problem"].is_null());
         programs(&world)?;

@@ -320,8 +320,11 @@ fn mount_points_that_will_not_do_are_refused_with_the_reason() {
             "say where the host shall have it too",
         )?;
         let dry = world.sharectl(&["share", "mount", "d", &path("m"), "--dry-run"])?;
-        ensure!(dry.success()?.contains("would be mounted at"));
+        ensure!(dry.success()?.contains("+mount = "));
         ensure!(!is_mounted()?);
+        let waited = world.sharectl(&["share", "mount", "d", &path("m"), "--wait=20s"])?;
+        ensure!(waited.success()?.contains("mounted at"));
+        ensure!(is_mounted()?);
         mount(&world)?;
         Ok(())
     });

@@ -66,6 +66,8 @@ fn five_minutes_with_a_vm_of_ones_own() {
         let (mut guest, address) = world.boot("dev", &[("src", &path)])?;
         ensure!(guest.ok(&format!("cat {path}/main.rs"))? == "fn main() {}");
 
+        let ready = ["wait-ready", "--guest", "dev", "--port", "dev/8080"];
+        exits(&world, 0, &ready)?;
         let line = wait_for("the hosts line", SOON, || {
             let text = fs::read_to_string(&hosts)?;
             Ok(text

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::context::Context;
 use crate::daemons;
 use crate::error::Outcome;
+use crate::ready;
 
 /// Stop the daemons, and take our block out of the hosts files first
 ///
@@ -16,13 +17,22 @@ pub(crate) struct Args {
     /// Leave the names in the hosts files
     #[arg(long)]
     keep_names: bool,
-    /// How long to wait for each daemon to end, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    wait: u64,
+    /// How long to wait for each daemon to end: a number and s, m or h
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = ready::time)]
+    wait: Duration,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
-    let stopped = daemons::stop(context, Duration::from_secs(args.wait), args.keep_names)?;
+    if context.is_rehearsal() {
+        if !args.keep_names {
+            context.would_act("take sharectl's lines out of the hosts files");
+        }
+        for (daemon, pid) in daemons::running(context).into_iter().rev() {
+            context.would_act(format!("stop {daemon}, process {pid}"));
+        }
+        return Ok(());
+    }
+    let stopped = daemons::stop(context, args.wait, args.keep_names)?;
     let names: Vec<&str> = stopped.iter().map(|daemon| daemon.name()).collect();
     let sentence = if names.is_empty() {
         "no daemon was running".to_owned()

@@ -143,7 +143,10 @@ async fn begin(
     Ok((past, stream))
 }
 
-async fn any_next(streams: &mut [(Daemon, Events)]) -> (usize, Result<Option<Event>, Failure>) {
+/// The next event of any daemon, with the place of its stream. There must be a stream.
+pub(crate) async fn any_next(
+    streams: &mut [(Daemon, Events)],
+) -> (usize, Result<Option<Event>, Failure>) {
     let mut waits: Vec<_> = streams
         .iter_mut()
         .map(|(_, events)| Box::pin(events.next()))

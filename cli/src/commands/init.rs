@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::edit;
 use crate::error::{CliError, Outcome};
+use crate::rehearsal::Step;
 
 /// What every new file says; `{subnet line}` is filled in.
 const TEMPLATE: &str = include_str!("init.toml");
@@ -48,6 +49,14 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
             "name a file that you may write: sharectl init --config FILE",
         )
     };
+    if context.is_rehearsal() {
+        if there {
+            context.would_act(format!("copy the file to {}", backup.display()));
+        }
+        let old = std::fs::read_to_string(path).unwrap_or_default();
+        context.would(Step::write(path, &old, &text));
+        return Ok(());
+    }
     if there {
         std::fs::copy(path, &backup).map_err(|error| failed("back up", error))?;
     }

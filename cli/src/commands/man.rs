@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::CommandFactory;
-
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
+use crate::suggest::nearest;
 
 /// Print a manual page, or write all of them
 ///
@@ -27,6 +26,8 @@ pub(crate) struct Args {
 struct Page {
     /// `sharectl-guest-run`.
     name: String,
+    /// `guest run`.
+    verb: String,
     command: clap::Command,
 }
 
@@ -42,6 +43,14 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
                 "name a folder that you may write",
             )
         };
+        if context.is_rehearsal() {
+            context.would_act(format!(
+                "write {} pages into {}",
+                pages.len(),
+                folder.display()
+            ));
+            return Ok(());
+        }
         std::fs::create_dir_all(&folder).map_err(failed)?;
         let count = pages.len();
         for page in pages {
@@ -57,39 +66,53 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         .chain(args.verb.iter().map(String::as_str))
         .collect::<Vec<_>>()
         .join("-");
+    let typed = args.verb.join(" ");
+    // Word by word: a noun that is right makes no verb of it likelier.
+    let is_near = |verb: &&str| {
+        let words = verb.split(' ');
+        words.clone().count() == args.verb.len()
+            && words
+                .zip(&args.verb)
+                .all(|(word, typed)| nearest(typed, [word]).is_some())
+    };
+    let verbs = pages.iter().map(|page| page.verb.as_str());
+    let hint = match nearest(&typed, verbs.filter(is_near)) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => "sharectl --help lists them".to_owned(),
+    };
     match pages.into_iter().find(|page| page.name == name) {
         Some(page) => context.out.bytes(&render(page)?),
-        None => Err(CliError::usage(
-            format!("no verb \"{}\"", args.verb.join(" ")),
-            "sharectl --help lists them",
-        )),
+        None => Err(CliError::usage(format!("no verb \"{typed}\""), hint)),
     }
 }
 
 /// Every verb's page, a noun before its verbs.
 fn pages() -> Vec<Page> {
-    let mut root = crate::Cli::command().disable_help_subcommand(true);
+    let mut root = crate::verbs::command().disable_help_subcommand(true);
     // Global options reach the verbs now.
     root.build();
     let mut pages = Vec::new();
-    collect("sharectl", &root, &mut pages);
+    collect("", &root, &mut pages);
     pages
 }
 
-fn collect(name: &str, command: &clap::Command, pages: &mut Vec<Page>) {
+fn collect(verb: &str, command: &clap::Command, pages: &mut Vec<Page>) {
+    let name = format!("sharectl {verb}");
     pages.push(Page {
-        name: name.to_owned(),
+        name: name.trim_end().replace(' ', "-"),
+        verb: verb.to_owned(),
         command: command.clone(),
     });
-    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
-        collect(&format!("{name}-{}", verb.get_name()), verb, pages);
+    for inner in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        let verb = format!("{verb} {}", inner.get_name());
+        collect(verb.trim_start(), inner, pages);
     }
 }
 
 fn render(page: Page) -> Outcome<Vec<u8>> {
     let mut text = Vec::new();
     // The title names the page; the synopsis, which is built already, the command as typed.
-    let Page { name, command } = page;
+    let Page { name, command, .. } = page;
     let version = format!("sharectl {}", env!("CARGO_PKG_VERSION"));
     clap_mangen::Man::new(command.display_name(name.clone()))
         .title(name)

@@ -26,6 +26,7 @@ mod shell_hook;
 mod status;
 mod uninstall;
 mod up;
+mod wait_ready;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,8 @@ use clap::Subcommand;
 
 use crate::context::Context;
 use crate::error::Outcome;
+
+pub(crate) use events::any_next;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -42,6 +45,7 @@ pub(crate) enum Command {
     Restart(restart::Args),
     Status(status::Args),
     Ps(ps::Args),
+    WaitReady(wait_ready::Args),
     #[command(subcommand)]
     Config(config::Command),
     #[command(subcommand)]
@@ -83,6 +87,7 @@ impl Command {
             Self::Restart(args) => restart::run(context, args).map(done),
             Self::Status(args) => status::run(context, args),
             Self::Ps(args) => ps::run(context, args),
+            Self::WaitReady(args) => wait_ready::run(context, args).map(done),
             Self::Config(command) => command.run(context).map(done),
             Self::Network(command) => command.run(context),
             Self::Guest(command) => command.run(context).map(done),

@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::daemons;
 use crate::error::Outcome;
 use crate::output::table;
+use crate::ready;
 
 /// Have the installed programs take over from the running daemons
 ///
@@ -26,12 +27,9 @@ pub(crate) struct Args {
     /// Only this daemon
     #[arg(value_enum)]
     daemon: Option<DaemonArg>,
-    /// How long to wait for each daemon, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    wait: u64,
-    /// Say what would be restarted, and leave it
-    #[arg(long)]
-    dry_run: bool,
+    /// How long to wait for each daemon: a number and s, m or h
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = ready::time)]
+    wait: Duration,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -39,15 +37,18 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         Some(daemon) => vec![daemon.into()],
         None => Daemon::ALL.to_vec(),
     };
-    if args.dry_run {
-        let names: Vec<&str> = wanted.iter().map(|daemon| daemon.name()).collect();
-        let sentence = format!("would restart {}", names.join(", "));
-        return context
-            .out
-            .done(&sentence, &json!({ "dry_run": true, "daemons": names }));
+    if context.is_rehearsal() {
+        for daemon in wanted {
+            daemons::program(daemon)?;
+            context.would_act(match context.status(daemon) {
+                Ok(running) => format!("restart {daemon}, process {}", running.pid),
+                Err(_) => format!("start {daemon}"),
+            });
+        }
+        return Ok(());
     }
     daemons::prepare(&context.paths)?;
-    let limit = Duration::from_secs(args.wait);
+    let limit = args.wait;
     let mut restarted: Vec<DaemonStatus> = Vec::new();
     for daemon in wanted {
         restarted.push(daemons::restart(context, daemon, limit)?);

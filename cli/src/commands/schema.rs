@@ -9,7 +9,9 @@ use control::api::{
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use super::{config, describe, events, exec, logs, network, path, port, ps, service, status};
+use super::{
+    config, describe, events, exec, logs, network, path, port, ps, service, status, wait_ready,
+};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::mounts::Mount;
@@ -42,7 +44,7 @@ enum Restored {
 type Make = fn(&mut SchemaGenerator) -> Schema;
 
 /// Every command that tells something.
-const COMMANDS: [(&str, Make); 27] = [
+const COMMANDS: [(&str, Make); 28] = [
     ("config path", of::<config::Places<'_>>),
     ("describe", of::<Vec<describe::Thing>>),
     ("events", of::<events::Line<'_>>),
@@ -70,6 +72,7 @@ const COMMANDS: [(&str, Make); 27] = [
     ("service status", of::<Vec<service::Row>>),
     ("share ls", of::<Vec<ShareStatus>>),
     ("status", of::<status::Report>),
+    ("wait-ready", of::<wait_ready::Readiness>),
 ];
 
 fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {

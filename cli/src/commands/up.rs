@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use control::paths::Daemon;
 use serde_json::json;
 
 use crate::context::Context;
 use crate::daemons::{self, Logs, Started};
 use crate::error::Outcome;
 use crate::output::table;
+use crate::ready;
 
 /// Start the daemons, and wait until they answer
 ///
@@ -17,12 +19,14 @@ use crate::output::table;
 /// `sharectl logs`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  sharectl up\n  sharectl up --keep-running  # without systemd, and started again after a failure\n  sharectl up --foreground    # in a container or a service unit"
+    after_help = "Example:\n  sharectl up\n  sharectl up --wait=1m         # until ports and mounts are there, too\n  sharectl up --keep-running  # without systemd, and started again after a failure\n  sharectl up --foreground    # in a container or a service unit"
 )]
 pub(crate) struct Args {
-    /// How long to wait for an answer, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    wait: u64,
+    /// Wait until what the configuration has the host do is there too: published ports, and
+    /// mounts of shares; at most this long, a number and s, m or h [default: 30s]. Without it only
+    /// the daemons are waited for, 10 s
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "30s", value_parser = ready::time)]
+    wait: Option<Duration>,
     /// Stay and supervise: logs come to standard error, a daemon that fails is
     /// started again, SIGTERM and Ctrl-C stop all
     #[arg(long)]
@@ -36,10 +40,35 @@ pub(crate) struct Args {
     keep_running: bool,
 }
 
+/// How long the daemons may take where nothing is said.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+fn rehearse(context: &Context, args: &Args) -> Outcome {
+    let running = daemons::running(context);
+    for daemon in Daemon::ALL {
+        daemons::program(daemon)?;
+        let pid = running.iter().find(|(known, _)| *known == daemon);
+        match pid {
+            Some((_, pid)) => context.would_act(format!("leave {daemon}, process {pid}, as it is")),
+            None => context.would_act(format!("start {daemon}")),
+        }
+    }
+    if args.foreground {
+        context.would_act("stay, and start again what fails");
+    } else if args.keep_running {
+        context.would_act("leave a supervisor behind that starts again what fails");
+    }
+    Ok(())
+}
+
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let config = context.config()?;
+    if context.is_rehearsal() {
+        return rehearse(context, &args);
+    }
     daemons::prepare(&context.paths)?;
-    let limit = Duration::from_secs(args.wait);
+    let limit = args.wait.unwrap_or(ANSWER_LIMIT);
+    let deadline = ready::Deadline::after(limit);
     if args.foreground {
         let logs = if args.log_files {
             Logs::Files
@@ -53,6 +82,10 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     } else {
         daemons::start(context, limit)?
     };
+    if args.wait.is_some() {
+        let wishes = ready::of_the_host(&config);
+        ready::until(context, &wishes, &deadline).map_err(ready::Late::into_error)?;
+    }
     if let Some(missing) = config.missing_folders(&context.paths.config) {
         context.out.warning(&missing.to_string());
     }

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use control::api::{
-    Changes, DaemonStatus, DnsAnswer, DnsRecord, EndedName, FlowStatus, GuestAnswer, GuestStatus,
-    HostLine, HostsDiff, HostsFileStatus, LinkStatus, NameOrigin, NetworkStatus, NewName,
-    PolicyAnswer, PortLead, PortRequest, PortStatus, ResolverStatus, ShareDevice, ShareStatus,
-    SourceStatus,
+    Changes, DaemonStatus, DnsAnswer, DnsRecord, EndedName, FlowStatus, GuestAnswer, GuestPresence,
+    GuestStatus, HostLine, HostsDiff, HostsFileStatus, LinkStatus, NameOrigin, NetworkStatus,
+    NewName, PolicyAnswer, PortLead, PortRequest, PortStatus, ResolverStatus, ShareDevice,
+    ShareStatus, SourceStatus,
 };
 use control::config::{CachePolicy, NetworkKind};
 use control::egress::Verdict;
@@ -155,6 +155,19 @@ fn api(state: State) -> Api<State> {
                 Vec::new()
             })
         })
+        .get(
+            "/v1/guests/{name}/presence",
+            "",
+            |state: State, params: control::server::Params| async move {
+                let plugged = state.script.plugged;
+                Ok(GuestPresence {
+                    guest: params.required("name")?,
+                    plugged,
+                    address: plugged.then(|| "192.168.130.5".parse().unwrap()),
+                    answers: plugged,
+                })
+            },
+        )
         .get(
             "/v1/guests/{name}/policy",
             "",
@@ -402,6 +415,7 @@ fn share(state: &State) -> ShareStatus {
             guest: name("dev"),
             socket: state.runtime.join("guest/dev/fs-src.sock"),
             connected: true,
+            mounted: true,
             requests: 12,
             malformed: 0,
         }],

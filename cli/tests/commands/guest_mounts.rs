@@ -11,7 +11,18 @@ fn a_guests_folder_on_the_host_is_a_line_of_the_guest() {
         .run("guest mount dev:/ /vm/dev --dry-run --owner 0:0")
         .is(expect![[r#"
             exit 0
-            out: dev:/ would be mounted at /vm/dev, as 0:0 there
+            out: --- $T/config.toml
+            out: +++ $T/config.toml
+            out: @@ -11,5 +11,8 @@
+            out:  names = ["local.test"]   # used by everyone
+            out:  publish = ["8080:80"]
+            out:
+            out: +[guest.dev.mounts]
+            out: +"/vm/dev" = { path = "/", owner = "0:0" }
+            out: +
+            out:  [hosts.static]
+            out:  "nas.test" = "192.168.1.5"
+            out: netd and sharefs are not running; it takes effect at: sharectl up
         "#]]);
     assert_eq!(place.config(), CONFIG);
     place
@@ -65,7 +76,17 @@ fn a_guests_folder_on_the_host_is_a_line_of_the_guest() {
     place.run("describe dev").says("/home at /vm/dev");
     place.run("guest unmount /vm/dev --dry-run").is(expect![[r#"
         exit 0
-        out: dev:/home would be unmounted from /vm/dev
+        out: --- $T/config.toml
+        out: +++ $T/config.toml
+        out: @@ -12,7 +12,6 @@
+        out:  publish = ["8080:80"]
+        out:
+        out:  [guest.dev.mounts]
+        out: -"/vm/dev" = { path = "/home", owner = "0:0" }
+        out:  "~/srv" = { path = "/srv/data", export = "data", owner = "7:8", user = "ann", port = 5640, read-only = true }
+        out:
+        out:  [hosts.static]
+        out: netd and sharefs are not running; it takes effect at: sharectl up
     "#]]);
     place.run("guest unmount /vm/dev").is(expect![[r#"
         exit 0

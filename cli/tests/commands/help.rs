@@ -13,6 +13,7 @@ const VERBS: &[&str] = &[
     "status",
     "ps",
     "schema",
+    "wait-ready",
     "config check",
     "config show",
     "config schema",
@@ -84,7 +85,7 @@ const VERBS: &[&str] = &[
 ];
 
 /// The verbs that a help page lists.
-fn listed(page: &str) -> Vec<String> {
+pub(crate) fn listed(page: &str) -> Vec<String> {
     let lines = page.lines().skip_while(|line| *line != "Commands:").skip(1);
     let verbs = lines
         .take_while(|line| !line.is_empty())
@@ -133,6 +134,9 @@ fn front_page() {
         out:   down         Stop the daemons, and take our block out of the hosts files first
         out:   restart      Have the installed programs take over from the running daemons
         out:   status       Show the daemons, guests and shares, and what is wrong with them
+        out:   ps           Show guests and containers: addresses, names, ports, shares, and why one of them does
+        out:                not work
+        out:   wait-ready   Wait until daemons, guests, ports and shares are ready
         out:   config       The configuration: check it, show what it means, its schema and place
         out:   network      Networks: create, remove, renumber, list, look inside
         out:   guest        Guests: add, remove, list, start, plug in
@@ -152,6 +156,7 @@ fn front_page() {
         out:   uninstall    Remove what sharectl made on this machine: units, hosts lines, interfaces, state
         out:   completions  Print a shell's completion script
         out:   man          Print a manual page, or write all of them
+        out:   schema       Print the JSON Schema of what a command prints with --format json
         out:   help         Print this message or the help of the given subcommand(s)
         out:
         out: Options:
@@ -189,15 +194,6 @@ fn wrong_usage_exits_2_and_suggests() {
         exit 0
         out: sharectl [VERSION]
     "#]]);
-}
-
-#[test]
-fn completions_name_the_verbs() {
-    let place = Place::empty();
-    for shell in ["bash", "zsh", "fish", "powershell"] {
-        let outcome = place.run(&format!("completions {shell}"));
-        assert!(outcome.exits(0).stdout.contains("publish"), "{shell}");
-    }
 }
 
 #[test]

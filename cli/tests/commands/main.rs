@@ -2,8 +2,10 @@
 //! code, in an environment of its own; daemons are played by [`fake`].
 #![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+mod completions;
 mod config;
 mod daemons;
+mod dry_run;
 mod fake;
 mod guest;
 mod guest_mounts;
@@ -19,5 +21,8 @@ mod ps;
 mod schema;
 mod service;
 mod share;
+mod suggestions;
+mod terminal;
 mod traffic;
+mod wait_ready;
 mod watching;

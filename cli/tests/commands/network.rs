@@ -195,7 +195,20 @@ fn a_network_is_created_on_a_free_subnet_and_removed() {
         .run("network create lab --subnet 10.255.254.0/24 --domain lab.test --dry-run")
         .is(expect![[r#"
             exit 0
-            out: network lab would be added: nat, 10.255.254.0/24, gateway 10.255.254.1
+            out: --- $T/config.toml
+            out: +++ $T/config.toml
+            out: @@ -4,6 +4,10 @@
+            out:  subnet = "192.168.130.0/24"
+            out:  ipv6 = "fd00:0:0:8::/64"
+            out:
+            out: +[network.lab]
+            out: +subnet = "10.255.254.0/24"
+            out: +domain = "lab.test"
+            out: +
+            out:  [guest.dev]
+            out:  mac = "52:54:00:00:00:01"
+            out:  address = "192.168.130.5"
+            out: netd is not running; it takes effect at: sharectl up
         "#]]);
     assert_eq!(place.config(), before);
     place
@@ -258,8 +271,24 @@ fn renumbering_keeps_last_parts_and_comments_and_says_what_is_left() {
     let line = "network renumber vmnet8 --subnet 10.255.254.0/24";
     place.run(&format!("{line} --dry-run")).is(expect![[r#"
         exit 0
-        out: network vmnet8 would get 10.255.254.0/24 in place of 192.168.130.0/24
-        out: guest dev would get 10.255.254.5
+        out: --- $T/config.toml
+        out: +++ $T/config.toml
+        out: @@ -1,12 +1,12 @@
+        out:  # ann's file
+        out:
+        out:  [network.vmnet8]
+        out: -subnet = "192.168.130.0/24"
+        out: +subnet = "10.255.254.0/24"
+        out:  ipv6 = "fd00:0:0:8::/64"
+        out:
+        out:  [guest.dev]
+        out:  mac = "52:54:00:00:00:01"
+        out: -address = "192.168.130.5"
+        out: +address = "10.255.254.5"
+        out:  host-address = "127.64.0.1"
+        out:  names = ["local.test"]   # used by everyone
+        out:  publish = ["8080:80"]
+        out: netd, sharefs and hostsync are not running; it takes effect at: sharectl up
         err: warning: $T/config.toml:16 still says 192.168.130.1, which was in 192.168.130.0/24
     "#]]);
     place.run(line).is(expect![[r#"

@@ -163,7 +163,7 @@ impl Place {
 
 #[must_use = "an outcome that nobody looks at is no test"]
 pub(crate) struct Outcome {
-    text: String,
+    pub(crate) text: String,
     pub(crate) stdout: String,
     pub(crate) code: Option<i32>,
 }

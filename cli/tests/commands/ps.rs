@@ -116,7 +116,7 @@ fn what_runs_is_joined_by_guest() {
         out: dev    guest      vmnet8 192.168.130.5  127.64.0.1                       running
         out: dev    name       local.test            127.64.0.1                       written
         out: dev    port       80/tcp                local.test:8080                  serves
-        out: dev    share      /home/ann/src         /home/ann/src                    connected
+        out: dev    share      /home/ann/src         /home/ann/src                    mounted
         out: dev    docker     -                     unix:$T/docker.sock  answers
         out: dev    container  0a1b                  -                                -
         out: dev    container  db (postgres)         (5432/tcp)                       Up 2 minutes

@@ -87,6 +87,7 @@ fn what_is_printed_keeps_to_it() {
             ("network ls", "network ls"),
             ("path to-guest /tmp/x /nowhere", "path to-guest"),
             ("path to-host --guest dev /tmp/x", "path to-host"),
+            ("wait-ready --timeout 0s", "wait-ready"),
             ("exec --dry-run -- ls /tmp/x", "exec"),
             ("port explain 8080", "port explain"),
             ("port ls", "port ls"),

@@ -190,7 +190,15 @@ fn mount_on_the_host_is_a_key_of_the_share() {
         .run("share mount src /mnt/src --all-users --dry-run")
         .is(expect![[r#"
             exit 0
-            out: share src would be mounted at /mnt/src for all users
+            out: --- $T/config.toml
+            out: +++ $T/config.toml
+            out: @@ -1,3 +1,5 @@
+            out:  [share.src]
+            out:  path = "/tmp"
+            out:  at = "/src"   # short
+            out: +mount = "/mnt/src"
+            out: +mount-users = "all"
+            out: sharefs is not running; it takes effect at: sharectl up
         "#]]);
     assert_eq!(place.config(), SHARE);
     place.run("share mount src").is(expect![[r#"
@@ -223,7 +231,15 @@ fn mount_on_the_host_is_a_key_of_the_share() {
     "#]]);
     place.run("share unmount src --dry-run").is(expect![[r#"
         exit 0
-        out: share src would be unmounted from /mnt/src
+        out: --- $T/config.toml
+        out: +++ $T/config.toml
+        out: @@ -1,5 +1,3 @@
+        out:  [share.src]
+        out:  path = "/tmp"
+        out:  at = "/src"   # short
+        out: -mount = "/mnt/src"
+        out: -mount-users = "all"
+        out: sharefs is not running; it takes effect at: sharectl up
     "#]]);
     place.run("share unmount src").is(expect![[r#"
         exit 0

@@ -82,6 +82,21 @@ fn with_server<F: Future<Output = ()>>(body: impl FnOnce(PathBuf, EventLog) -> F
 }
 
 #[test]
+fn a_client_that_only_reads_sends_nothing_else() {
+    with_server(|path, _log| async move {
+        let client = Client::new(path).only_reading();
+        assert_eq!(client.get::<u32>("/v1/state").await, Ok(7));
+        let sum = Sum { left: 1, right: 2 };
+        let answer: Result<u32, Failure> = client.post("/v1/sum", &sum).await;
+        let failure = answer.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Unsupported);
+        assert!(failure.message.contains("/v1/sum was held back"));
+        let answer: Result<(), Failure> = client.delete("/v1/sum", &()).await;
+        assert_eq!(answer.unwrap_err().kind, FailureKind::Unsupported);
+    });
+}
+
+#[test]
 fn bytes_come_as_they_are_sent_until_either_end_goes() {
     with_server(|path, _| async move {
         let client = Client::new(path);

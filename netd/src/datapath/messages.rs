@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use control::api::GuestAnswer;
 use control::egress::FlowQuestion;
@@ -149,6 +149,13 @@ pub enum Command {
         question: FlowQuestion,
         /// Told the answer.
         reply: oneshot::Sender<Checked>,
+    },
+    /// Ask every guest who has an address.
+    Seek {
+        /// Whose owner is sought.
+        address: IpAddr,
+        /// Told when it was heard last, before the question.
+        reply: oneshot::Sender<Option<Instant>>,
     },
     /// A query that came over TCP: may the guest ask for that name outside?
     AskName {

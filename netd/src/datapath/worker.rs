@@ -307,6 +307,10 @@ impl Worker {
             } => {
                 reply.send(context.check(&guest, &question)).ok();
             }
+            Command::Seek { address, reply } => {
+                reply.send(context.neighbours.heard(address)).ok();
+                context.ask_who_has(address);
+            }
             Command::AskName {
                 guest,
                 query,

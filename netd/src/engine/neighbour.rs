@@ -32,6 +32,11 @@ impl Neighbours {
         self.entries.get(&address).map(|entry| entry.at)
     }
 
+    /// When somebody was last heard at an address.
+    pub fn heard(&self, address: IpAddr) -> Option<Instant> {
+        self.entries.get(&address).map(|entry| entry.seen)
+    }
+
     /// An address was seen; true if that is news.
     pub fn learn(&mut self, address: IpAddr, at: (MacAddress, LinkId), now: Instant) -> bool {
         if let Some(entry) = self.entries.get_mut(&address) {
@@ -98,5 +103,20 @@ mod tests {
         assert!(!neighbours.learn(first, quiet, start));
         neighbours.forget(LinkId(7));
         assert_eq!(neighbours.get(first), None);
+    }
+
+    #[test]
+    fn who_was_heard_last_is_known_until_the_link_goes() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(1);
+        let mut neighbours = Neighbours::default();
+        let address = IpAddr::from(Ipv4Addr::new(10, 0, 0, 1));
+        let place = (MacAddress([2, 0, 0, 0, 0, 1]), LinkId(7));
+        assert_eq!(neighbours.heard(address), None);
+        neighbours.learn(address, place, start);
+        neighbours.learn(address, place, later);
+        assert_eq!(neighbours.heard(address), Some(later));
+        neighbours.forget(LinkId(7));
+        assert_eq!(neighbours.heard(address), None);
     }
 }

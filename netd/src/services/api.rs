@@ -22,6 +22,7 @@ use crate::services::captures;
 use crate::services::journal::ClockPair;
 use crate::services::metrics;
 use crate::services::network::{LinkRecord, RunningNetwork, ServicesView};
+use crate::services::presence;
 use crate::services::state::State;
 use crate::services::{dns_api, gvproxy, gvproxy_dns};
 
@@ -91,6 +92,11 @@ pub fn api(state: Shared) -> Api<Shared> {
             "/v1/flows",
             "Connections and mappings, the largest first; of one network with ?network=, of one guest with &guest=, at most &limit=",
             async |state: Shared, params: Params| flows(&state, &params).await,
+        )
+        .get(
+            "/v1/guests/{name}/presence",
+            "Whether the guest answers at its address: it is asked by ARP now",
+            async |state: Shared, params: Params| presence::ask(&state, &params).await,
         )
         .get(
             "/v1/guests/{name}/policy",

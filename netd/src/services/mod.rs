@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod name_server;
 pub mod network;
 pub mod ports;
+mod presence;
 pub mod resolv_conf;
 pub mod resolver;
 pub mod settings;

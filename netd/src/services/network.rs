@@ -474,6 +474,16 @@ impl RunningNetwork {
         answer.await.map_err(|_| self.gone())
     }
 
+    /// Asks who has an address; gives when somebody was heard there last.
+    ///
+    /// # Errors
+    /// When the packet thread is gone.
+    pub async fn seek(&self, address: IpAddr) -> Result<Option<Instant>, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Seek { address, reply })?;
+        answer.await.map_err(|_| self.gone())
+    }
+
     /// Leases and addresses of now.
     ///
     /// # Errors

@@ -77,12 +77,14 @@ struct Numbered {
 }
 
 pub(crate) fn run(context: &Context, _: Args) -> Outcome<ExitCode> {
+    let progress = context.progress("the checks");
     let ours = ours::checks(context).into_iter();
     let checks = ours.chain(sandbox::check(context)).chain(machine::checks());
     let checks: Vec<Numbered> = checks
         .zip(1..)
         .map(|(check, number)| Numbered { number, check })
         .collect();
+    drop(progress);
     if context.out.is_json() {
         context.out.json(&checks)?;
     } else {

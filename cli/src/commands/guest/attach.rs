@@ -1,10 +1,12 @@
 //! `sharectl guest attach`: a network namespace becomes the guest.
 
 use control::names::GuestName;
+use control::paths::Daemon;
 use serde_json::json;
 
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
+use crate::ready::{WaitArgs, Wish};
 use crate::tap::{self, Handover, Namespace};
 
 /// Plug a network namespace in as a guest, through a tap inside it
@@ -32,6 +34,8 @@ pub(crate) struct Args {
     /// Set the guest's reserved address, the default route and loopback too
     #[arg(long)]
     configure: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -50,6 +54,19 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
             ),
         ));
     }
+    if context.is_rehearsal() {
+        context.status(Daemon::Netd)?;
+        context.would_act(format!(
+            "make the tap {} in {} with address {}, and hand it to netd as guest {}",
+            args.ifname, args.netns, guest.mac, args.guest
+        ));
+        if let Some(address) = guest.address.filter(|_| args.configure) {
+            context.would_act(format!(
+                "set address {address}, the default route and loopback there"
+            ));
+        }
+        return Ok(());
+    }
     // Before the namespace is entered: netd's socket may be out of sight from there.
     let handover = Handover::connect(&context.paths.link_socket())?;
     let tap = tap::open(&namespace, &args.ifname, guest.mac)?;
@@ -61,6 +78,8 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     {
         tap.configure(address, plugged.prefix, plugged.gateway)?;
     }
+    args.wait
+        .until(context, &[Wish::Guest(args.guest.clone())])?;
     let address = plugged.address.or(guest.address);
     let address_text = address.map_or_else(
         || "its address comes by DHCP".to_owned(),

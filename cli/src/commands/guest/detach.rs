@@ -16,9 +16,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
-    let client = context.client(Daemon::Netd);
+    let config = context.config()?;
+    context.guest(&config, &args.guest)?;
     let path = format!("/v1/guests/{}/link", args.guest);
-    let answer: serde_json::Value = context.wait(client.delete(&path, &()))??;
+    let answer: Option<serde_json::Value> = context.delete(Daemon::Netd, &path, &())??;
     context
         .out
         .done(&format!("guest {} unplugged", args.guest), &answer)

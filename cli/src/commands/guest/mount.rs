@@ -13,6 +13,7 @@ use crate::commands::share::absolute;
 use crate::context::Context;
 use crate::edit::{Draft, document};
 use crate::error::{CliError, Outcome};
+use crate::ready::{WaitArgs, Wish};
 
 /// Mount a guest's folder on the host, as a 9P server in the guest serves it
 ///
@@ -21,7 +22,7 @@ use crate::error::{CliError, Outcome};
 /// `apt-get install diod` and `diod -f -n -e /` serve everything to whoever is on the virtual network.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  sharectl guest mount dev:/ ~/vm/dev\n  sharectl guest mount dev:/etc ~/vm/etc --owner 0:0 --read-only"
+    after_help = "Example:\n  sharectl guest mount dev:/ ~/vm/dev --wait\n  sharectl guest mount dev:/etc ~/vm/etc --owner 0:0 --read-only"
 )]
 pub(crate) struct Args {
     /// The guest, and the folder in it
@@ -45,9 +46,8 @@ pub(crate) struct Args {
     /// Refuse every change
     #[arg(long)]
     read_only: bool,
-    /// Show what would be, and change nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 /// `GUEST:PATH`.
@@ -116,13 +116,11 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     // One place has one mount: written the same way again, it replaces what stands there.
     let places = ["guest", guest.as_str(), "mounts"];
     document::set_value(&mut draft.document, &places, &folder, args.value())?;
-    let after = if args.dry_run {
-        draft.config()?
-    } else {
-        let after = draft.commit()?;
-        context.reload(&[Daemon::Netd, Daemon::Sharefs])?;
-        after
-    };
+    let after = draft.commit(context)?;
+    context.reload(&[Daemon::Netd, Daemon::Sharefs])?;
+    if context.is_rehearsal() {
+        return Ok(());
+    }
     let is_new = |mount: &&GuestMount| mount.key == folder || !known.mounts.contains(mount);
     let mounts = after.guests.get(guest).map(|guest| &guest.mounts);
     let Some(mount) = mounts.and_then(|mounts| mounts.iter().find(is_new)) else {
@@ -132,10 +130,8 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let at = mount.at.display();
     let (uid, gid) = mount.owner;
     let as_whom = format!("as {uid}:{gid} there");
-    if args.dry_run {
-        let sentence = format!("{shown}would be mounted at {at}, {as_whom}");
-        return context.out.done(&sentence, mount);
-    }
+    let there = Wish::GuestFolder(guest.clone(), mount.at.clone());
+    args.wait.until(context, &[there])?;
     match live(context, &mount.at) {
         Some(status) if status.mounted => {
             let sentence = format!("{shown}mounted at {at}, {as_whom}");

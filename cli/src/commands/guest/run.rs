@@ -1,7 +1,7 @@
 //! `sharectl guest run`: the user's own VMM line with the guest's network card
 //! and shares added.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -59,6 +59,11 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     check_not_running(context, &args.guest)?;
     check_shares(context, &wiring)?;
     warn_of_another_user(context);
+    if context.is_rehearsal() {
+        let words: Vec<String> = edited.line.iter().map(|word| quoted(word)).collect();
+        context.would_act(format!("become: {}", words.join(" ")));
+        return Ok(());
+    }
     make_socket_folder(context, &args.guest)?;
     for note in &edited.notes {
         context.out.note(note);
@@ -75,6 +80,11 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         format!("cannot start {}: {error}", Path::new(program).display()),
         "is it installed and on the search path? apt-get install qemu-system-x86",
     ))
+}
+
+/// As a word of the shell.
+fn quoted(word: &OsStr) -> String {
+    crate::mounts::shell_word(&word.to_string_lossy())
 }
 
 /// netd dials the VMM's socket, which only the VMM's own user may write to.

@@ -18,9 +18,6 @@ pub(crate) struct Args {
     /// Where it is mounted, or the guest for all that is mounted of it
     #[arg(value_name = "FOLDER|GUEST")]
     what: String,
-    /// Show what would be, and change nothing
-    #[arg(long)]
-    dry_run: bool,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -47,20 +44,14 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         let places = ["guest", guest.name.as_str(), "mounts"];
         document::remove_value(&mut draft.document, &places, &mount.key)?;
     }
-    let done = if args.dry_run {
-        draft.config()?;
-        "would be unmounted"
-    } else {
-        draft.commit()?;
-        context.reload(&[Daemon::Netd, Daemon::Sharefs])?;
-        "unmounted"
-    };
+    draft.commit(context)?;
+    context.reload(&[Daemon::Netd, Daemon::Sharefs])?;
     let places: Vec<_> = found.iter().map(|(_, mount)| &mount.at).collect();
     let sentences: Vec<_> = found
         .iter()
         .map(|(guest, mount)| {
             let (path, at) = (mount.path.display(), mount.at.display());
-            format!("{}:{path} {done} from {at}", guest.name)
+            format!("{}:{path} unmounted from {at}", guest.name)
         })
         .collect();
     context.out.done(

@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::edit;
 use crate::error::{CliError, Outcome};
 use crate::output::comma_list;
+use crate::rehearsal::Step;
 use crate::resolver::{
     Found, Owner, SetupFile, detect, files, global_servers, lacks_other_servers,
 };
@@ -125,8 +126,16 @@ fn enable(context: &Context, args: &Change) -> Outcome {
         }
         found.push(state);
     }
-    if !args.apply {
+    if !args.apply && !context.is_rehearsal() {
         return show(context, manager, &files);
+    }
+    if context.is_rehearsal() {
+        let changed = files.iter().zip(&found);
+        for (file, _) in changed.filter(|(_, state)| **state != Found::Current) {
+            let old = std::fs::read_to_string(&file.path).unwrap_or_default();
+            context.would(Step::write(&file.path, &old, &file.text));
+        }
+        return would_tell(context, args, manager);
     }
     if found.iter().all(|state| *state == Found::Current) {
         return finished(context, "nothing had to change", manager, &files);
@@ -178,6 +187,13 @@ fn disable(context: &Context, args: &Change) -> Outcome {
     let mut managers: Vec<Owner> = ours.iter().map(|(manager, _)| *manager).collect();
     managers.dedup();
     let paths: Vec<&PathBuf> = ours.iter().map(|(_, path)| path).collect();
+    if context.is_rehearsal() {
+        for path in &paths {
+            context.would_act(format!("remove {}", path.display()));
+        }
+        let mut told = managers.iter();
+        return told.try_for_each(|manager| would_tell(context, args, *manager));
+    }
     if !args.apply {
         let mut lines: Vec<String> = paths
             .iter()
@@ -295,6 +311,13 @@ fn finished(context: &Context, sentence: &str, manager: Owner, files: &[SetupFil
     context
         .out
         .done(sentence, &json!({ "manager": manager, "files": paths }))
+}
+
+fn would_tell(context: &Context, args: &Change, manager: Owner) -> Outcome {
+    if args.place.root == Path::new("/") {
+        context.would_act(format!("run {}", manager.reload().join(" ")));
+    }
+    Ok(())
 }
 
 /// Has the manager read its files again; not for another root than this host's.

@@ -40,6 +40,7 @@ pub(crate) fn round_with<T: DeserializeOwned>(context: &Context, arguments: &[&s
         )
     };
     let mut command = daemons::command(context, Daemon::Hostsync)?;
+    let _progress = context.progress(format!("{} {verb}", Daemon::Hostsync.program()));
     let output = command
         .args(arguments)
         .arg("--json")

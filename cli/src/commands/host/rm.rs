@@ -1,6 +1,6 @@
 //! `sharectl host rm`: a name leaves the hosts files.
 
-use control::api::{Changes, EndedName};
+use control::api::{Changes, EndedName, HostLine};
 use control::config::{Config, RecordName};
 use control::failure::{Failure, FailureKind};
 use control::names::HostName;
@@ -8,7 +8,7 @@ use control::paths::Daemon;
 
 use crate::context::{Context, unknown};
 use crate::edit::document;
-use crate::error::{CliError, Outcome};
+use crate::error::{CliError, Exit, Outcome};
 
 /// Take a name that was added by hand out of the hosts files, also before its time
 #[derive(Debug, clap::Args)]
@@ -55,11 +55,13 @@ fn end(context: &Context, config: &Config, name: &RecordName) -> Outcome {
         name: name.name.clone(),
         wildcard: name.below,
     };
-    let client = context.client(Daemon::Hostsync);
-    let answer: Result<Changes, Failure> = context.wait(client.delete("/v1/names", &ended))?;
+    let answer: Result<Option<Changes>, Failure> = match context.is_rehearsal() {
+        true if !is_for_a_time(context, name)? => return Err(absent(context, config, name)),
+        true | false => context.delete(Daemon::Hostsync, "/v1/names", &ended)?,
+    };
     match answer {
         Ok(done) => {
-            for problem in done.problems {
+            for problem in done.unwrap_or_default().problems {
                 context.out.warning(&problem);
             }
             Ok(())
@@ -73,6 +75,17 @@ fn end(context: &Context, config: &Config, name: &RecordName) -> Outcome {
             Err(absent(context, config, name))
         }
         Err(failure) => Err(failure.into()),
+    }
+}
+
+/// Whether hostsync has it until some time; not where it does not run, for then it has none.
+fn is_for_a_time(context: &Context, name: &RecordName) -> Outcome<bool> {
+    let lines: Result<Vec<HostLine>, CliError> = context.ask(Daemon::Hostsync, "/v1/hosts");
+    let same = |line: &HostLine| line.name == name.name && line.wildcard == name.below;
+    match lines {
+        Ok(lines) => Ok(lines.iter().any(|line| same(line) && line.until.is_some())),
+        Err(error) if error.exit == Exit::NotRunning => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -26,8 +26,8 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         return super::diff::run(context, super::diff::Args {});
     }
     let done: Changes = if once::daemon_is_ours(context) {
-        let client = context.client(Daemon::Hostsync);
-        context.wait(client.post("/v1/sync", &()))??
+        let done: Option<Changes> = context.post(Daemon::Hostsync, "/v1/sync", &())??;
+        done.unwrap_or_default()
     } else {
         once::round(context, "sync")?
     };

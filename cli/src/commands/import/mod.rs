@@ -157,7 +157,7 @@ fn run(
                 "run it again",
             ));
         }
-        again.draft.commit()?;
+        again.draft.commit(context)?;
     }
     if context.out.is_json() {
         context

@@ -3,6 +3,7 @@
 use control::api::{LinkAnswer, UplinkHandover};
 use control::config::NetworkKind;
 use control::names::NetworkName;
+use control::paths::Daemon;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -34,6 +35,14 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
             ),
             "only a bridged network needs a socket",
         ));
+    }
+    if context.is_rehearsal() {
+        context.status(Daemon::Netd)?;
+        context.would_act(format!(
+            "open a packet socket, and hand it to netd for network {}",
+            network.name
+        ));
+        return Ok(());
     }
     let handover = Handover::connect(&context.paths.link_socket())?;
     let socket = rustix::net::socket_with(

@@ -12,6 +12,7 @@ use control::names::{GuestName, NetworkName};
 use control::paths::Daemon;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::find;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 
@@ -56,6 +57,20 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
             "a capture is no text for a terminal",
             "write it to a file: -w x.pcapng, or into wireshark: -w - | wireshark -k -i -",
         ));
+    }
+    let config = context.config()?;
+    find(context, &config, &args.network)?;
+    if let Some(guest) = &args.guest {
+        context.guest(&config, guest)?;
+    }
+    if context.is_rehearsal() {
+        context.status(Daemon::Netd)?;
+        context.would_act(format!(
+            "write frames of {} to {}",
+            args.network,
+            args.write.display()
+        ));
+        return Ok(());
     }
     context.wait(capture(context, &args, stdout))?
 }

@@ -42,9 +42,6 @@ pub(crate) struct Args {
     /// Guests get NAME.DOMAIN, instead of NAME.test
     #[arg(long)]
     domain: Option<HostName>,
-    /// Say what would be written, and write nothing
-    #[arg(long)]
-    dry_run: bool,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -98,22 +95,12 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         args.network.as_str(),
         fields,
     )?;
-    let config = if args.dry_run {
-        draft.config()?
-    } else {
-        let config = draft.commit()?;
-        context.reload(&[Daemon::Netd])?;
-        config
-    };
+    let config = draft.commit(context)?;
+    context.reload(&[Daemon::Netd])?;
     let Some(network) = config.networks.get(&args.network) else {
         return Ok(());
     };
-    let done = if args.dry_run {
-        "would be added"
-    } else {
-        "added"
-    };
-    let sentence = format!("network {} {done}: {}", network.name, summary(network));
+    let sentence = format!("network {} added: {}", network.name, summary(network));
     context.out.done(&sentence, network)?;
     if network.kind == NetworkKind::Bridged
         && let Err(error) = host_interface::bridgeable(network.interface.as_deref())
@@ -121,18 +108,16 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         let hint = error.hint(network.name.as_str());
         context.out.warning(&format!("{error} ({hint})"));
     }
-    if !args.dry_run && network.host_tap.is_some() {
+    if network.host_tap.is_some() {
         context.out.note(&format!(
             "the host's interface is made once: sudo sharectl network host-tap create {}",
             network.name
         ));
     }
-    if !args.dry_run {
-        context.out.note(&format!(
-            "next: sharectl guest add NAME --network {}",
-            network.name
-        ));
-    }
+    context.out.note(&format!(
+        "next: sharectl guest add NAME --network {}",
+        network.name
+    ));
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use control::api::FlowStatus;
 use control::names::{GuestName, NetworkName};
 use control::paths::Daemon;
 
+use super::find;
 use crate::context::Context;
 use crate::error::Outcome;
 use crate::output::{bytes, seconds};
@@ -35,11 +36,14 @@ pub(crate) struct Args {
 const USUAL: usize = 100;
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
+    let config = context.config()?;
     let mut path = "/v1/flows?".to_owned();
     if let Some(network) = &args.network {
+        find(context, &config, network)?;
         path.push_str(&format!("network={network}&"));
     }
     if let Some(guest) = &args.guest {
+        context.guest(&config, guest)?;
         path.push_str(&format!("guest={guest}&"));
     }
     if !args.all {

@@ -83,6 +83,13 @@ fn create(context: &Context, args: &Create) -> Outcome {
     let owner = args.owner.unwrap_or_else(caller);
     let name = network.name.as_str();
     let there = host_interface::host_tap(name);
+    if context.is_rehearsal() {
+        if there.as_ref().is_none_or(|tap| tap.owner != Some(owner)) {
+            context.would_act(format!("make the interface {name} for user {owner}"));
+        }
+        context.would_act(format!("give it {address}, and bring it up"));
+        return Ok(());
+    }
     // One that netd has open cannot be opened a second time, and is the right user's already.
     if there.as_ref().is_none_or(|tap| tap.owner != Some(owner)) {
         let tap = sys::open_tap(name).map_err(|error| refused(name, "make", &error))?;
@@ -138,6 +145,10 @@ fn remove(context: &Context, args: &Rm) -> Outcome {
             "ip -brief link lists the interfaces",
         ));
     };
+    if context.is_rehearsal() {
+        context.would_act(format!("remove the interface {name}"));
+        return Ok(());
+    }
     sys::delete_interface(tap.index).map_err(|error| refused(name, "remove", &error))?;
     context.out.done(
         &format!("interface {name} removed"),

@@ -29,9 +29,6 @@ pub(crate) struct Args {
     /// ADDRESS/PREFIX, instead of a free one
     #[arg(long)]
     subnet: Option<Ipv4Net>,
-    /// Say what would be changed, and change nothing
-    #[arg(long)]
-    dry_run: bool,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -91,22 +88,17 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     }
     let left = left_behind(&draft, network);
     let was = network.subnet;
-    if args.dry_run {
-        draft.config()?;
-    } else {
-        draft.commit()?;
-        context.reload(&Daemon::ALL)?;
-    }
+    draft.commit(context)?;
+    context.reload(&Daemon::ALL)?;
     for (line, address) in &left {
         context.out.warning(&format!(
             "{}:{line} still says {address}, which was in {was}",
             context.paths.config.display()
         ));
     }
-    let verb = if args.dry_run { "would get" } else { "has" };
-    let mut sentence = format!("network {} {verb} {subnet} in place of {was}", args.network);
+    let mut sentence = format!("network {} has {subnet} in place of {was}", args.network);
     for (guest, address) in &moved {
-        sentence.push_str(&format!("\nguest {guest} {verb} {address}"));
+        sentence.push_str(&format!("\nguest {guest} has {address}"));
     }
     context.out.done(
         &sentence,
@@ -117,11 +109,9 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
             "guests": moved.iter().map(|(guest, address)| (guest.to_string(), address.to_string())).collect::<std::collections::BTreeMap<_, _>>(),
         }),
     )?;
-    if !args.dry_run {
-        context.out.note(
-            "a guest that runs keeps its old address until it asks again: renew its lease there, or reboot it",
-        );
-    }
+    context.out.note(
+        "a guest that runs keeps its old address until it asks again: renew its lease there, or reboot it",
+    );
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::edit::{Draft, document};
 use crate::error::{CliError, Outcome};
 use crate::output::comma_list;
+use crate::ready::{WaitArgs, Wish};
 
 /// Have a port of the host lead to a guest, now and after a restart
 ///
@@ -18,7 +19,7 @@ use crate::output::comma_list;
 /// free. The host takes connections while the guest's own port does.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  sharectl port publish dev 8080:80\n  sharectl port publish dev 127.0.0.1:5353:53/udp --temporary\n  sharectl port publish dev unix:/run/user/1000/docker.sock:2375"
+    after_help = "Example:\n  sharectl port publish dev 8080:80\n  sharectl port publish dev 127.0.0.1:5353:53/udp --temporary\n  sharectl port publish dev 8080:80 --wait=1m && curl http://dev.test:8080/\n  sharectl port publish dev unix:/run/user/1000/docker.sock:2375"
 )]
 pub(crate) struct Args {
     /// As in `sharectl guest ls`
@@ -30,6 +31,8 @@ pub(crate) struct Args {
     /// Do not write it to the configuration: it ends with netd
     #[arg(long)]
     temporary: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -55,20 +58,19 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         guest: name.clone(),
         spec: spec.clone(),
     };
-    let client = context.client(Daemon::Netd);
-    let published: Option<PortStatus> = match context.wait(client.post("/v1/ports", &request))? {
-        Ok(status) => Some(status),
+    let published: Option<PortStatus> = match context.post(Daemon::Netd, "/v1/ports", &request)? {
+        Ok(status) => status,
         Err(failure) if failure.kind == FailureKind::NotRunning && !args.temporary => None,
         Err(failure) => return Err(failure.into()),
     };
     if args.temporary {
         drop(draft);
     } else {
-        if let Err(error) = draft.commit() {
+        if let Err(error) = draft.commit(context) {
             // Nothing half-done stays.
             if published.is_some() {
-                let undone: Result<serde_json::Value, _> =
-                    context.wait(client.delete("/v1/ports", &request))?;
+                let undone: Result<Option<serde_json::Value>, _> =
+                    context.delete(Daemon::Netd, "/v1/ports", &request)?;
                 if let Err(failure) = undone {
                     context.out.warning(&format!(
                         "the port stays published until netd ends: {failure}"
@@ -79,6 +81,8 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         }
         context.reload(&[Daemon::Netd])?;
     }
+    args.wait
+        .until(context, &[Wish::Spec(name.clone(), spec.clone())])?;
     match published {
         Some(status) => {
             for problem in &status.problems {

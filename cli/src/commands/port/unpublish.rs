@@ -1,14 +1,14 @@
 //! `sharectl port unpublish`: a port of the host leads nowhere again.
 
-use control::api::PortRequest;
-use control::failure::FailureKind;
+use control::api::{PortRequest, PortStatus};
+use control::failure::{Failure, FailureKind};
 use control::names::GuestName;
 use control::paths::Daemon;
 use control::port::PortSpec;
 
 use crate::context::Context;
 use crate::edit::{Draft, document};
-use crate::error::{CliError, Outcome};
+use crate::error::{CliError, Exit, Outcome};
 
 /// Take a published port back; connections that exist go on
 #[derive(Debug, clap::Args)]
@@ -19,6 +19,17 @@ pub(crate) struct Args {
     guest: GuestName,
     /// As in `sharectl port ls`
     spec: PortSpec,
+}
+
+/// Whether netd publishes it now, by the file or for a time.
+fn is_published(context: &Context, request: &PortRequest) -> Outcome<bool> {
+    let ports: Result<Vec<PortStatus>, CliError> = context.ask(Daemon::Netd, "/v1/ports");
+    let same = |port: &PortStatus| port.guest == request.guest && port.spec == request.spec;
+    match ports {
+        Ok(ports) => Ok(ports.iter().any(same)),
+        Err(error) if error.exit == Exit::NotRunning => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -34,7 +45,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         same,
     )? > 0;
     if in_file {
-        draft.commit()?;
+        draft.commit(context)?;
     } else {
         drop(draft);
     }
@@ -42,9 +53,12 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         guest: name.clone(),
         spec: spec.clone(),
     };
-    let client = context.client(Daemon::Netd);
-    let answer: Result<serde_json::Value, _> =
-        context.wait(client.delete("/v1/ports", &request))?;
+    let answer: Result<Option<serde_json::Value>, _> = match context.is_rehearsal() && !in_file {
+        true if !is_published(context, &request)? => {
+            Err(Failure::not_found("netd does not publish it"))
+        }
+        true | false => context.delete(Daemon::Netd, "/v1/ports", &request)?,
+    };
     match answer {
         Ok(_) => {}
         // It may be known only to the file, or have gone with the file's reload.

@@ -95,9 +95,11 @@ pub(crate) struct ShareView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ShareState {
-    /// The guest's VMM has its device.
+    /// The guest has it mounted.
+    Mounted,
+    /// The guest's VMM has its device, and the guest has not mounted it.
     Connected,
-    /// No device has it; by 9P it is offered.
+    /// No device has it; by 9P it may be mounted all the same.
     Offered,
     /// It cannot be served.
     NotServed,
@@ -386,11 +388,11 @@ fn shares(
         if !is_for_it {
             continue;
         }
-        let connected = share
+        let device = share
             .devices
             .iter()
-            .any(|device| device.guest == *name && device.connected);
-        let share_state = match (&share.problem, connected) {
+            .find(|device| device.guest == *name && device.connected);
+        let share_state = match (&share.problem, device) {
             (Some(problem), _) => {
                 let fix = (!share.path.is_dir()).then(|| {
                     format!(
@@ -402,8 +404,18 @@ fn shares(
                 tell(format!("share {}", share.name), problem.clone(), fix);
                 ShareState::NotServed
             }
-            (None, true) => ShareState::Connected,
-            (None, false) => ShareState::Offered,
+            (None, Some(device)) if device.mounted => ShareState::Mounted,
+            (None, Some(_)) => {
+                tell(
+                    format!("share {}", share.name),
+                    "the guest has not mounted it".to_owned(),
+                    Some(format!(
+                        "in it, what this prints: sharectl guest mounts {name}"
+                    )),
+                );
+                ShareState::Connected
+            }
+            (None, None) => ShareState::Offered,
         };
         if share_state == ShareState::Offered && !share.ninep && has_vmm && state != GuestState::Off
         {

@@ -17,7 +17,7 @@ use super::status::{Report, nothing_configured};
 use crate::context::Context;
 use crate::error::Outcome;
 
-/// Show guests and containers: addresses, names, ports, shares, and why one of them does not work
+/// Show guests and containers, and why something of them does not work
 ///
 /// The containers are those of the Docker engines that guests publish (port 2375, or a unix socket called
 /// docker.sock) and of the engines in [hosts.source]. Below the table stands what does not work, and the command

@@ -104,7 +104,8 @@ fn add_guest(guest: &GuestView, rows: &mut Vec<Vec<String>>) {
     }
     for share in &guest.shares {
         let state = match share.state {
-            ShareState::Connected => "connected",
+            ShareState::Mounted => "mounted",
+            ShareState::Connected => "not mounted",
             ShareState::Offered => "offered",
             ShareState::NotServed => "not served",
         };

@@ -88,7 +88,9 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         show(context, &plan)?;
         return Err(error);
     }
+    let progress = context.progress("the service manager");
     plan.carry_out(context)?;
+    drop(progress);
     let names = plan.names();
     context.out.done(
         &format!("installed {}", names.join(", ")),

@@ -28,6 +28,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let removal = if args.dry_run {
         removal::list(context, args.force)?
     } else {
+        let _progress = context.progress("the service manager");
         removal::carry_out(context, args.force, args.keep_names)?
     };
     let Some(removal) = removal else {

@@ -6,6 +6,7 @@ use control::paths::Daemon;
 
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
+use crate::rehearsal::Step;
 use crate::service::units::{self, Scope, Site};
 
 /// Write the units for whoever makes a package, with no place of a user in them
@@ -39,7 +40,6 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
             "name a folder that you may write",
         )
     };
-    std::fs::create_dir_all(&into).map_err(failed)?;
     let site = Site {
         scope: Scope::User,
         programs,
@@ -48,6 +48,15 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         state: None,
     };
     let units = Daemon::ALL.map(|daemon| units::daemon(&site, daemon));
+    if context.is_rehearsal() {
+        for unit in &units {
+            let file = into.join(&unit.name);
+            let old = std::fs::read_to_string(&file).unwrap_or_default();
+            context.would(Step::write(&file, &old, &unit.text));
+        }
+        return Ok(());
+    }
+    std::fs::create_dir_all(&into).map_err(failed)?;
     for unit in &units {
         std::fs::write(into.join(&unit.name), &unit.text).map_err(failed)?;
     }

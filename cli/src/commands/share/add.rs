@@ -67,6 +67,9 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     };
     let config = context.change(|draft| {
         let config = draft.config()?;
+        for guest in &args.guests {
+            context.guest(&config, guest)?;
+        }
         if config.shares.contains_key(&name) {
             return Err(CliError::conflict(
                 format!(

@@ -8,6 +8,7 @@ use control::paths::Daemon;
 use crate::context::{Context, unknown};
 use crate::edit::{Draft, document};
 use crate::error::{CliError, Outcome};
+use crate::ready::{WaitArgs, Wish};
 
 /// Mount a share on the host too, so that the host has the path its guests have
 ///
@@ -27,9 +28,8 @@ pub(crate) struct Args {
     /// Let every user of the host enter it, as the files' permissions say
     #[arg(long)]
     all_users: bool,
-    /// Show what would be, and change nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -59,13 +59,13 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     if args.all_users {
         document::set_value(&mut draft.document, &place, "mount-users", "all")?;
     }
-    let config = if args.dry_run {
-        draft.config()?
-    } else {
-        let config = draft.commit()?;
-        context.reload(&[Daemon::Sharefs])?;
-        config
-    };
+    let config = draft.commit(context)?;
+    context.reload(&[Daemon::Sharefs])?;
+    if context.is_rehearsal() {
+        return Ok(());
+    }
+    args.wait
+        .until(context, &[Wish::ShareOnHost(name.clone())])?;
     let Some(mount) = config
         .shares
         .get(name)
@@ -74,7 +74,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         return Ok(());
     };
     let shares: Result<Vec<ShareStatus>, CliError> = context.ask(Daemon::Sharefs, "/v1/shares");
-    let live = shares.ok().filter(|_| !args.dry_run).and_then(|shares| {
+    let live = shares.ok().and_then(|shares| {
         let share = shares.into_iter().find(|share| share.name == *name)?;
         Some(share.mount.is_some_and(|mount| mount.mounted))
     });
@@ -92,7 +92,6 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     }
     let done = match live {
         Some(_) => "mounted",
-        None if args.dry_run => "would be mounted",
         None => "will be mounted",
     };
     let users = match mount.users {

@@ -18,9 +18,6 @@ pub(crate) struct Args {
     /// As in `sharectl share ls`
     #[arg(value_name = "NAME")]
     share: ShareName,
-    /// Show what would be, and change nothing
-    #[arg(long)]
-    dry_run: bool,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -35,16 +32,10 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let place = ["share", name.as_str()];
     document::remove_value(&mut draft.document, &place, "mount")?;
     document::remove_value(&mut draft.document, &place, "mount-users")?;
-    let done = if args.dry_run {
-        draft.config()?;
-        "would be unmounted"
-    } else {
-        draft.commit()?;
-        context.reload(&[Daemon::Sharefs])?;
-        "unmounted"
-    };
+    draft.commit(context)?;
+    context.reload(&[Daemon::Sharefs])?;
     context.out.done(
-        &format!("share {name} {done} from {}", mount.path.display()),
+        &format!("share {name} unmounted from {}", mount.path.display()),
         &serde_json::json!({ "unmounted": mount.path }),
     )
 }
