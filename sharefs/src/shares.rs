@@ -431,6 +431,7 @@ pub(crate) fn options(share: &Share) -> impl PartialEq + std::fmt::Debug + use<>
         owner,
         owner_store,
         acl,
+        writeback,
         cache,
         name: _,
         at: _,
@@ -448,7 +449,7 @@ pub(crate) fn options(share: &Share) -> impl PartialEq + std::fmt::Debug + use<>
         case,
         owner,
         (owner_store, acl),
-        cache,
+        (cache, writeback),
     )
 }
 
