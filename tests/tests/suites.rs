@@ -54,6 +54,15 @@ fn virtiofs_is_what_posix_and_programs_ask_for() {
 }
 
 #[test]
+fn a_guest_that_gathers_writes_is_what_posix_and_programs_ask_for() {
+    whole_system(|| {
+        let bed = bed(Server::SharefsWriteback)?;
+        suites(&bed, OPERATIONS, &[])?;
+        everyday(&bed, &[("sqlite", 5), ("git", 40), ("tar", 200)])
+    });
+}
+
+#[test]
 fn ninep_is_what_posix_and_programs_ask_for() {
     whole_system(|| {
         let bed = bed(Server::Ninep)?;

@@ -480,7 +480,10 @@ fn what_needs_a_device_of_its_own_is_refused_on_the_one_of_all_shares() {
             assert!(said.contains(word), "{said}");
         }
         let share = of(each, &on).unwrap();
-        assert_eq!((share.acl, share.writeback), (key == "acl", key == "writeback"));
+        assert_eq!(
+            (share.acl, share.writeback),
+            (key == "acl", key == "writeback")
+        );
         of("", &on).expect("nobody has the device");
         let two = format!("{each}\n[guest.box]");
         of(&two, &on).expect_err("the other guest sees it too");

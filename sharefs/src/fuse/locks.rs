@@ -320,12 +320,14 @@ impl<T: Tree> State<T> {
     }
 
     fn waits_of(&self, owner: u64) -> impl Iterator<Item = (Identity, u64, LockRange)> {
-        self.waits.values().filter_map(move |wait| match &wait.wanted {
-            Wanted::Range(held, range) if held.owner == owner && !wait.interrupted => {
-                Some((held.file, owner, *range))
-            }
-            Wanted::Range(..) | Wanted::Whole(..) => None,
-        })
+        self.waits
+            .values()
+            .filter_map(move |wait| match &wait.wanted {
+                Wanted::Range(held, range) if held.owner == owner && !wait.interrupted => {
+                    Some((held.file, owner, *range))
+                }
+                Wanted::Range(..) | Wanted::Whole(..) => None,
+            })
     }
 }
 

@@ -303,7 +303,8 @@ fn check_devices(
     guests: &BTreeMap<GuestName, Guest>,
 ) {
     let sees = |name: &GuestName| share.guests.as_ref().is_none_or(|list| list.contains(name));
-    let all_in_one = |(name, guest): &(&GuestName, &Guest)| guest.devices == Devices::One && sees(name);
+    let all_in_one =
+        |(name, guest): &(&GuestName, &Guest)| guest.devices == Devices::One && sees(name);
     let Some((guest, _)) = guests.iter().find(all_in_one) else {
         return;
     };

@@ -169,7 +169,11 @@ mod tests {
             let mut bytes = [LockKind::Unlock; BYTES as usize + 1];
             for _ in 0..8 {
                 let start = any(BYTES);
-                let end = if any(5) == 0 { i64::MAX } else { start + any(BYTES - start) };
+                let end = if any(5) == 0 {
+                    i64::MAX
+                } else {
+                    start + any(BYTES - start)
+                };
                 let kind = kinds[usize::try_from(any(3)).unwrap()];
                 ranges.set(range(kind, start, end));
                 let to = end.min(BYTES);

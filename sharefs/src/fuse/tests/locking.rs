@@ -202,12 +202,22 @@ fn who_would_wait_for_himself_is_told_and_nobody_else() {
     let cases: &[(&str, &[(usize, u64, u64, u64, u32)], bool)] = &[
         (
             "two owners, two ranges",
-            &[(0, 1, 0, 0, 1), (0, 2, 1, 1, 1), (0, 1, 1, 1, 1), (0, 2, 0, 0, 1)],
+            &[
+                (0, 1, 0, 0, 1),
+                (0, 2, 1, 1, 1),
+                (0, 1, 1, 1, 1),
+                (0, 2, 0, 0, 1),
+            ],
             true,
         ),
         (
             "two files",
-            &[(0, 1, 0, 9, 1), (1, 2, 0, 9, 1), (1, 1, 5, 5, 0), (0, 2, 5, 5, 0)],
+            &[
+                (0, 1, 0, 9, 1),
+                (1, 2, 0, 9, 1),
+                (1, 1, 5, 5, 0),
+                (0, 2, 5, 5, 0),
+            ],
             true,
         ),
         (
@@ -224,7 +234,12 @@ fn who_would_wait_for_himself_is_told_and_nobody_else() {
         ),
         (
             "two who share what both want alone",
-            &[(0, 1, 0, 9, 0), (0, 2, 0, 9, 0), (0, 1, 0, 9, 1), (0, 2, 0, 9, 1)],
+            &[
+                (0, 1, 0, 9, 0),
+                (0, 2, 0, 9, 0),
+                (0, 1, 0, 9, 1),
+                (0, 2, 0, 9, 1),
+            ],
             true,
         ),
         (
@@ -234,7 +249,12 @@ fn who_would_wait_for_himself_is_told_and_nobody_else() {
         ),
         (
             "readers do not wait for readers",
-            &[(0, 1, 0, 0, 0), (0, 2, 1, 1, 1), (0, 2, 0, 0, 0), (0, 1, 1, 1, 1)],
+            &[
+                (0, 1, 0, 0, 0),
+                (0, 2, 1, 1, 1),
+                (0, 2, 0, 0, 0),
+                (0, 1, 1, 1, 1),
+            ],
             false,
         ),
         (
@@ -254,13 +274,21 @@ fn who_would_wait_for_himself_is_told_and_nobody_else() {
         let mut refused = None;
         for (index, (file, owner, start, end, kind)) in locks.iter().enumerate() {
             let (node, handle) = files[*file];
-            match wait_for(&client, node, &lock(handle, *owner, (*start, *end), *kind, 0)) {
+            match wait_for(
+                &client,
+                node,
+                &lock(handle, *owner, (*start, *end), *kind, 0),
+            ) {
                 Ok(unique) => waiting.push(unique),
                 Err(Ok(())) => {}
                 Err(Err(error)) => refused = Some((index + 1, error)),
             }
         }
-        assert_eq!(refused, circle.then_some((locks.len(), Errno::DEADLK)), "{name}");
+        assert_eq!(
+            refused,
+            circle.then_some((locks.len(), Errno::DEADLK)),
+            "{name}"
+        );
         // The others get theirs when the refused one gives up what it has.
         let last = locks.last().unwrap().1;
         for (node, handle) in files {
@@ -271,7 +299,9 @@ fn who_would_wait_for_himself_is_told_and_nobody_else() {
             answer.is_some_and(|answer| answer_body(*unique, &answer).is_ok())
         });
         assert!(freed || !circle, "{name}");
-        waiting.iter().for_each(|unique| client.session().abandon(*unique));
+        waiting
+            .iter()
+            .for_each(|unique| client.session().abandon(*unique));
         for (owner, (node, handle)) in (1..=3).flat_map(|owner| files.map(|file| (owner, file))) {
             client.flush(node, handle, owner).unwrap();
         }

@@ -150,10 +150,7 @@ fn a_file_that_cannot_be_dated_is_written_all_the_same() {
                 .map(|body| client.ask(opcode::SETATTR, node, &[&body], 104).map(drop))
         });
         assert_eq!(done, [outcome, outcome]);
-        assert_eq!(
-            std::fs::read_to_string(client.path("a")).unwrap(),
-            "some"
-        );
+        assert_eq!(std::fs::read_to_string(client.path("a")).unwrap(), "some");
         // A time that a program sets is refused as ever.
         let done = as_an_ordinary_user(|| {
             let node = client.lookup(1, c"a").unwrap().node;
