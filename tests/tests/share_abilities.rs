@@ -220,9 +220,15 @@ fn each_cache_policy_lets_a_guest_see_the_hosts_changes_when_it_says() {
         guest.ok("sleep 1.1")?;
         ensure!(look("d")? == "newer:new", "auto: after a second");
         let kept = guest.ok("cat /mnt/kept/a; ! test -e /mnt/kept/new")?;
-        ensure!(kept == "old", "always: not before the guest forgets, {kept}");
+        ensure!(
+            kept == "old",
+            "always: not before the guest forgets, {kept}"
+        );
         guest.ok("echo 3 > /proc/sys/vm/drop_caches")?;
-        ensure!(look("kept")? == "newer:new", "always: when it has forgotten");
+        ensure!(
+            look("kept")? == "newer:new",
+            "always: when it has forgotten"
+        );
         Ok(())
     });
 }
