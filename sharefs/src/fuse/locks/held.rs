@@ -158,6 +158,7 @@ mod tests {
     #[test]
     fn ranges_say_of_each_byte_what_was_said_last() {
         const BYTES: i64 = 12;
+        const WITH_THE_REST: usize = 13;
         let kinds = [LockKind::Shared, LockKind::Exclusive, LockKind::Unlock];
         let mut seed = 7_u64;
         let mut any = |below: i64| {
@@ -166,7 +167,7 @@ mod tests {
         };
         for _ in 0..2000 {
             let mut ranges = Ranges::default();
-            let mut bytes = [LockKind::Unlock; BYTES as usize + 1];
+            let mut bytes = [LockKind::Unlock; WITH_THE_REST];
             for _ in 0..8 {
                 let start = any(BYTES);
                 let end = if any(5) == 0 {

@@ -194,12 +194,15 @@ fn wait_for(client: &Client, node: u64, body: &[u8]) -> Result<u64, Result<(), E
     }
 }
 
+/// File, owner, first byte, last byte, kind.
+type Step = (usize, u64, u64, u64, u32);
+
 #[test]
 fn who_would_wait_for_himself_is_told_and_nobody_else() {
     let client = Client::new(Options::default());
     let files = [c"a", c"b"].map(|name| client.create(1, name, O_RDWR, 0o600).unwrap());
-    // (file, owner, first byte, last byte, kind): all of them are had but the last, which waits, or closes a circle.
-    let cases: &[(&str, &[(usize, u64, u64, u64, u32)], bool)] = &[
+    // What is asked in turn, and whether the last one closes a circle.
+    let cases: &[(&str, &[Step], bool)] = &[
         (
             "two owners, two ranges",
             &[
