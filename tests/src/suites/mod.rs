@@ -300,7 +300,12 @@ impl Bed {
     /// # Errors
     /// When the guest does not answer within `limit`.
     pub fn script(&self, text: &str, environment: &str, limit: Duration) -> Result<Answer> {
-        self.world.write(&self.folder.join("work.sh"), text)?;
+        let script = self.folder.join("work.sh");
+        if script.exists() {
+            // A guest that gathers writes would go on with the length of the last one.
+            std::fs::remove_file(&script)?;
+        }
+        self.world.write(&script, text)?;
         // By their paths, or busybox takes itself for them.
         let shell = format!(
             "chroot /host /usr/bin/env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/tmp {environment} \
