@@ -16,7 +16,7 @@ type Family = (
 pub(crate) fn page(shares: &Shares, events: u64) -> String {
     use Kind::{Counter, Gauge};
     let mut page = Page::new("sharefs", env!("CARGO_PKG_VERSION"), events);
-    let families: [Family; 11] = [
+    let families: [Family; 12] = [
         ((Counter, "errors", "Answers that were an error."), |d| {
             d.counters.errors.get()
         }),
@@ -45,6 +45,14 @@ pub(crate) fn page(shares: &Shares, events: u64) -> String {
                 "Lock requests refused because too many wait.",
             ),
             |d| d.counters.refused_waits.get(),
+        ),
+        (
+            (
+                Counter,
+                "deadlocks",
+                "Lock requests refused because they would wait for themselves.",
+            ),
+            |d| d.counters.deadlocks.get(),
         ),
         ((Counter, "connections", "Connections of a VMM."), |d| {
             d.connections

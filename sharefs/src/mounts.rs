@@ -332,6 +332,7 @@ pub(crate) fn on_the_host(share: &Share) -> Share {
     Share {
         owner: Owner::Pass,
         owner_store: OwnerStore::None,
+        writeback: false,
         cache: match share.cache {
             CachePolicy::Never => CachePolicy::Never,
             CachePolicy::Auto | CachePolicy::Always => CachePolicy::Auto,

@@ -51,6 +51,8 @@ struct Of<T> {
     tree: Arc<T>,
     /// Whether it has access control lists.
     lists: bool,
+    /// Whether a guest with a device of the share's own may write later.
+    writeback: bool,
     /// Of the share: mounts that an earlier process left are of the same, or not taken up.
     options: u64,
 }
@@ -62,7 +64,9 @@ impl<T: Tree> Served for Of<T> {
         counters: Arc<Counters>,
         place: Option<Place>,
     ) -> Arc<dyn Serve> {
-        let session = Session::new(Arc::clone(&self.tree), cache, counters).with_lists(self.lists);
+        let session = Session::new(Arc::clone(&self.tree), cache, counters)
+            .with_lists(self.lists)
+            .with_writeback(self.writeback);
         let options = self.options;
         Arc::new(match place {
             Some(place) => session.kept(Kept { place, options }),
@@ -90,6 +94,7 @@ fn served<T: Tree>(tree: T, share: &Share) -> Arc<dyn Served> {
     Arc::new(Of {
         tree: Arc::new(tree),
         lists: share.acl,
+        writeback: share.writeback,
         options: options_word(share),
     })
 }

@@ -448,6 +448,7 @@ pub(crate) fn options(share: &Share) -> impl PartialEq + std::fmt::Debug + use<>
         owner,
         owner_store,
         acl,
+        writeback,
         cache,
         name: _,
         at: _,
@@ -465,7 +466,7 @@ pub(crate) fn options(share: &Share) -> impl PartialEq + std::fmt::Debug + use<>
         case,
         owner,
         (owner_store, acl),
-        cache,
+        (cache, writeback),
     )
 }
 

@@ -443,3 +443,27 @@ fn another_sharefs_that_stands_still_keeps_nobody_from_mounting() {
         Ok(())
     });
 }
+
+#[test]
+fn access_control_lists_are_set_through_a_mount_and_are_the_hosts() {
+    whole_system(|| {
+        packages::ensure(packages::LISTS)?;
+        packages::ensure(packages::MOUNTS)?;
+        mounts::private()?;
+        let mut world = World::of(ordinary(), &format!("{CONFIG}acl = true\n"))?;
+        world.start(Kind::Sharefs)?;
+        mount(&world)?;
+        shell(
+            &world,
+            r#"
+            echo x > m/f && setfacl -m u:1234:r,g:77:- m/f
+            getfacl -cn shared/d/f | grep -qx user:1234:r-- && getfacl -cn m/f | grep -qx group:77:---
+            setfacl -x u:1234 shared/d/f && ! getfacl -cn m/f | grep -q 1234
+            mkdir m/with m/without && setfacl -d -m u:1234:rwx,o::- m/with
+            (umask 077 && touch m/with/new m/without/new)
+            test "$(stat -c %a shared/d/with/new) $(stat -c %a shared/d/without/new)" = '660 600'
+            "#,
+        )?;
+        Ok(())
+    });
+}

@@ -161,3 +161,90 @@ fn lists_of_an_ordinary_users_daemon_name_whom_it_can() {
         Ok(())
     });
 }
+
+/// v9fs asks for lists with `posixacl`, and looks at them itself with `access=client`.
+#[test]
+fn lists_are_set_and_heeded_by_9p_where_the_mount_asks_for_them() {
+    whole_system(|| {
+        if !is_root() {
+            return Err(Skip::because("owner = \"pass\" needs a daemon of root's"));
+        }
+        packages::ensure(packages::LISTS)?;
+        // Behind the one device of all shares, too: 9P is another door.
+        let config = r#"
+[network.vmnet8]
+type = "nat"
+subnet = "192.168.130.0/24"
+
+[guest.dev]
+
+[share.d]
+path = "@shared/d"
+at = "/mnt/d"
+owner = "pass"
+acl = true
+ninep = true
+
+[share.host]
+path = "/"
+at = "/host"
+read-only = true
+owner = "pass"
+"#;
+        let mut world = World::of(User::ourselves(), config)?;
+        let d = world.share_folder("d")?;
+        world.start(Kind::Netd)?;
+        world.start(Kind::Sharefs)?;
+        let machine = world.machine("dev", &[("host", "/host")])?;
+        let guest = machine.module("9p").module("9pnet_fd").boot()?;
+        guest.address(LONG)?;
+        let mount = |more: &str| {
+            format!(
+                "mount -t 9p -o trans=tcp,version=9p2000.L,msize=1048576,aname=d{more} 192.168.130.1 /host/mnt"
+            )
+        };
+        guest.ok(&mount(",posixacl,access=client"))?;
+        ok(
+            &guest,
+            "echo secret > f && chmod 640 f && setfacl -m u:1234:r f",
+        )?;
+        let expected = [
+            "user::rw-",
+            "user:1234:r--",
+            "group::r--",
+            "mask::r--",
+            "other::---",
+        ];
+        ensure!(list(&guest, "f")? == expected, "{:?}", list(&guest, "f")?);
+        let on_host = command::run(
+            Command::new("getfacl").args(["-cnp"]).arg(d.join("f")),
+            LONG,
+        )?;
+        ensure!(
+            on_host.lines().filter(|line| !line.is_empty()).eq(expected),
+            "{on_host}"
+        );
+        let read = format!("{AS_1234} cat f");
+        ensure!(ok(&guest, &read)? == "secret");
+        ensure!(run(&guest, &read.replace("1234", "4321"))?.0 != 0);
+        let made = "umask 077; mkdir with && setfacl -d -m u:1234:rwx,o::r with && touch with/file && stat -c %a with/file";
+        ensure!(
+            ok(&guest, made)? == "664",
+            "{:?}",
+            list(&guest, "with/file")?
+        );
+        // Without the options v9fs passes lists on, and looks at permission bits only.
+        guest.ok(&format!("umount /host/mnt && {}", mount("")))?;
+        ok(&guest, "setfacl -m u:5:r f")?;
+        let on_host = command::run(
+            Command::new("getfacl").args(["-cnp"]).arg(d.join("f")),
+            LONG,
+        )?;
+        ensure!(on_host.contains("user:5:r--"), "{on_host}");
+        ensure!(
+            run(&guest, &read)?.0 != 0,
+            "1234 is no group's and not the owner"
+        );
+        Ok(())
+    });
+}

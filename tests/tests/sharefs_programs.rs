@@ -157,3 +157,32 @@ fn locks_are_heeded_between_programs_guests_and_the_host() {
         Ok(())
     });
 }
+
+#[test]
+fn of_two_programs_that_wait_for_each_others_ranges_one_is_told_and_the_other_goes_on() {
+    whole_system(|| {
+        let world = world()?;
+        let guest = guest(&world, "dev")?;
+        perl(
+            &guest,
+            r#"
+            sub lock_byte { my ($file, $at) = @_;
+                return fcntl($file, F_SETLKW, pack("s s x4 q q i x4", F_WRLCK, 0, $at, 1, 0)); }
+            pipe(my $from_child, my $to_parent) or die; pipe(my $from_parent, my $to_child) or die;
+            my $word; my $child = fork;
+            sysopen(my $file, "circle", O_RDWR|O_CREAT) or die;
+            if (!$child) {
+                must(lock_byte($file, 1), "child's own"); syswrite($to_parent, "x");
+                sysread($from_parent, $word, 1);
+                exit(lock_byte($file, 0) ? 0 : $!{EDEADLK} ? 35 : 1);
+            }
+            must(lock_byte($file, 0), "parent's own"); syswrite($to_child, "x");
+            sysread($from_child, $word, 1);
+            my $got = lock_byte($file, 1); must($got || $!{EDEADLK}, "parent waits");
+            close $file; waitpid($child, 0);
+            must(($? >> 8) == ($got ? 35 : 0), "got " . ($got ? 1 : 0) . ", the child ended with " . ($? >> 8));
+            "#,
+        )?;
+        Ok(())
+    });
+}

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// Only our own daemon
     #[arg(long)]
     ours: bool,
-    /// Daemons and doors, of: sharefs, sharefs-of-user, sharefs-9p, virtiofsd, diod, qemu-9p
+    /// Daemons and doors, of: sharefs, sharefs-writeback, sharefs-of-user, sharefs-9p, virtiofsd, diod, qemu-9p
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Suites, of: fsx, pjdfstest, sqlite, git, tar, npm, cargo, postgresql, stress-ng
@@ -60,7 +60,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         match server {
             Server::Virtiofsd => packages::ensure(NEEDS)?,
             Server::Diod => packages::ensure(&[DIOD])?,
-            Server::Sharefs | Server::SharefsOfUser | Server::Ninep | Server::Qemu => {}
+            Server::Sharefs
+            | Server::SharefsWriteback
+            | Server::SharefsOfUser
+            | Server::Ninep
+            | Server::Qemu => {}
         }
         let mut all_is_well = true;
         let mut bed = Bed::new(server)?;

@@ -134,8 +134,7 @@ fn front_page() {
         out:   down         Stop the daemons, and take our block out of the hosts files first
         out:   restart      Have the installed programs take over from the running daemons
         out:   status       Show the daemons, guests and shares, and what is wrong with them
-        out:   ps           Show guests and containers: addresses, names, ports, shares, and why one of them does
-        out:                not work
+        out:   ps           Show guests and containers, and why something of them does not work
         out:   wait-ready   Wait until daemons, guests, ports and shares are ready
         out:   config       The configuration: check it, show what it means, its schema and place
         out:   network      Networks: create, remove, renumber, list, look inside

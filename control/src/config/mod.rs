@@ -393,6 +393,8 @@ pub struct Share {
     pub owner_store: OwnerStore,
     /// Access control lists are seen, set and heeded.
     pub acl: bool,
+    /// The guest's kernel gathers writes, and size and times of a file are its own.
+    pub writeback: bool,
     /// How long a guest may trust what it has seen.
     pub cache: CachePolicy,
     /// Where the host has it mounted too.

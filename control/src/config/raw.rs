@@ -319,6 +319,8 @@ pub(super) struct RawShare {
     pub(super) owner_store: Option<At<String>>,
     /// Guests see, set and heed POSIX access control lists (setfacl). Default: false.
     pub(super) acl: Option<At<bool>>,
+    /// The guest's kernel gathers writes and sends them later. Default: false.
+    pub(super) writeback: Option<At<bool>>,
     /// How long a guest may trust what it has seen: never, auto (1 s), always. Default: auto.
     #[schemars(with = "Option<super::CachePolicy>")]
     pub(super) cache: Option<At<String>>,

@@ -382,6 +382,7 @@ fn schema_names_every_key() {
         "read-only-paths",
         "owner-store",
         "acl",
+        "writeback",
         "static",
         "publish",
     ] {
@@ -434,6 +435,22 @@ fn a_shares_semantics_are_checked_words_and_patterns() {
             "case = \"insensitive\"\ncache = \"always\"".to_owned(),
             "go together",
         ),
+        (
+            "writeback = true\ncache = \"never\"".to_owned(),
+            "nothing is kept",
+        ),
+        (
+            "writeback = true\nread-only = true".to_owned(),
+            "no meaning with read-only",
+        ),
+        (
+            "writeback = true\nninep = true".to_owned(),
+            "together with ninep",
+        ),
+        (
+            "writeback = true\nmount = \"/e\"".to_owned(),
+            "together with mount",
+        ),
     ] {
         let errors = share(&text).unwrap_err();
         assert!(errors.to_string().contains(word), "{errors}");
@@ -442,6 +459,38 @@ fn a_shares_semantics_are_checked_words_and_patterns() {
             "{errors}"
         );
     }
+}
+
+#[test]
+fn what_needs_a_device_of_its_own_is_refused_on_the_one_of_all_shares() {
+    let of = |guests: &str, share: &str| {
+        let text = format!("[network.vmnet8]\n{guests}\n[share.d]\npath = \"/d\"\n{share}\n");
+        parse(&text).map(|config| config.shares.into_values().next().unwrap())
+    };
+    let (one, each) = ("[guest.dev]", "[guest.dev]\ndevices = \"each\"");
+    for key in ["acl", "writeback"] {
+        let on = format!("{key} = true");
+        let errors = of(one, &on).unwrap_err();
+        let [problem] = &errors.problems[..] else {
+            panic!("{errors}");
+        };
+        assert_eq!(problem.line, Some(5), "{errors}");
+        let said = errors.to_string();
+        for word in [&*on, "guest \"dev\"", "devices = \"each\" in [guest.dev]"] {
+            assert!(said.contains(word), "{said}");
+        }
+        let share = of(each, &on).unwrap();
+        assert_eq!(
+            (share.acl, share.writeback),
+            (key == "acl", key == "writeback")
+        );
+        of("", &on).expect("nobody has the device");
+        let two = format!("{each}\n[guest.box]");
+        of(&two, &on).expect_err("the other guest sees it too");
+        of(&two, &format!("{on}\nguests = [\"dev\"]")).expect("only who has it sees it");
+        of(one, &format!("{key} = false")).unwrap();
+    }
+    of(one, "acl = true\nninep = true").expect("lists are heeded by 9P");
 }
 
 #[test]

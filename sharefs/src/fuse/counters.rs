@@ -27,6 +27,8 @@ pub(crate) struct Counters {
     pub(crate) bad_chains: Count,
     /// Waiting lock requests refused because too many wait.
     pub(crate) refused_waits: Count,
+    /// Waiting lock requests refused because they would wait for themselves.
+    pub(crate) deadlocks: Count,
 }
 
 impl Default for Counters {
@@ -40,6 +42,7 @@ impl Default for Counters {
             bytes_written: Count::default(),
             bad_chains: Count::default(),
             refused_waits: Count::default(),
+            deadlocks: Count::default(),
         }
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Wishes {
     /// Whether the share has access control lists: the guest's kernel then asks for them, with each file whose
     /// permissions it looks at, and leaves the umask to us.
     pub(super) lists: bool,
+    /// Whether the guest's kernel may gather writes; see `session/writeback.rs`.
+    pub(super) writeback: bool,
 }
 
 /// Writes fuse_init_out; the abilities agreed on. None: the guest will ask again with another version.
@@ -50,6 +52,9 @@ pub(super) fn answer(output: &mut Output<'_>, offer: Offer, wishes: Wishes) -> R
         | ability::DIRECT_IO_ALLOW_MMAP;
     if wishes.lists {
         wanted |= ability::POSIX_ACL | ability::DONT_MASK | ability::SETXATTR_EXT;
+    }
+    if wishes.writeback {
+        wanted |= ability::WRITEBACK_CACHE;
     }
     if wishes.keeps_contents {
         wanted |= ability::AUTO_INVAL_DATA | ability::CACHE_SYMLINKS;

@@ -7,9 +7,16 @@
 //!
 //! A guest's kernel cannot interrupt a wait over virtiofs (it sends no INTERRUPT), so a program that waits
 //! for a lock cannot be killed until it gets it.
+//!
+//! Who would wait for himself, by way of others who wait, gets EDEADLK, as in the kernel's own locks (fs/locks.c,
+//! posix_locks_deadlock). The host's kernel looks for no such circle among open file descriptions, so it is looked
+//! for here, among the owners of one session: not between guests, nor between two shares or with the host's programs;
+//! and what an owner locked before sharefs was restarted is not known. FUSE does not tell locks of a process from
+//! those of an open file (F_OFD_SETLKW), for which Linux itself would look for none.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::fd::RawFd;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
@@ -19,8 +26,15 @@ use crate::keep::records::{KeptOwner, Records};
 use crate::sys::{LockKind, LockRange};
 use crate::tree::{Identity, Result, Tree, WholeLock};
 
+mod held;
+
+pub(crate) use held::Held;
+
 /// Requests that may wait at once in one session; more are answered ENOLCK.
 const MOST_WAITS: usize = 1024;
+/// Owners that a circle is looked for among, and looks at what one of them holds. Linux gives up behind ten owners.
+const MOST_IN_CIRCLE: usize = 64;
+const MOST_LOOKS: usize = 16 * 1024;
 
 /// All locks of one session.
 pub(crate) struct Locks<T: Tree> {
@@ -28,9 +42,11 @@ pub(crate) struct Locks<T: Tree> {
 }
 
 struct State<T: Tree> {
-    owners: HashMap<(Identity, u64), Owner<T>>,
+    owners: BTreeMap<(Identity, u64), Owner<T>>,
     waits: BTreeMap<u64, Wait<T>>,
     rows: Rows,
+    /// Ranges that are known of all owners.
+    known: Arc<AtomicUsize>,
 }
 
 /// Where owners are written down too, for a later process.
@@ -62,7 +78,7 @@ impl Rows {
 }
 
 struct Owner<T: Tree> {
-    locks: Arc<T::Locks>,
+    held: Arc<Held<T>>,
     /// The open file it first locked through: gone, the owner is too.
     handle: u64,
     row: Option<usize>,
@@ -76,14 +92,14 @@ struct Wait<T: Tree> {
 
 /// What a lock is asked of.
 pub(crate) enum Wanted<T: Tree> {
-    Range(Arc<T::Locks>, LockRange),
+    Range(Arc<Held<T>>, LockRange),
     Whole(Arc<T::File>, WholeLock),
 }
 
 impl<T: Tree> Clone for Wanted<T> {
     fn clone(&self) -> Self {
         match self {
-            Self::Range(locks, range) => Self::Range(Arc::clone(locks), *range),
+            Self::Range(held, range) => Self::Range(Arc::clone(held), *range),
             Self::Whole(file, lock) => Self::Whole(Arc::clone(file), *lock),
         }
     }
@@ -93,9 +109,10 @@ impl<T: Tree> Default for Locks<T> {
     fn default() -> Self {
         Self {
             state: Mutex::new(State {
-                owners: HashMap::new(),
+                owners: BTreeMap::new(),
                 waits: BTreeMap::new(),
                 rows: Rows::default(),
+                known: Arc::default(),
             }),
         }
     }
@@ -123,8 +140,9 @@ impl<T: Tree> Locks<T> {
                 records.end_owner(row);
                 continue;
             };
+            let held = Held::new((file, owner), adopted, Arc::clone(&state.known));
             let adopted = Owner {
-                locks: Arc::new(adopted),
+                held: Arc::new(held),
                 handle,
                 row: Some(row),
             };
@@ -151,29 +169,30 @@ impl<T: Tree> Locks<T> {
         file: Identity,
         request: &LockRequest,
         open: impl FnOnce() -> Result<T::Locks>,
-    ) -> Result<Arc<T::Locks>> {
+    ) -> Result<Arc<Held<T>>> {
         let mut state = self.state();
         if let Some(owner) = state.owners.get(&(file, request.owner)) {
-            return Ok(Arc::clone(&owner.locks));
+            return Ok(Arc::clone(&owner.held));
         }
-        let locks = Arc::new(open()?);
+        let known = Arc::clone(&state.known);
+        let held = Arc::new(Held::new((file, request.owner), open()?, known));
         let kept = (file, request.owner, request.handle);
-        let row = state.rows.put(tree.keep_locks(&locks), kept);
+        let row = state.rows.put(tree.keep_locks(held.locks()), kept);
         let owner = Owner {
-            locks: Arc::clone(&locks),
+            held: Arc::clone(&held),
             handle: request.handle,
             row,
         };
         state.owners.insert((file, request.owner), owner);
-        Ok(locks)
+        Ok(held)
     }
 
     /// The holder, if this owner has locked anything.
-    pub(crate) fn known_owner(&self, file: Identity, owner: u64) -> Option<Arc<T::Locks>> {
+    pub(crate) fn known_owner(&self, file: Identity, owner: u64) -> Option<Arc<Held<T>>> {
         self.state()
             .owners
             .get(&(file, owner))
-            .map(|owner| Arc::clone(&owner.locks))
+            .map(|owner| Arc::clone(&owner.held))
     }
 
     /// The owner closes the file, or unlocks all of it: all its locks on it end.
@@ -196,18 +215,23 @@ impl<T: Tree> Locks<T> {
         }
         let ended: Vec<_> = state
             .owners
-            .extract_if(|_, owner| owner.handle == handle)
+            .extract_if(.., |_, owner| owner.handle == handle)
             .collect();
         ended.iter().for_each(|(_, owner)| state.rows.end(owner));
         drop(state);
         drop(ended);
     }
 
-    /// Puts a request aside. ENOLCK when too many wait.
+    /// Puts a request aside. ENOLCK when too many wait, EDEADLK when it would wait for ever: for itself.
     pub(crate) fn wait(&self, unique: u64, wanted: Wanted<T>) -> Result<()> {
         let mut state = self.state();
         if state.waits.len() >= MOST_WAITS {
             return Err(Errno::NOLCK);
+        }
+        if let Wanted::Range(held, range) = &wanted
+            && state.would_wait_for_itself(held, *range)
+        {
+            return Err(Errno::DEADLK);
         }
         state.waits.insert(
             unique,
@@ -268,10 +292,49 @@ impl<T: Tree> Locks<T> {
     }
 }
 
+impl<T: Tree> State<T> {
+    /// Whether those whom this request would wait for wait for its owner, themselves or by way of others.
+    fn would_wait_for_itself(&self, asking: &Held<T>, range: LockRange) -> bool {
+        let mut met = BTreeSet::new();
+        let mut looks = 0;
+        let mut open = vec![(asking.file, asking.owner, range)];
+        while let Some((file, waiting, range)) = open.pop() {
+            let of_file = self.owners.range((file, 0)..=(file, u64::MAX));
+            for ((_, owner), there) in of_file.filter(|((_, owner), _)| *owner != waiting) {
+                looks += 1;
+                if looks > MOST_LOOKS {
+                    return false;
+                }
+                if !there.held.is_in_the_way(range) {
+                    continue;
+                }
+                if *owner == asking.owner {
+                    return true;
+                }
+                if met.len() < MOST_IN_CIRCLE && met.insert(*owner) {
+                    open.extend(self.waits_of(*owner));
+                }
+            }
+        }
+        false
+    }
+
+    fn waits_of(&self, owner: u64) -> impl Iterator<Item = (Identity, u64, LockRange)> {
+        self.waits
+            .values()
+            .filter_map(move |wait| match &wait.wanted {
+                Wanted::Range(held, range) if held.owner == owner && !wait.interrupted => {
+                    Some((held.file, owner, *range))
+                }
+                Wanted::Range(..) | Wanted::Whole(..) => None,
+            })
+    }
+}
+
 /// Asks once; Errno::AGAIN when somebody else is in the way.
 pub(crate) fn attempt<T: Tree>(tree: &T, wanted: &Wanted<T>) -> Result<()> {
     match wanted {
-        Wanted::Range(locks, range) => tree.lock(locks, *range),
+        Wanted::Range(held, range) => held.lock(tree, *range),
         Wanted::Whole(file, lock) => tree.lock_whole(file, *lock),
     }
 }

@@ -346,7 +346,7 @@ impl<'a> Operation<'a> {
                     size,
                 }
             }
-            opcode::WRITE => write(&mut input)?,
+            opcode::WRITE => write(&mut input, agreed)?,
             opcode::STATFS => Self::Statistics,
             opcode::RELEASE => {
                 let (handle, _flags, release) = (input.u64()?, input.u32()?, input.u32()?);

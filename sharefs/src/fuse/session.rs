@@ -31,6 +31,7 @@ mod listing;
 mod locking;
 mod names;
 pub(super) mod part;
+mod writeback;
 
 /// Longest answer that is built here and not read straight into the guest: a page list of names.
 const LONGEST_REPLY: usize = 128 * 1024;
@@ -64,6 +65,8 @@ pub(crate) struct Session<T: Tree> {
     numbering: Numbering,
     /// Whether the share has access control lists.
     lists: bool,
+    /// Whether the guest may write later.
+    writeback: bool,
     kept: Option<Kept>,
     /// Abilities agreed on; `MOUNTED` when INIT is through.
     agreed: AtomicU64,
@@ -100,6 +103,7 @@ impl<T: Tree> Session<T> {
             counters,
             numbering: Numbering::default(),
             lists: false,
+            writeback: false,
             kept: None,
             agreed: AtomicU64::new(0),
             state: RwLock::new(None),
@@ -109,6 +113,12 @@ impl<T: Tree> Session<T> {
     /// The same for a share with access control lists.
     pub(crate) fn with_lists(mut self, lists: bool) -> Self {
         self.lists = lists;
+        self
+    }
+
+    /// The same for a share whose guest may gather writes.
+    pub(crate) fn with_writeback(mut self, writeback: bool) -> Self {
+        self.writeback = writeback;
         self
     }
 
@@ -180,6 +190,7 @@ impl<T: Tree> Session<T> {
         let wishes = Wishes {
             keeps_contents: self.cache.keeps_contents(),
             lists: self.lists,
+            writeback: self.writeback,
         };
         let Some(agreed) = greeting::answer(output, offer, wishes)? else {
             return Ok(());

@@ -36,7 +36,7 @@ use crate::sys::{LockRange, Sink, Source};
 pub(crate) type Result<T> = std::result::Result<T, Errno>;
 
 /// What tells two nodes apart, and says that two are one: the same file found under two names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Identity {
     pub(crate) device: u64,
     pub(crate) inode: u64,

@@ -35,6 +35,8 @@ const MEMORY_MIB: u32 = 1024;
 pub enum Server {
     /// Our daemon by virtiofs, as root, owners passed on.
     Sharefs,
+    /// Our daemon by virtiofs, as root, with a writeback cache in the guest.
+    SharefsWriteback,
     /// Our daemon by virtiofs, as an ordinary user who keeps owners beside the files.
     SharefsOfUser,
     /// Our daemon by 9P, as root, owners passed on.
@@ -49,8 +51,9 @@ pub enum Server {
 
 impl Server {
     /// All, ours first.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Sharefs,
+        Self::SharefsWriteback,
         Self::SharefsOfUser,
         Self::Ninep,
         Self::Virtiofsd,
@@ -63,6 +66,7 @@ impl Server {
     pub fn name(self) -> &'static str {
         match self {
             Self::Sharefs => "sharefs",
+            Self::SharefsWriteback => "sharefs-writeback",
             Self::SharefsOfUser => "sharefs-of-user",
             Self::Ninep => "sharefs-9p",
             Self::Virtiofsd => "virtiofsd",
@@ -75,7 +79,7 @@ impl Server {
     #[must_use]
     pub fn is_ours(self) -> bool {
         match self {
-            Self::Sharefs | Self::SharefsOfUser | Self::Ninep => true,
+            Self::Sharefs | Self::SharefsWriteback | Self::SharefsOfUser | Self::Ninep => true,
             Self::Virtiofsd | Self::Diod | Self::Qemu => false,
         }
     }
@@ -83,7 +87,9 @@ impl Server {
     /// What the guest's kernel calls such a file system.
     fn file_system(self) -> &'static str {
         match self {
-            Self::Sharefs | Self::SharefsOfUser | Self::Virtiofsd => "virtiofs",
+            Self::Sharefs | Self::SharefsWriteback | Self::SharefsOfUser | Self::Virtiofsd => {
+                "virtiofs"
+            }
             Self::Ninep | Self::Diod | Self::Qemu => "9p",
         }
     }
@@ -93,16 +99,27 @@ impl Server {
         let (host, tested) = match self {
             Self::Sharefs | Self::Virtiofsd | Self::Diod | Self::Qemu => (PASS, PASS.to_owned()),
             Self::Ninep => (PASS, format!("{PASS}ninep = true\n")),
+            Self::SharefsWriteback => (PASS, format!("{PASS}writeback = true\n")),
             Self::SharefsOfUser => (
                 "owner = \"squash\"\nguest-owner = \"0:0\"\n",
                 "guest-owner = \"0:0\"\nowner-store = \"xattr\"\n".to_owned(),
             ),
         };
-        if self.is_ours() {
-            format!("{CONFIG}{host}{TESTED}{tested}")
+        let config = if self.has_devices() {
+            CONFIG.replace("[guest.dev]", "[guest.dev]\ndevices = \"each\"")
         } else {
-            format!("{CONFIG}{host}")
+            CONFIG.to_owned()
+        };
+        if self.is_ours() {
+            format!("{config}{host}{TESTED}{tested}")
+        } else {
+            format!("{config}{host}")
         }
+    }
+
+    /// Whether each share is a device of its own.
+    fn has_devices(self) -> bool {
+        self == Self::SharefsWriteback
     }
 
     /// The guest's commands that put the share at `AT`.
@@ -119,6 +136,8 @@ impl Server {
             (Self::Qemu, _) => {
                 format!("mount -t 9p -o trans=virtio,version=9p2000.L,{OF_NINEP} tested {AT}")
             }
+            // By the machine, which mounts each device.
+            (Self::SharefsWriteback, _) => "true".to_owned(),
             (_, Some(Peer::Virtiofsd { .. })) => format!("mount -t virtiofs tested {AT}"),
             (_, None) => format!("mount --bind /run/sharectl/tested {AT}"),
         }
@@ -172,20 +191,24 @@ impl Bed {
     pub fn new(server: Server) -> Result<Self> {
         let user = match server {
             Server::SharefsOfUser => User::unprivileged(),
-            Server::Sharefs | Server::Ninep | Server::Virtiofsd | Server::Diod | Server::Qemu => {
-                User::ourselves()
-            }
+            Server::Sharefs
+            | Server::SharefsWriteback
+            | Server::Ninep
+            | Server::Virtiofsd
+            | Server::Diod
+            | Server::Qemu => User::ourselves(),
         };
         let mut world = World::of(user, &server.config())?;
         let folder = world.share_folder("tested")?;
         world.start(Kind::Netd)?;
         world.start(Kind::Sharefs)?;
         let peer = Peer::of(server, &world.path("peer"), &folder)?;
-        let mut machine = world
-            .machine("dev", &[("host", "/host")])?
-            .memory(MEMORY_MIB)
-            .module("9p")
-            .module("9pnet_fd");
+        let machine = if server.has_devices() {
+            world.machine_of_devices("dev", &[("host", "/host"), ("tested", AT)])?
+        } else {
+            world.machine("dev", &[("host", "/host")])?
+        };
+        let mut machine = machine.memory(MEMORY_MIB).module("9p").module("9pnet_fd");
         if let Some(Peer::Virtiofsd { socket, .. }) = &peer {
             machine = machine.arguments([
                 "-chardev".to_owned(),
@@ -277,7 +300,12 @@ impl Bed {
     /// # Errors
     /// When the guest does not answer within `limit`.
     pub fn script(&self, text: &str, environment: &str, limit: Duration) -> Result<Answer> {
-        self.world.write(&self.folder.join("work.sh"), text)?;
+        let script = self.folder.join("work.sh");
+        if script.exists() {
+            // A guest that gathers writes would go on with the length of the last one.
+            std::fs::remove_file(&script)?;
+        }
+        self.world.write(&script, text)?;
         // By their paths, or busybox takes itself for them.
         let shell = format!(
             "chroot /host /usr/bin/env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/tmp {environment} \

@@ -49,7 +49,11 @@ impl Peer {
     /// The daemon that shares `folder`, with its socket and log beside `name`; None where ours does it.
     pub(super) fn of(server: Server, name: &Path, folder: &Path) -> Result<Option<Self>> {
         match server {
-            Server::Sharefs | Server::SharefsOfUser | Server::Ninep | Server::Qemu => Ok(None),
+            Server::Sharefs
+            | Server::SharefsWriteback
+            | Server::SharefsOfUser
+            | Server::Ninep
+            | Server::Qemu => Ok(None),
             Server::Virtiofsd => virtiofsd(name, folder).map(Some),
             Server::Diod => diod(name, folder).map(Some),
         }

@@ -200,6 +200,7 @@ fn share_fields(share: &Share) -> Vec<(&'static str, Value)> {
     let store = word(&OwnerStore::WORDS, share.owner_store);
     fields.push(("owner-store", store.into()));
     fields.push(("acl", share.acl.into()));
+    fields.push(("writeback", share.writeback.into()));
     let cache = match share.cache {
         CachePolicy::Never => "never",
         CachePolicy::Auto => "auto",

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::super::problem::Findings;
 use super::super::raw::{At, RawConfig, RawShare};
 use super::super::{
-    CachePolicy, CaseRule, Guest, NameRule, Owner, OwnerStore, Share, Surroundings,
+    CachePolicy, CaseRule, Devices, Guest, NameRule, Owner, OwnerStore, Share, Surroundings,
 };
 use super::paths::{plain, read_folder};
 use super::{mounts, read, read_word};
@@ -60,6 +60,7 @@ pub(super) fn shares(
             case: share_case(findings, &owner, raw),
             owner_store: share_owner_store(findings, &owner, raw),
             acl: share_acl(findings, &owner, raw),
+            writeback: share_writeback(findings, &owner, raw),
             guests: seen_by,
             cache: share_cache(findings, &owner, raw),
             mount: mounts::read(findings, &owner, raw, surroundings),
@@ -67,6 +68,7 @@ pub(super) fn shares(
             line: findings.line(raw.path.offset()),
             name: name.clone(),
         };
+        check_devices(findings, &share, raw, guests);
         let meets = |other: &Share| match (&share.guests, &other.guests) {
             (Some(ours), Some(theirs)) => ours.iter().any(|g| theirs.contains(g)),
             (None, _) | (_, None) => true,
@@ -256,6 +258,75 @@ fn share_acl(findings: &mut Findings<'_>, owner: &str, raw: &RawShare) -> bool {
         );
     }
     true
+}
+
+fn share_writeback(findings: &mut Findings<'_>, owner: &str, raw: &RawShare) -> bool {
+    let Some(writeback) = raw.writeback.as_ref().filter(|on| *on.value()) else {
+        return false;
+    };
+    let never = |cache: &At<String>| cache.value() == "never";
+    let refusals = [
+        (
+            raw.cache.as_ref().is_some_and(never),
+            "has no meaning with cache = \"never\": nothing is kept that could be written later",
+            "write cache = \"auto\", or remove writeback",
+        ),
+        (
+            raw.read_only,
+            "has no meaning with read-only = true",
+            "remove writeback",
+        ),
+        (
+            raw.ninep,
+            "does not go together with ninep = true: 9P has no such agreement, and its clients would miss what \
+             a guest has not sent yet",
+            "remove ninep, or writeback",
+        ),
+        (
+            raw.mount.is_some(),
+            "does not go together with mount: programs of the host would miss there what a guest has not sent yet",
+            "remove mount, or writeback",
+        ),
+    ];
+    for (_, why, fix) in refusals.into_iter().filter(|(is_so, ..)| *is_so) {
+        let message = format!("{owner}: writeback = true {why}");
+        findings.add(Some(writeback.offset()), message, fix);
+    }
+    true
+}
+
+/// What a guest's kernel agrees on for a whole device is a share's own matter only where the device is.
+fn check_devices(
+    findings: &mut Findings<'_>,
+    share: &Share,
+    raw: &RawShare,
+    guests: &BTreeMap<GuestName, Guest>,
+) {
+    let sees = |name: &GuestName| share.guests.as_ref().is_none_or(|list| list.contains(name));
+    let all_in_one =
+        |(name, guest): &(&GuestName, &Guest)| guest.devices == Devices::One && sees(name);
+    let Some((guest, _)) = guests.iter().find(all_in_one) else {
+        return;
+    };
+    // Lists are heeded over 9P and on the host's own mount, too.
+    let has_lists_elsewhere = share.ninep || share.mount.is_some();
+    for (key, flag, is_fine, other_way) in [
+        ("acl", &raw.acl, has_lists_elsewhere, "ninep = true here, "),
+        ("writeback", &raw.writeback, false, ""),
+    ] {
+        let Some(flag) = flag.as_ref().filter(|flag| *flag.value() && !is_fine) else {
+            continue;
+        };
+        findings.add(
+            Some(flag.offset()),
+            format!(
+                "share \"{}\": {key} = true needs a virtiofs device of the share's own, and guest \"{guest}\" has one \
+                 for all its shares",
+                share.name
+            ),
+            format!("write devices = \"each\" in [guest.{guest}], {other_way}or remove {key}"),
+        );
+    }
 }
 
 fn share_cache(findings: &mut Findings<'_>, owner: &str, raw: &RawShare) -> CachePolicy {

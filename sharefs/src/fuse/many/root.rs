@@ -137,6 +137,8 @@ impl Many {
             // Each share is a mount of its own in the guest, and Linux heeds no lists on such (it does not set
             // SB_POSIXACL, fs/fuse/inode.c, fuse_fill_super_submount).
             lists: false,
+            // It is agreed on for all shares or for none, and each share says for itself.
+            writeback: false,
         };
         if let Some(agreed) = greeting::answer(output, offer, wishes)? {
             self.begin(Some(agreed));

@@ -84,14 +84,16 @@ pub(super) fn open_how(flags: u32, open_flags: u32) -> Result<OpenHow, Errno> {
     })
 }
 
-pub(super) fn write<'a>(input: &mut Input<'a>) -> Result<Operation<'a>, Errno> {
+pub(super) fn write<'a>(input: &mut Input<'a>, agreed: u64) -> Result<Operation<'a>, Errno> {
     let (handle, offset, size) = (input.u64()?, input.u64()?, input.u32()?);
     let write_flags = input.u32()?;
     input.skip(8)?;
     let flags = input.u32()?;
     input.skip(4)?;
-    // Pages of the guest's cache go to their place, also in a file that was opened to append.
-    let append = flags & O_APPEND != 0 && write_flags & WRITE_CACHE == 0;
+    // Pages of the guest's cache go to their place, also in a file that was opened to append; and so does all that a
+    // guest writes that gathers writes, since it alone knows where the file ends.
+    let places = write_flags & WRITE_CACHE != 0 || agreed & ability::WRITEBACK_CACHE != 0;
+    let append = flags & O_APPEND != 0 && !places;
     let drop_privileges = write_flags & WRITE_KILL_SUIDGID != 0;
     Ok(Operation::Write {
         handle,
@@ -173,7 +175,7 @@ pub(super) fn changes<'a>(input: &mut Input<'a>) -> Result<Operation<'a>, Errno>
     let (handle, size) = (input.u64()?, input.u64()?);
     input.skip(8)?; // the owner of mandatory locks, which Linux no longer has
     let (accessed, modified) = (input.i64()?, input.i64()?);
-    input.skip(8)?; // the time of change is the host's own
+    input.skip(8)?; // the time of change (FATTR_CTIME, of writeback caches) is the host's own
     let (accessed_part, modified_part) = (input.u32()?, input.u32()?);
     input.skip(4)?;
     let mode = input.u32()?;

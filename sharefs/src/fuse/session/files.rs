@@ -30,18 +30,24 @@ impl<T: Tree> Session<T> {
         how: OpenHow,
     ) -> Result<Answer> {
         let number = turn.header.node;
-        let open = self.tree.open(&node(state, number)?, how)?;
-        self.opened(state, &mut Output::new(turn.reply), (open, number));
+        let open = self.open_widened(&node(state, number)?, how)?;
+        self.opened(state, &mut Output::new(turn.reply), open, number);
         Ok(Answer::Built)
     }
 
     /// fuse_open_out.
-    fn opened(&self, state: &State<T>, output: &mut Output<'_>, (open, node): (T::File, u64)) {
+    fn opened(
+        &self,
+        state: &State<T>,
+        output: &mut Output<'_>,
+        (open, flags): (T::File, u32),
+        node: u64,
+    ) {
         state.nodes.opened(node, |node| self.tree.keep(node));
         let kept = self.tree.keep_file(&open).map(|open| (open, node));
         let handle = state.files.add(Arc::new(open), kept);
         journal::told(Told::File(handle));
-        output.u64(handle).u32(self.cache.file_flags()).u32(0);
+        output.u64(handle).u32(flags).u32(0);
     }
 
     pub(super) fn create(
@@ -52,17 +58,19 @@ impl<T: Tree> Session<T> {
         (mode, how): (u32, OpenHow),
         must_be_new: bool,
     ) -> Result<Answer> {
-        let made = self
-            .tree
-            .create(turn.header.caller, parent, name, (mode, how));
+        let new = (mode, self.widened(how));
+        let made = self.tree.create(turn.header.caller, parent, name, new);
         let (found, open) = match made {
             Err(Errno::EXIST) if !must_be_new => {
                 // Somebody else was first; what stands there is opened as any other, not followed.
                 let found = self.tree.child(parent, name)?;
-                let open = self.tree.open(&found.node, how)?;
+                let open = self.open_widened(&found.node, how)?;
                 (found, open)
             }
-            made => made?,
+            made => {
+                let (found, open) = made?;
+                (found, (open, self.cache.file_flags()))
+            }
         };
         self.created(state, turn, parent, found, open);
         Ok(Answer::Built)
@@ -75,9 +83,11 @@ impl<T: Tree> Session<T> {
         parent: &T::Node,
         (mode, how): (u32, OpenHow),
     ) -> Result<Answer> {
+        let how = self.widened(how);
         let (found, open) = self
             .tree
             .create_unnamed(turn.header.caller, parent, mode, how)?;
+        let open = (open, self.cache.file_flags());
         self.created(state, turn, parent, found, open);
         Ok(Answer::Built)
     }
@@ -88,11 +98,11 @@ impl<T: Tree> Session<T> {
         turn: &mut Turn<'_, '_>,
         parent: &T::Node,
         found: Found<T::Node>,
-        open: T::File,
+        open: (T::File, u32),
     ) {
         let mut output = Output::new(turn.reply);
         let number = self.entry_into(state, &mut output, parent, found).0;
-        self.opened(state, &mut output, (open, number));
+        self.opened(state, &mut output, open, number);
     }
 
     /// From the file straight into the guest's memory, behind room for the header.
@@ -168,6 +178,9 @@ impl<T: Tree> Session<T> {
         let Whence::Hole(what) = whence else {
             return Err(Errno::INVAL);
         };
+        if self.writes_later() {
+            return Err(Errno::NOSYS);
+        }
         let found = self.tree.seek(&*file(state, handle)?, offset, what)?;
         Output::new(turn.reply).u64(found);
         Ok(Answer::Built)

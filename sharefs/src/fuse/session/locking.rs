@@ -1,7 +1,5 @@
 //! GETLK, SETLK and SETLKW.
 
-use std::sync::Arc;
-
 use rustix::io::Errno;
 
 use super::{Answer, Session, State, Turn, file, node};
@@ -28,7 +26,7 @@ impl<T: Tree> Session<T> {
                 let Some(owner) = state.locks.known_owner(identity, request.owner) else {
                     return Ok(Answer::Empty);
                 };
-                self.tree.lock(&owner, request.range)?;
+                owner.lock(&self.tree, request.range)?;
                 if (request.range.start, request.range.length) == (0, 0) {
                     state.locks.end_owner(identity, request.owner);
                 }
@@ -46,7 +44,10 @@ impl<T: Tree> Session<T> {
                 state
                     .locks
                     .wait(unique, wanted)
-                    .inspect_err(|_| self.counters.refused_waits.one())?;
+                    .inspect_err(|error| match *error {
+                        Errno::DEADLK => self.counters.deadlocks.one(),
+                        _ => self.counters.refused_waits.one(),
+                    })?;
                 Ok(Answer::Waits)
             }
             Err(error) => Err(error),
@@ -63,11 +64,13 @@ impl<T: Tree> Session<T> {
         let known = state
             .locks
             .known_owner(self.tree.identity(&asked), request.owner);
-        let owner = match known {
-            Some(owner) => owner,
-            None => Arc::new(self.tree.locks(&asked)?),
+        let found = match known {
+            Some(owner) => self.tree.blocking_lock(owner.locks(), request.range)?,
+            None => {
+                let own = self.tree.locks(&asked)?;
+                self.tree.blocking_lock(&own, request.range)?
+            }
         };
-        let found = self.tree.blocking_lock(&owner, request.range)?;
         let none = LockRange {
             kind: LockKind::Unlock,
             start: 0,

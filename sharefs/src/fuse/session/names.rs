@@ -184,7 +184,7 @@ impl<T: Tree> Session<T> {
     ) -> Result<Answer> {
         let changed = node(state, turn.header.node)?;
         let open = handle.map(|handle| file(state, handle)).transpose()?;
-        let attributes = self.tree.change(&changed, open.as_deref(), changes)?;
+        let attributes = self.apply(&changed, open.as_deref(), changes)?;
         reply::attributes_out(
             &mut Output::new(turn.reply),
             &attributes,

@@ -30,6 +30,8 @@ pub(super) struct Options {
     pub(super) handles: bool,
     /// With access control lists.
     pub(super) lists: bool,
+    /// With a writeback cache.
+    pub(super) writeback: bool,
     /// None: a fresh one.
     pub(super) folder: Option<PathBuf>,
 }
@@ -43,6 +45,7 @@ impl Default for Options {
             nodes: 100_000,
             handles: true,
             lists: false,
+            writeback: false,
             folder: None,
         }
     }
@@ -113,7 +116,8 @@ impl Client {
             Arc::new(Session::new(Arc::new(ReadOnly(tree)), options.cache, count))
         } else {
             let session = Session::new(Arc::new(tree), options.cache, count);
-            Arc::new(session.with_lists(options.lists))
+            let session = session.with_lists(options.lists);
+            Arc::new(session.with_writeback(options.writeback))
         };
         let client = Self {
             session,

@@ -183,3 +183,150 @@ fn waits_have_a_bound() {
     assert_eq!((error, waiting), (Err(Errno::NOLCK), 1024));
     assert_eq!(client.counters.refused_waits.get(), 1);
 }
+
+/// Asks for the lock and waits for it if need be: the request's number, or the answer.
+fn wait_for(client: &Client, node: u64, body: &[u8]) -> Result<u64, Result<(), Errno>> {
+    let unique = client.next_unique();
+    let request = Client::request(unique, opcode::SETLKW, node, &[body]);
+    match client.raw(&request, 16) {
+        (Outcome::Waits(_), _) => Ok(unique),
+        (Outcome::Done(_), answer) => Err(answer_body(unique, &answer).map(drop)),
+    }
+}
+
+/// File, owner, first byte, last byte, kind.
+type Step = (usize, u64, u64, u64, u32);
+
+#[test]
+fn who_would_wait_for_himself_is_told_and_nobody_else() {
+    let client = Client::new(Options::default());
+    let files = [c"a", c"b"].map(|name| client.create(1, name, O_RDWR, 0o600).unwrap());
+    // What is asked in turn, and whether the last one closes a circle.
+    let cases: &[(&str, &[Step], bool)] = &[
+        (
+            "two owners, two ranges",
+            &[
+                (0, 1, 0, 0, 1),
+                (0, 2, 1, 1, 1),
+                (0, 1, 1, 1, 1),
+                (0, 2, 0, 0, 1),
+            ],
+            true,
+        ),
+        (
+            "two files",
+            &[
+                (0, 1, 0, 9, 1),
+                (1, 2, 0, 9, 1),
+                (1, 1, 5, 5, 0),
+                (0, 2, 5, 5, 0),
+            ],
+            true,
+        ),
+        (
+            "three owners",
+            &[
+                (0, 1, 0, 0, 1),
+                (0, 2, 1, 1, 1),
+                (0, 3, 2, 2, 1),
+                (0, 1, 1, 1, 1),
+                (0, 2, 2, 2, 1),
+                (0, 3, 0, 0, 1),
+            ],
+            true,
+        ),
+        (
+            "two who share what both want alone",
+            &[
+                (0, 1, 0, 9, 0),
+                (0, 2, 0, 9, 0),
+                (0, 1, 0, 9, 1),
+                (0, 2, 0, 9, 1),
+            ],
+            true,
+        ),
+        (
+            "a queue is no circle",
+            &[(0, 1, 0, 0, 1), (0, 2, 0, 0, 1), (0, 3, 0, 0, 1)],
+            false,
+        ),
+        (
+            "readers do not wait for readers",
+            &[
+                (0, 1, 0, 0, 0),
+                (0, 2, 1, 1, 1),
+                (0, 2, 0, 0, 0),
+                (0, 1, 1, 1, 1),
+            ],
+            false,
+        ),
+        (
+            "what was given back is not in the way",
+            &[
+                (0, 1, 0, 9, 1),
+                (0, 1, 0, 4, 2),
+                (0, 2, 0, 0, 1),
+                (0, 1, 0, 0, 1),
+                (0, 2, 4, 4, 1),
+            ],
+            false,
+        ),
+    ];
+    for (name, locks, circle) in cases {
+        let mut waiting = Vec::new();
+        let mut refused = None;
+        for (index, (file, owner, start, end, kind)) in locks.iter().enumerate() {
+            let (node, handle) = files[*file];
+            match wait_for(
+                &client,
+                node,
+                &lock(handle, *owner, (*start, *end), *kind, 0),
+            ) {
+                Ok(unique) => waiting.push(unique),
+                Err(Ok(())) => {}
+                Err(Err(error)) => refused = Some((index + 1, error)),
+            }
+        }
+        assert_eq!(
+            refused,
+            circle.then_some((locks.len(), Errno::DEADLK)),
+            "{name}"
+        );
+        // The others get theirs when the refused one gives up what it has.
+        let last = locks.last().unwrap().1;
+        for (node, handle) in files {
+            client.flush(node, handle, last).unwrap();
+        }
+        let freed = waiting.iter().any(|unique| {
+            let answer = client.session().retry(*unique);
+            answer.is_some_and(|answer| answer_body(*unique, &answer).is_ok())
+        });
+        assert!(freed || !circle, "{name}");
+        waiting
+            .iter()
+            .for_each(|unique| client.session().abandon(*unique));
+        for (owner, (node, handle)) in (1..=3).flat_map(|owner| files.map(|file| (owner, file))) {
+            client.flush(node, handle, owner).unwrap();
+        }
+    }
+    assert_eq!(client.counters.deadlocks.get(), 4);
+    assert_eq!(client.counters.refused_waits.get(), 0);
+}
+
+#[test]
+fn an_interrupted_wait_and_a_flock_close_no_circle() {
+    let client = Client::new(Options::default());
+    let (node, handle) = client.create(1, c"a", O_RDWR, 0o600).unwrap();
+    for (owner, at) in [(1, 0), (2, 1)] {
+        set(&client, node, &lock(handle, owner, (at, at), EXCLUSIVE, 0)).unwrap();
+    }
+    let unique = wait_for(&client, node, &lock(handle, 1, (1, 1), EXCLUSIVE, 0)).unwrap();
+    let interrupt = Client::request(9, opcode::INTERRUPT, 0, &[&unique.to_le_bytes()]);
+    client.raw(&interrupt, 0);
+    wait_for(&client, node, &lock(handle, 2, (0, 0), EXCLUSIVE, 0))
+        .expect("nobody waits for it any more");
+    let other = client.open(node, O_RDWR).unwrap();
+    let whole = |handle, owner| lock(handle, owner, (0, TO_THE_END), EXCLUSIVE, FLOCK);
+    set(&client, node, &whole(handle, 1)).unwrap();
+    wait_for(&client, node, &whole(other, 2)).expect("flock(2) knows no deadlock");
+}

@@ -14,6 +14,7 @@ mod listing;
 mod lists;
 mod locking;
 mod many;
+mod writeback;
 
 /// `O_RDONLY` and its kin as a guest sends them.
 const O_RDWR: u32 = 2;

@@ -1,4 +1,4 @@
-//! The other side of a door: a VMM with one guest of 16 MiB and one request queue, as bytes on a socket.
+//! The other side of a door: a VMM with one guest of 16 MiB and a request queue or more, as bytes on a socket.
 //!
 //! It can say anything, right or wrong; nothing of the crates under test is used to say it but the map
 //! of the guest's memory.
@@ -38,6 +38,8 @@ pub(super) mod message {
 const SIZE: usize = 16 << 20;
 /// The address of the guest's memory in the VMM's own, as it tells it.
 const VMM: u64 = 0x7f00_0000_0000;
+/// What a queue has of the memory.
+const EACH: u64 = 1 << 20;
 const QUEUE: u16 = 64;
 const DESCRIPTORS: u64 = 0x1000;
 const AVAILABLE: u64 = 0x3000;
@@ -64,6 +66,10 @@ pub(super) struct Frontend {
     kick: OwnedFd,
     call: OwnedFd,
     available: u16,
+    /// Which queue of the device it is. 0 is that for urgent requests.
+    queue: u32,
+    /// Where its rings and its requests begin in the guest's memory.
+    base: u64,
 }
 
 impl Frontend {
@@ -87,7 +93,27 @@ impl Frontend {
             kick: event(),
             call: event(),
             available: 0,
+            queue: 1,
+            base: 0,
         }
+    }
+
+    /// One more queue of the same device, for another of the guest's processors.
+    pub(super) fn another(&self, queue: u32) -> Self {
+        let event =
+            || rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        let another = Self {
+            socket: self.socket.try_clone().unwrap(),
+            file: self.file.try_clone().unwrap(),
+            memory: self.memory.clone(),
+            kick: event(),
+            call: event(),
+            available: 0,
+            queue,
+            base: u64::from(queue - 1) * EACH,
+        };
+        another.start_queue(another.kick.as_fd());
+        another
     }
 
     /// Connects and starts the queue, as QEMU does.
@@ -122,14 +148,14 @@ impl Frontend {
     }
 
     pub(super) fn start_queue(&self, kick: BorrowedFd<'_>) {
-        let queue = 1_u32;
+        let queue = self.queue;
         let pair = |value: u32| [queue.to_le_bytes(), value.to_le_bytes()].concat();
         let number = u64::from(queue).to_le_bytes();
         self.say(message::SET_VRING_NUM, &pair(QUEUE.into()), &[]);
         self.say(message::SET_VRING_BASE, &pair(0), &[]);
         let mut addresses = pair(0);
         for address in [DESCRIPTORS, USED, AVAILABLE] {
-            addresses.extend((VMM + address).to_le_bytes());
+            addresses.extend((VMM + self.base + address).to_le_bytes());
         }
         addresses.extend(0_u64.to_le_bytes());
         self.say(message::SET_VRING_ADDR, &addresses, &[]);
@@ -140,7 +166,7 @@ impl Frontend {
 
     /// Stops the queue; the device says where it stood.
     pub(super) fn stop_queue(&self) {
-        let queue = 1_u32;
+        let queue = self.queue;
         let body = [queue.to_le_bytes(), [0; 4]].concat();
         self.say(message::GET_VRING_BASE, &body, &[]);
         self.hear();
@@ -148,8 +174,8 @@ impl Frontend {
 
     /// The same connection with a guest that begins anew.
     pub(super) fn connect_again(mut self) -> Self {
-        self.write(AVAILABLE, &[0; 4096]);
-        self.write(USED, &[0; 4096]);
+        self.write(self.base + AVAILABLE, &[0; 4096]);
+        self.write(self.base + USED, &[0; 4096]);
         self.available = 0;
         self.share_memory(SIZE as u64);
         self.start_queue(self.kick.as_fd());
@@ -205,7 +231,7 @@ impl Frontend {
             bytes[8..12].copy_from_slice(&descriptor.length.to_le_bytes());
             bytes[12..14].copy_from_slice(&descriptor.flags.to_le_bytes());
             bytes[14..].copy_from_slice(&descriptor.next.to_le_bytes());
-            self.write(DESCRIPTORS + 16 * index, &bytes);
+            self.write(self.base + DESCRIPTORS + 16 * index, &bytes);
         }
         self.submit_head(first);
     }
@@ -213,9 +239,9 @@ impl Frontend {
     /// Makes descriptor `head` available, whatever it is.
     pub(super) fn submit_head(&mut self, head: u16) {
         let slot = u64::from(self.available % QUEUE);
-        self.write(AVAILABLE + 4 + 2 * slot, &head.to_le_bytes());
+        self.write(self.base + AVAILABLE + 4 + 2 * slot, &head.to_le_bytes());
         self.available = self.available.wrapping_add(1);
-        self.write(AVAILABLE + 2, &self.available.to_le_bytes());
+        self.write(self.base + AVAILABLE + 2, &self.available.to_le_bytes());
         rustix::io::write(&self.kick, &1_u64.to_ne_bytes()).unwrap();
     }
 
@@ -235,13 +261,13 @@ impl Frontend {
 
     /// Chains the device has given back.
     pub(super) fn used(&self) -> u16 {
-        u16::from_le_bytes(self.read(USED + 2, 2).try_into().unwrap())
+        u16::from_le_bytes(self.read(self.base + USED + 2, 2).try_into().unwrap())
     }
 
     /// Bytes it wrote into the last of them.
     fn used_length(&self) -> usize {
         let slot = u64::from(self.used().wrapping_sub(1) % QUEUE);
-        let bytes = self.read(USED + 4 + 8 * slot + 4, 4);
+        let bytes = self.read(self.base + USED + 4 + 8 * slot + 4, 4);
         usize::try_from(u32::from_le_bytes(bytes.try_into().unwrap())).unwrap()
     }
 
@@ -260,17 +286,17 @@ impl Frontend {
 
     /// The two descriptors of an ordinary request, whose bytes are put in place.
     pub(super) fn chain(&self, request: &[u8], room: u32) -> [Descriptor; 2] {
-        self.write(REQUEST, request);
+        self.write(self.base + REQUEST, request);
         let length = u32::try_from(request.len()).unwrap();
         [
             Descriptor {
-                address: REQUEST,
+                address: self.base + REQUEST,
                 length,
                 flags: 1,
                 next: 1,
             },
             Descriptor {
-                address: ANSWER,
+                address: self.base + ANSWER,
                 length: room,
                 flags: 2,
                 next: 0,
@@ -286,7 +312,7 @@ impl Frontend {
             self.wait_used(self.available, Duration::from_secs(10)),
             "no answer"
         );
-        self.read(ANSWER, self.used_length())
+        self.read(self.base + ANSWER, self.used_length())
     }
 
     /// Submits a chain; how many bytes came back.

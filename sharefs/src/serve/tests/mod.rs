@@ -126,6 +126,51 @@ fn a_file_crosses_the_queue_and_the_next_vmm_is_served_too() {
     assert_eq!(place.door.connections(), 3);
 }
 
+/// Linux uses more than one request queue from 6.11 on; this guest does on any host.
+#[test]
+fn four_queues_are_served_at_once_and_each_gets_its_own_answers() {
+    const ROUNDS: u32 = 300;
+    let place = Place::new();
+    let first = place.mounted();
+    let others: Vec<Frontend> = (2..=4).map(|queue| first.another(queue)).collect();
+    let start = std::sync::Barrier::new(4);
+    std::thread::scope(|scope| {
+        for (who, mut queue) in (0_u8..).zip([first].into_iter().chain(others)) {
+            let start = &start;
+            scope.spawn(move || {
+                let name = [b"own", &[b'0' + who][..], b"\0"].concat();
+                let unique = |round: u32| u64::from(who) << 32 | u64::from(round);
+                // CREATE, to read and write.
+                let body = [
+                    &[2, 0, 0, 0, 0o200, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+                    &name[..],
+                ]
+                .concat();
+                let made = queue.ask(&request(unique(0), 35, 1, &body), 160);
+                let (node, handle) = (u64_at(&made, 16), u64_at(&made, 144));
+                start.wait();
+                for round in 1..=ROUNDS {
+                    let text = [who; 1000].map(|who| who ^ round.to_le_bytes()[0]);
+                    let mut write = [handle, 0].map(u64::to_le_bytes).concat();
+                    write.extend(1000_u32.to_le_bytes());
+                    write.extend([0; 20]);
+                    write.extend(text);
+                    let answer = queue.ask(&request(unique(round), 16, node, &write), 24);
+                    assert_eq!(u64_at(&answer, 8), unique(round));
+                    assert_eq!(u64_at(&answer, 16), 1000, "bytes written");
+                    let mut read = [handle, 0].map(u64::to_le_bytes).concat();
+                    read.extend(4096_u32.to_le_bytes());
+                    read.extend([0; 20]);
+                    let answer = queue.ask(&request(unique(round), 15, node, &read), 4112);
+                    assert_eq!(answer[16..], text, "queue {who}, round {round}");
+                }
+            });
+        }
+    });
+    let writes = place.counters.requests().find(|(name, _)| *name == "write");
+    assert_eq!(writes, Some(("write", u64::from(4 * ROUNDS))));
+}
+
 #[test]
 fn a_guest_that_reboots_stops_its_queue_and_starts_it_again() {
     let place = Place::new();
