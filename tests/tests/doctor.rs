@@ -189,7 +189,7 @@ fn what_is_broken_is_seen_and_mended_and_then_all_is_well() {
         })?;
         ensure!(broken.exit == Some(1));
         broken.is("daemon.netd", "warn", "is not running")?;
-        broken.is("daemon.sharefs", "ok", "")?;
+        broken.is("daemon.sharefs", "warn", "shared/d is gone")?;
         broken.is("socket.netd.pid", "warn", "which is gone")?;
         broken.is("socket.netd.sock", "warn", "killed")?;
         broken.is("socket.guest/dev/link.sock", "warn", "killed")?;

@@ -266,8 +266,8 @@ fn doctor_numbers_its_checks_and_gives_the_fix() {
         .says("FAILED   configuration");
     place.run("doctor bridge host-tap").is(expect![[r#"
         exit 0
-        out: 13  skipped  bridge: no network is bridged
-        out: 14  skipped  host-tap: no network has host-access = "tap"
+        out: 14  skipped  bridge: no network is bridged
+        out: 15  skipped  host tap: no network has host-access = "tap"
         out: 0 failed, 0 warnings, 0 ok, 2 skipped
     "#]]);
     place
