@@ -92,7 +92,7 @@ const EFFECTS: &[(&str, Effect)] = {
         ("describe", Reads),
         ("events", Reads),
         ("logs", Reads),
-        ("doctor", Reads),
+        ("doctor", ChangesItsWay),
         ("service install", ChangesItsWay),
         ("service remove", ChangesItsWay),
         ("service status", Reads),

@@ -105,6 +105,19 @@ fn wait_until_mounted(world: &World, mounted: bool) -> Result<()> {
     .with_context(|| status(world).unwrap_or_default().to_string())
 }
 
+/// What doctor says of the one mount: its state, and the evidence has these words.
+fn doctor(world: &World, state: &str, evidence: &str) -> Result<()> {
+    let said = world.sharectl(&["doctor", "guest-mount", "--format", "json"])?;
+    let found: serde_json::Value = serde_json::from_str(&said.stdout)?;
+    let found = &found[0];
+    let said = found["evidence"].as_str().unwrap_or_default();
+    ensure!(
+        found["state"] == state && said.contains(evidence),
+        "not {state}, {evidence}: {found}"
+    );
+    Ok(())
+}
+
 /// Whether the namespace has a mount of ours.
 fn is_mounted() -> Result<bool> {
     let table = fs::read_to_string("/proc/thread-self/mountinfo")?;
@@ -212,6 +225,7 @@ fn a_guest_folder_served_by_diod_is_used_on_the_host_and_goes_with_the_guest() {
         ensure!(waited.success()?.contains("mounted at"));
         wait_until_mounted(&world, true)?;
         ensure!(status(&world)?[0]["problem"].is_null());
+        doctor(&world, "ok", "/m answers")?;
         programs(&world)?;
         locks(&world, false)?;
 
@@ -234,6 +248,7 @@ fn a_guest_folder_served_by_diod_is_used_on_the_host_and_goes_with_the_guest() {
             !told.contains("is not mounted"),
             "a guest that is away is no problem: {told}"
         );
+        doctor(&world, "skipped", "guest dev is away")?;
         let server = diod(&namespace, &served, 564)?;
         wait_until_mounted(&world, true)?;
         shell(&world, "test \"$(cat m/a)\" = there")?;
@@ -246,6 +261,7 @@ fn a_guest_folder_served_by_diod_is_used_on_the_host_and_goes_with_the_guest() {
             told.contains("somebody unmounted it: sharectl guest mount dev:"),
             "{told}"
         );
+        doctor(&world, "fail", "somebody unmounted it")?;
         world
             .sharectl(&["guest", "mount", &what, &place, "--read-only"])?
             .success()?;
@@ -264,6 +280,7 @@ fn a_guest_folder_served_by_diod_is_used_on_the_host_and_goes_with_the_guest() {
         let stopped = rustix::process::Pid::from_child(&server.0);
         let silent = tests::limit::now();
         rustix::process::kill_process(stopped, rustix::process::Signal::STOP)?;
+        doctor(&world, "fail", "does not answer within 3 s")?;
         ensure!(shell(&world, "ls m/x").is_err(), "a silent server answers");
         ensure!(silent.elapsed() < LONG);
         wait_until_mounted(&world, false)?;

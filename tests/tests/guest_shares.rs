@@ -93,14 +93,11 @@ fn who_serves_a_guest_is_confined_as_doctor_says() {
         let world = world()?;
         let guest = world.machine("dev", SHARES)?.boot()?;
         guest.ok("ls /mnt/d /mnt/frozen")?;
-        let said = world.sharectl(&["doctor", "--format", "json"])?;
+        let said = world.sharectl(&["doctor", "sandbox", "--format", "json"])?;
         let checks: serde_json::Value = serde_json::from_str(&said.stdout)?;
         let check = checks
             .as_array()
-            .and_then(|all| {
-                all.iter()
-                    .find(|check| check["name"] == "sandbox of shares")
-            })
+            .and_then(|all| all.iter().find(|check| check["id"] == "sandbox"))
             .context("doctor does not look at the sandbox")?;
         ensure!(check["state"] == "ok", "{check}");
         let evidence = check["evidence"].as_str().unwrap_or_default();

@@ -278,7 +278,7 @@ fn an_ordinary_user_s_names_get_into_etc_hosts_and_nothing_else_does() {
         for reason in ["may have names below", "its line 3 already gives 10.0.0.7"] {
             ensure!(names.contains(reason), "{reason} is missing:\n{names}");
         }
-        let doctor = text(&world, &["doctor"])?;
+        let doctor = text(&world, &["doctor", "hosts"])?;
         ensure!(
             doctor.contains("/etc/hosts by the hosts writer"),
             "{doctor}"

@@ -10,7 +10,8 @@ use control::api::{
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::{
-    config, describe, events, exec, logs, network, path, port, ps, service, status, wait_ready,
+    config, describe, doctor, events, exec, logs, network, path, port, ps, service, status,
+    wait_ready,
 };
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
@@ -31,6 +32,15 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
+/// Either of two, as --fix says.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it is a schema, and never a value")]
+enum Examined<'r> {
+    Findings(Vec<doctor::Numbered>),
+    Mended(doctor::Report<'r>),
+}
+
 /// Either of two, as an option says.
 #[derive(JsonSchema)]
 #[serde(untagged)]
@@ -44,9 +54,10 @@ enum Restored {
 type Make = fn(&mut SchemaGenerator) -> Schema;
 
 /// Every command that tells something.
-const COMMANDS: [(&str, Make); 28] = [
+const COMMANDS: [(&str, Make); 29] = [
     ("config path", of::<config::Places<'_>>),
     ("describe", of::<Vec<describe::Thing>>),
+    ("doctor", of::<Examined<'_>>),
     ("events", of::<events::Line<'_>>),
     ("exec", of::<Vec<exec::Change>>),
     ("compose", of::<Vec<exec::Change>>),

@@ -56,6 +56,7 @@ const LINES: &[(&str, &str)] = &[
     ("import vmware-networking", "$T/networking"),
     ("import lima", "$T/lima.yaml"),
     ("service install", "--user"),
+    ("doctor", "daemon socket --fix"),
     ("service remove", ""),
     ("service units", "--programs /usr/bin --into $T/units"),
     ("uninstall", ""),

@@ -79,6 +79,7 @@ fn what_is_printed_keeps_to_it() {
             ("describe src", "describe"),
             ("describe vmnet8", "describe"),
             ("describe local.test", "describe"),
+            ("doctor config programs daemon share", "doctor"),
             ("guest args dev", "guest args"),
             ("guest ls", "guest ls"),
             ("guest mounts dev", "guest mounts"),

@@ -227,30 +227,98 @@ fn logs_are_shown_from_their_end() {
 #[test]
 fn doctor_numbers_its_checks_and_gives_the_fix() {
     let place = Place::with("[share.src]\npath = \"/nonexistent\"\n");
-    let checks = place.run("doctor --format json");
-    let checks = checks.exits(1).json();
-    let find = |name: &str| {
-        checks
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|check| check["name"] == name)
-            .unwrap()
-            .clone()
+    let findings = place.run("doctor --format json");
+    let findings = findings.exits(1).json();
+    let find = |id: &str| {
+        let mut all = findings.as_array().unwrap().iter();
+        all.find(|found| found["id"] == id).unwrap().clone()
     };
-    assert_eq!(checks[0]["number"], 1);
-    assert_eq!(find("configuration")["state"], "ok");
-    assert_eq!(find("shares' folders")["state"], "failed");
+    assert_eq!(findings[0]["number"], 1);
+    assert_eq!(find("config")["state"], "ok");
+    assert_eq!(find("share.src")["state"], "fail");
+    assert_eq!(find("bridge")["state"], "skipped");
+    let netd = find("daemon.netd");
     assert_eq!(
-        (find("netd")["state"].clone(), find("netd")["fix"].clone()),
-        ("warning".into(), "sharectl up".into())
+        (
+            &netd["state"],
+            &netd["fix"],
+            &netd["fixable"],
+            &netd["check"]
+        ),
+        (
+            &"warn".into(),
+            &"sharectl up".into(),
+            &true.into(),
+            &"daemon".into()
+        )
     );
-    place
-        .run("doctor -q")
-        .exits(1)
-        .says("FAILED   shares' folders");
+    let keys: Vec<&String> = netd.as_object().unwrap().keys().collect();
+    assert_eq!(
+        keys,
+        [
+            "check", "evidence", "fix", "fixable", "id", "number", "state", "title"
+        ]
+    );
+    place.run("doctor -q").exits(1).says("FAILED   share src");
     Place::with("[guest.dev]\nx = 1\n")
         .run("doctor")
         .exits(1)
         .says("FAILED   configuration");
+    place.run("doctor bridge host-tap").is(expect![[r#"
+        exit 0
+        out: 14  skipped  bridge: no network is bridged
+        out: 15  skipped  host tap: no network has host-access = "tap"
+        out: 0 failed, 0 warnings, 0 ok, 2 skipped
+    "#]]);
+    place
+        .run("doctor kvn")
+        .exits(2)
+        .says("a similar value exists: 'kvm'");
+}
+
+#[test]
+fn doctor_mends_what_is_safe_and_says_what_it_could_not() {
+    let place = Place::empty();
+    let config = format!("[share.src]\npath = \"{}\"\n", place.path("gone").display());
+    std::fs::write(place.path("config.toml"), config).unwrap();
+    std::fs::create_dir(place.path("run")).unwrap();
+    std::fs::write(place.path("run/netd.pid"), "4711\n").unwrap();
+    drop(std::os::unix::net::UnixListener::bind(place.path("run/netd.sock")).unwrap());
+    let checks = "runtime-folder socket share daemon";
+    place
+        .run(&format!("doctor {checks} --fix --dry-run"))
+        .exits(1)
+        .says("would   rm $T/run/netd.sock")
+        .says("would   mkdir $T/gone");
+    assert!(place.path("run/netd.sock").exists());
+    // No daemon is installed here, so none starts.
+    let mended = place.run(&format!("doctor {checks} --fix --format json"));
+    let mended = mended.exits(1).json();
+    let repairs: Vec<(&str, bool)> = mended["repairs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|repair| (repair["what"].as_str().unwrap(), repair["done"] == true))
+        .collect();
+    let at = |verb: &str, name: &str| format!("{verb} {}", place.path(name).display());
+    assert_eq!(
+        repairs,
+        [
+            (at("chmod 700", "run").as_str(), true),
+            (at("rm", "run/netd.sock").as_str(), true),
+            ("empty netd's file with the process number", true),
+            (at("mkdir", "gone").as_str(), true),
+            ("sharectl up", false),
+        ]
+    );
+    let findings = mended["findings"].as_array().unwrap();
+    let state = |id: &str| {
+        let mut found = findings.iter();
+        found.find(|found| found["id"] == id).unwrap()["state"].clone()
+    };
+    assert_eq!(
+        (state("socket"), state("share.src")),
+        ("ok".into(), "ok".into())
+    );
+    assert_eq!(state("daemon.netd"), "warn");
 }

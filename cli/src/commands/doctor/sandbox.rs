@@ -4,10 +4,11 @@
 
 use std::path::Path;
 
+use control::api::DaemonStatus;
 use control::paths::Daemon;
 
-use super::Check;
-use crate::context::Context;
+use super::facts::Facts;
+use super::finding::Finding;
 
 /// Threads of the library that serves virtqueues are called so.
 const SERVING: &str = "vring_worker";
@@ -18,10 +19,16 @@ const FILTERED: &str = "2";
 /// CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_MODULE: what would make a root daemon the machine's.
 const MIGHTY: u64 = 1 << 21 | 1 << 12 | 1 << 19 | 1 << 16;
 
-/// None while sharefs does not run: another check says so.
-pub(super) fn check(context: &Context) -> Option<Check> {
-    let status = context.status(Daemon::Sharefs).ok()?;
-    Some(judge(&read(Path::new("/proc"), status.pid)?))
+pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+    let subject = || Finding::about("sandbox", "sandbox of shares");
+    let status = facts.ask::<DaemonStatus>(Daemon::Sharefs, "/v1/status");
+    let threads = status
+        .ok()
+        .and_then(|status| read(Path::new("/proc"), status.pid));
+    vec![match threads {
+        Some(threads) => judge(&threads),
+        None => subject().skipped("sharefs does not run"),
+    }]
 }
 
 /// One thread as the kernel describes it.
@@ -61,7 +68,8 @@ fn parse(status: &str) -> Thread {
     thread
 }
 
-fn judge(threads: &[Thread]) -> Check {
+fn judge(threads: &[Thread]) -> Finding {
+    let subject = Finding::about("sandbox", "sandbox of shares");
     let serves = |name: &str| name == SERVING || SERVING_NINEP.contains(&name);
     let serving = threads.iter().filter(|thread| serves(&thread.name));
     let (mut confined, mut all) = (0, 0);
@@ -91,9 +99,8 @@ fn judge(threads: &[Thread]) -> Check {
     };
     let evidence = format!("on: {}", named(true));
     match named(false) {
-        off if off.is_empty() => Check::ok("sandbox of shares", evidence),
-        off => Check::warning(
-            "sandbox of shares",
+        off if off.is_empty() => subject.ok(evidence),
+        off => subject.warns(
             format!("off: {off}; {evidence}"),
             "sharectl logs sharefs; a kernel with CONFIG_SECCOMP_FILTER has them all",
         ),
@@ -103,7 +110,7 @@ fn judge(threads: &[Thread]) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::doctor::State;
+    use crate::commands::doctor::finding::State;
 
     fn status(name: &str, rights: &str, filtered: u8) -> Thread {
         parse(&format!(
@@ -129,7 +136,7 @@ mod tests {
             ..status(SERVING, "000001ffffffffff", 0)
         }];
         let check = judge(&bare);
-        assert_eq!(check.state, State::Warning);
+        assert_eq!(check.state, State::Warn);
         let off = "off: no new rights, capabilities, calls (0 of 1";
         assert!(check.evidence.starts_with(off), "{}", check.evidence);
     }

@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::error::Outcome;
 
 pub(crate) use ls::{configured, listed};
-pub(crate) use once::round;
+pub(crate) use once::{round, round_with};
 pub(crate) use writer_install::installed as installed_writer;
 
 /// Names in the hosts files and in DNS: list, add, remove, write, compare, mend
