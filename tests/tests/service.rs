@@ -15,8 +15,8 @@ const PACK_LIMIT: Duration = Duration::from_secs(600);
 
 const UNITS: [&str; 3] = ["sharectl-netd", "sharectl-sharefs", "sharectl-hostsync"];
 
-/// The package, of the programs that all tests use.
-fn package() -> Result<PathBuf> {
+/// Package and tarball, of the programs that all tests use.
+fn packed() -> Result<(PathBuf, PathBuf)> {
     let into = place::staging()?.join("dist");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut line = Command::new(cargo);
@@ -35,12 +35,15 @@ fn package() -> Result<PathBuf> {
         .arg("--into")
         .arg(&into);
     command::run(&mut line, PACK_LIMIT)?;
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&into)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .collect();
-    ensure!(files.len() == 1, "{files:?}");
-    Ok(files.remove(0))
+    let one = |extension: &str| -> Result<PathBuf> {
+        let mut files: Vec<PathBuf> = std::fs::read_dir(&into)?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|own| own == extension))
+            .collect();
+        ensure!(files.len() == 1, "{files:?}");
+        Ok(files.remove(0))
+    };
+    Ok((one("deb")?, one("gz")?))
 }
 
 /// Runs `sharectl` as the user and checks its exit code; gives both its outputs.
@@ -89,7 +92,7 @@ fn same(before: &[String], after: &[String], when: &str) -> Result<()> {
 /// A clean machine, the package's file on it, and all paths from before it is installed. The user has the
 /// folders that a desktop gives everybody.
 fn machine() -> Result<(Machine, Vec<String>)> {
-    let package = package()?;
+    let (package, _) = packed()?;
     let machine = Machine::boot()?;
     systemd::bring(&machine, &package, "/srv/sharectl.deb")?;
     machine.user("mkdir -p .config .local/state src && printf '127.0.0.1 localhost\\n' > hosts")?;
@@ -116,6 +119,11 @@ fn a_package_is_installed_used_without_systemd_and_removed() {
         for file in [
             "/usr/share/man/man1/sharectl.1.gz",
             "/usr/share/man/man1/sharectl-guest-run.1.gz",
+            "/usr/share/man/man8/sharectl-netd.8.gz",
+            "/usr/share/man/man8/sharectl-hosts-writer.8.gz",
+            "/usr/share/zsh/vendor-completions/_sharectl",
+            "/usr/share/fish/vendor_completions.d/sharectl.fish",
+            "/usr/share/sharectl/completions/sharectl.ps1",
             "/usr/share/bash-completion/completions/sharectl",
             "/usr/lib/systemd/user/sharectl-netd.service",
             "/usr/share/doc/sharectl/copyright",
@@ -123,6 +131,7 @@ fn a_package_is_installed_used_without_systemd_and_removed() {
             machine.run(&format!("test -s {file}"))?;
         }
         machine.run("zgrep -q 'guest run' /usr/share/man/man1/sharectl-guest-run.1.gz")?;
+        machine.run("zgrep -q 'SIGHUP reads' /usr/share/man/man8/sharectl-netd.8.gz")?;
         machine.run("bash -n /usr/share/bash-completion/completions/sharectl")?;
         machine.run("XDG_RUNTIME_DIR=/tmp systemd-analyze --user --man=no verify /usr/lib/systemd/user/sharectl-*.service")?;
         configure(&machine)?;
@@ -190,6 +199,115 @@ fn a_package_is_installed_used_without_systemd_and_removed() {
         ensure!(machine.user("cat hosts")? == "127.0.0.1 localhost");
         same(&before, &machine.listing()?, "after the purge")
     });
+}
+
+#[test]
+fn a_tarball_is_unpacked_used_and_leaves_nothing_when_it_is_taken_away() {
+    whole_system(|| {
+        let (_, tarball) = packed()?;
+        let machine = Machine::boot()?;
+        systemd::bring(&machine, &tarball, "/srv/sharectl.tar.gz")?;
+        machine
+            .user("printf '127.0.0.1 localhost\\n' > hosts && mkdir -p .config .local/state src")?;
+        let before = machine.listing()?;
+        machine.run("tar -xzf /srv/sharectl.tar.gz --strip-components=1 -C /usr/local")?;
+        for file in [
+            "share/man/man1/sharectl.1",
+            "share/man/man8/sharectl-sharefs.8",
+            "share/bash-completion/completions/sharectl",
+            "share/zsh/site-functions/_sharectl",
+            "share/sharectl/completions/sharectl.ps1",
+            "share/sharectl/systemd/user/sharectl-netd.service",
+            "share/doc/sharectl/LICENSE-APACHE",
+            "share/doc/sharectl/LICENSE-MIT",
+        ] {
+            machine.run(&format!("test -s /usr/local/{file}"))?;
+        }
+        let units = machine.run("cat /usr/local/share/sharectl/systemd/user/*.service")?;
+        ensure!(units.contains("/usr/local/bin/sharectl-netd"), "{units}");
+        let own = "export XDG_RUNTIME_DIR= PATH=/usr/local/bin:$PATH && sharectl";
+        machine.user(&format!(
+            "{own} init && sed -i 's:\"auto\":\"/home/ann/hosts\":' .config/sharectl/config.toml"
+        ))?;
+        machine.user(&format!("{own} share add /home/ann/src && {own} up"))?;
+        let status = machine.user(&format!("{own} status"))?;
+        ensure!(status.contains("sharefs   running"), "{status}");
+        machine.user(&format!("{own} uninstall --purge --yes"))?;
+        // What was unpacked, and nothing else, is there to be removed.
+        machine.run(
+            "tar -tzf /srv/sharectl.tar.gz | grep -v '/$' | sed 's:^[^/]*/::' | (cd /usr/local && xargs -d '\\n' rm) && \
+             find /usr/local/share/sharectl /usr/local/share/doc/sharectl -depth -type d -empty -delete",
+        )?;
+        let after = machine.listing()?;
+        let left: Vec<&String> = after
+            .iter()
+            .filter(|path| !before.contains(path) && path.contains("sharectl"))
+            .collect();
+        ensure!(left.is_empty(), "{left:?}");
+        ensure!(machine.user("cat hosts")? == "127.0.0.1 localhost");
+        Ok(())
+    });
+}
+
+#[test]
+fn roots_writer_and_users_units_work_together_over_reboot_and_upgrade() {
+    whole_system(|| {
+        let (mut machine, before) = machine()?;
+        let hosts = machine.run("cat /etc/hosts")?;
+        configure(&machine)?;
+        machine.user("sed -i 's:/home/ann/hosts:/etc/hosts:' .config/sharectl/config.toml")?;
+        machine.run("sharectl host writer install && loginctl enable-linger ann")?;
+        let program = "/usr/local/libexec/sharectl/sharectl-hosts-writer";
+        machine.run(&format!("cmp {program} /usr/bin/sharectl-hosts-writer"))?;
+        wait_for("the user's manager", SOON, || {
+            let state = machine.user_output("systemctl --user is-system-running")?;
+            Ok(["running", "degraded"]
+                .contains(&state.stdout.trim())
+                .then_some(()))
+        })?;
+        exits(&machine, 0, "service install")?;
+        wait_for("the guest's name", SOON, || {
+            Ok(machine_has(&machine, "local.test")?.then_some(()))
+        })?;
+        let way = exits(&machine, 0, "host writer status")?;
+        ensure!(way.contains("by the hosts writer"), "{way}");
+
+        // An upgrade takes the copy along.
+        machine.run(&format!(
+            "rm {program} && echo old > {program} && dpkg -i /srv/sharectl.deb"
+        ))?;
+        machine.run(&format!("cmp {program} /usr/bin/sharectl-hosts-writer"))?;
+        machine.user("sharectl host add later.test 127.0.0.9")?;
+        wait_for("a name that is new", SOON, || {
+            Ok(machine_has(&machine, "later.test")?.then_some(()))
+        })?;
+
+        machine.reboot()?;
+        all_answer(&machine)?;
+        machine.user("sharectl host rm later.test")?;
+        wait_for("a name that goes", SOON, || {
+            let gone = !machine_has(&machine, "later.test")?;
+            Ok((gone && machine_has(&machine, "local.test")?).then_some(()))
+        })?;
+
+        exits(&machine, 0, "service remove")?;
+        ensure!(
+            machine.run("cat /etc/hosts")? == hosts,
+            "the user's block stays"
+        );
+        exits(&machine, 0, "uninstall --purge --yes")?;
+        machine.run("sharectl uninstall --purge --yes")?;
+        machine.run(&format!("test ! -e {program}"))?;
+        // A folder that is everybody's stays.
+        machine.run(
+            "loginctl disable-linger ann && dpkg --purge sharectl && rmdir /usr/local/libexec",
+        )?;
+        same(&before, &machine.listing()?, "after the purge")
+    });
+}
+
+fn machine_has(machine: &Machine, name: &str) -> Result<bool> {
+    Ok(machine.run("cat /etc/hosts")?.contains(name))
 }
 
 /// Stands for a VM: writes down whether the network answers when it begins and when it is told to end.

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use ::tests::programs::{self, Cargo};
+use ::tests::{command, place};
 use anyhow::{Context, Result, ensure};
-use tests::programs::{self, Cargo};
-use tests::{command, place};
 
 use crate::ui;
 
@@ -60,8 +60,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         &control.join("control"),
         &control_file(&architecture, &package)?,
     )?;
-    write(&control.join("postrm"), POSTRM)?;
-    executable(&control.join("postrm"))?;
+    for (name, script) in [("postinst", POSTINST), ("postrm", POSTRM)] {
+        write(&control.join(name), script)?;
+        executable(&control.join(name))?;
+    }
     let deb = into.join(format!("sharectl_{VERSION}_{architecture}.deb"));
     let mut build = Command::new("dpkg-deb");
     build
@@ -127,6 +129,13 @@ fn fill(tree: &Path, prefix: &Path, programs: &Path, shape: Shape) -> Result<()>
 
     let man = tree.join("share/man/man1");
     tool(say(&["man", "--into"]).arg(&man))?;
+    for (program, _) in programs::ALL {
+        if program != "sharectl" {
+            let help = command::run(Command::new(bin.join(program)).arg("--help"), LIMIT)?;
+            let page = tree.join(format!("share/man/man8/{program}.8"));
+            write(&page, &manual(program, &help)?)?;
+        }
+    }
     let units = match shape {
         Shape::Debian => tree.join("lib/systemd/user"),
         Shape::Tarball => tree.join("share/sharectl/systemd/user"),
@@ -148,6 +157,8 @@ fn fill(tree: &Path, prefix: &Path, programs: &Path, shape: Shape) -> Result<()>
             },
         ),
         ("fish", "share/fish/vendor_completions.d/sharectl.fish"),
+        // PowerShell has no folder of its own for them: `. FILE` in $PROFILE.
+        ("powershell", "share/sharectl/completions/sharectl.ps1"),
     ] {
         write(
             &tree.join(file),
@@ -171,8 +182,10 @@ fn fill(tree: &Path, prefix: &Path, programs: &Path, shape: Shape) -> Result<()>
     }
     if shape == Shape::Debian {
         write(&doc.join("copyright"), &copyright(&source)?)?;
-        for page in fs::read_dir(&man)? {
-            tool(Command::new("gzip").arg("-9n").arg(page?.path()))?;
+        for folder in [man.as_path(), &tree.join("share/man/man8")] {
+            for page in fs::read_dir(folder)? {
+                tool(Command::new("gzip").arg("-9n").arg(page?.path()))?;
+            }
         }
     }
     Ok(())
@@ -196,7 +209,7 @@ fn control_file(architecture: &str, package: &Path) -> Result<String> {
         "Package: sharectl\n\
          Version: {VERSION}\n\
          Architecture: {architecture}\n\
-         Maintainer: sharectl <sharectl@localhost>\n\
+         Maintainer: {}\n\
          Installed-Size: {size}\n\
          Depends: libc6 (>= {libc}), libgcc-s1\n\
          Recommends: fuse3\n\
@@ -207,9 +220,54 @@ fn control_file(architecture: &str, package: &Path) -> Result<String> {
          The host side of a developer's virtual machine, without root: networks with\n \
          DHCP, DNS and published ports, host folders over virtiofs and 9P, and the\n \
          guests' names in the hosts file. To have it from login on, each user runs:\n \
-         sharectl service install\n"
+         sharectl service install\n",
+        maintainer(&|name| std::env::var(name).ok())
     ))
 }
+
+/// Who answers for the package: by the variables that Debian's own tools take it from (debchange(1)).
+fn maintainer(variable: &dyn Fn(&str) -> Option<String>) -> String {
+    let name = variable("DEBFULLNAME").unwrap_or_else(|| "The sharectl developers".to_owned());
+    let address = variable("DEBEMAIL").unwrap_or_else(|| "sharectl@localhost".to_owned());
+    format!("{name} <{address}>")
+}
+
+/// A manual page of a daemon (man(7)): what its --help says.
+fn manual(program: &str, help: &str) -> Result<String> {
+    let (about, rest) = help.split_once('\n').context("no help")?;
+    let (more, rest) = rest.split_once("Usage: ").context("a help without usage")?;
+    let (usage, options) = rest.split_once('\n').context("a usage without an end")?;
+    let roff = |text: &str| -> String {
+        let lines = text.trim().lines().map(|line| {
+            let line = line.replace('\\', "\\e").replace('-', "\\-");
+            let guard = if line.starts_with(['.', '\'']) {
+                "\\&"
+            } else {
+                ""
+            };
+            format!("{guard}{line}\n")
+        });
+        lines.collect()
+    };
+    Ok(format!(
+        ".TH {} 8 \"\" \"sharectl {VERSION}\"\n.SH NAME\n{} \\- {}.SH SYNOPSIS\n.B {}.SH DESCRIPTION\n{}{}.SH OPTIONS\n.nf\n{}.fi\n.SH SEE ALSO\nsharectl(1)\n",
+        program.to_uppercase().replace('-', "\\-"),
+        roff(program).trim_end(),
+        roff(about.trim_end_matches('.')),
+        roff(usage),
+        roff(about),
+        roff(more),
+        roff(options),
+    ))
+}
+
+/// Root's hosts writer is a copy that `sharectl host writer install` made; where there is one, it follows.
+const POSTINST: &str = "#!/bin/sh\n\
+set -e\n\
+writer=/usr/local/libexec/sharectl/sharectl-hosts-writer\n\
+if [ \"$1\" = configure ] && [ -e $writer ] && [ -d /run/systemd/system ]; then\n\
+    sharectl host writer install\n\
+fi\n";
 
 /// What root's own daemons leave behind; each user's is theirs (`sharectl uninstall`).
 const POSTRM: &str = "#!/bin/sh\n\
@@ -281,4 +339,32 @@ fn output(line: &mut Command) -> Result<String> {
     let said = text.trim_end();
     ensure!(!said.is_empty(), "{} says nothing", command::shown(line));
     Ok(said.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_maintainer_is_who_says_so() {
+        assert!(maintainer(&|_| None).starts_with("The sharectl developers <"));
+        let said = |name: &str| Some(format!("{}@x", name.to_lowercase()));
+        assert_eq!(maintainer(&said), "debfullname@x <debemail@x>");
+    }
+
+    #[test]
+    fn a_help_is_a_manual_page() {
+        let help =
+            "Does it\n\nMore of it.\n\nUsage: x-y [OPTIONS]\n\nOptions:\n  --a <B>  a\\b\n.c\n";
+        let page = manual("x-y", help).unwrap();
+        assert_eq!(
+            page,
+            format!(
+                ".TH X\\-Y 8 \"\" \"sharectl {VERSION}\"\n.SH NAME\nx\\-y \\- Does it\n.SH SYNOPSIS\n.B x\\-y [OPTIONS]\n\
+                 .SH DESCRIPTION\nDoes it\nMore of it.\n.SH OPTIONS\n.nf\nOptions:\n  \\-\\-a <B>  a\\eb\n\\&.c\n.fi\n\
+                 .SH SEE ALSO\nsharectl(1)\n"
+            )
+        );
+        assert!(manual("x", "nothing").is_err());
+    }
 }
