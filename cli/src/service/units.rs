@@ -53,7 +53,7 @@ pub(crate) fn daemon(site: &Site, daemon: Daemon) -> Unit {
             "After=sharectl-netd.service\n",
         ),
     };
-    let mut line = word(&site.programs.join(daemon.program()));
+    let mut line = first_word(&site.programs.join(daemon.program()));
     if let Some(config) = &site.config {
         line.push_str(&format!(" --config {}", word(config)));
     }
@@ -179,10 +179,7 @@ fn places(site: &Site) -> String {
         if let Some(place) = place {
             let value = format!("{variable}={}", place.display());
             // Unlike command lines, this knows no variables.
-            text.push_str(&format!(
-                "Environment={}\n",
-                escaped(&value).replace("$$", "$")
-            ));
+            text.push_str(&format!("Environment={}\n", literal(&value)));
         }
     }
     text
@@ -222,12 +219,21 @@ fn limits(daemon: Daemon) -> String {
 
 /// A path as one word of a command line; most need no quotes.
 fn word(path: &Path) -> String {
+    one_word(path, escaped)
+}
+
+/// The same as the first word, in which systemd looks for no variables (systemd.service(5)).
+fn first_word(path: &Path) -> String {
+    one_word(path, literal)
+}
+
+fn one_word(path: &Path, quoted: fn(&str) -> String) -> String {
     let text = path.display().to_string();
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+@:".contains(letter);
     if text.chars().all(plain) {
         text
     } else {
-        escaped(&text)
+        quoted(&text)
     }
 }
 
@@ -244,13 +250,17 @@ fn quoted(path: &Path) -> String {
 
 /// One word in the syntax of units: quotes, specifiers and variables are letters like others.
 fn escaped(text: &str) -> String {
+    literal(text).replace('$', "$$")
+}
+
+/// The same where no variables are looked for.
+fn literal(text: &str) -> String {
     let mut word = String::from("\"");
     for letter in text.chars() {
         match letter {
             '\\' => word.push_str("\\\\"),
             '"' => word.push_str("\\\""),
             '%' => word.push_str("%%"),
-            '$' => word.push_str("$$"),
             '\n' => word.push_str("\\n"),
             '\t' => word.push_str("\\t"),
             other => word.push(other),
@@ -310,13 +320,14 @@ mod tests {
     #[test]
     fn other_places_are_named_and_quoted() {
         let site = Site {
+            programs: "/p $y".into(),
             config: Some("/a b/100%$.toml".into()),
             state: Some("/s $x".into()),
             ..site()
         };
         let text = daemon(&site, Daemon::Netd).text;
         assert!(
-            text.contains("sharectl-netd --config \"/a b/100%%$$.toml\"\n"),
+            text.contains("ExecStart=\"/p $y/sharectl-netd\" --config \"/a b/100%%$$.toml\"\n"),
             "{text}"
         );
         assert!(
