@@ -73,7 +73,7 @@ fn mount(guest: &Guest, share: &str, at: &str, more: &str) -> Result<()> {
 
 fn line(share: &str, at: &str, more: &str) -> String {
     format!(
-        "mount -t 9p -o trans=tcp,version=9p2000.L,msize=1048576,aname={share}{more} 192.168.130.1 {at}"
+        "mount -t 9p -o trans=tcp,version=9p2000.L,msize=1048576,cache=mmap,aname={share}{more} 192.168.130.1 {at}"
     )
 }
 
