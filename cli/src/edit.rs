@@ -107,6 +107,28 @@ impl Draft {
     }
 }
 
+/// What came of [`exchange`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exchanged {
+    Done,
+    /// The file has another text than it had.
+    ChangedMeanwhile,
+}
+
+/// Puts `new` in the file's place if its text is still `old` (none: there was no file). Nothing is checked.
+pub(crate) fn exchange(path: &Path, old: Option<&str>, new: &str) -> io::Result<Exchanged> {
+    let (file, locked, now) = match lock_and_read(path) {
+        Ok((file, locked, text)) => (file, Some(locked), Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (path.to_owned(), None, None),
+        Err(error) => return Err(error),
+    };
+    if now.as_deref() != old {
+        return Ok(Exchanged::ChangedMeanwhile);
+    }
+    replace(&file, new.as_bytes(), locked.as_ref())?;
+    Ok(Exchanged::Done)
+}
+
 /// The lock is on the file itself, so it has to be seen whether the file was
 /// replaced by the one who had the lock before.
 fn lock_and_read(path: &Path) -> io::Result<(PathBuf, File, String)> {

@@ -28,6 +28,7 @@ const EFFECTS: &[(&str, Effect)] = {
         ("ps", Reads),
         ("wait-ready", Reads),
         ("config check", Reads),
+        ("config edit", Changes),
         ("config show", Reads),
         ("config schema", Reads),
         ("config path", Reads),

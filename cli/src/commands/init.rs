@@ -23,6 +23,14 @@ pub(crate) struct Args {
     force: bool,
 }
 
+/// The text that a new file has, and the subnet in it.
+pub(crate) fn template(context: &Context) -> Outcome<(String, String)> {
+    let subnet = free_subnet(context)?;
+    let line = format!("{:<32}", format!("subnet = \"{subnet}\""));
+    let text = TEMPLATE.replace("{subnet line}", &line);
+    Ok((subnet, text))
+}
+
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let path = &context.paths.config;
     let backup = {
@@ -37,11 +45,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
             "edit it, or replace it and keep a backup: sharectl init --force",
         ));
     }
-    let subnet = free_subnet(context)?;
-    let text = TEMPLATE.replace(
-        "{subnet line}",
-        &format!("{:<32}", format!("subnet = \"{subnet}\"")),
-    );
+    let (subnet, text) = template(context)?;
     Config::parse(&text, path, &Surroundings::of_process())?;
     let failed = |what: &str, error: std::io::Error| {
         CliError::failure(

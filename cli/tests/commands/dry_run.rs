@@ -17,6 +17,7 @@ use crate::place::{CONFIG, Place};
 /// A line of each verb that does something; `--dry-run` goes behind the verb.
 const LINES: &[(&str, &str)] = &[
     ("init", "--force"),
+    ("config edit", ""),
     ("up", ""),
     ("down", ""),
     ("restart", "netd"),

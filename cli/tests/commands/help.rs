@@ -15,6 +15,7 @@ const VERBS: &[&str] = &[
     "schema",
     "wait-ready",
     "config check",
+    "config edit",
     "config show",
     "config schema",
     "config path",
@@ -136,7 +137,7 @@ fn front_page() {
         out:   status       Show the daemons, guests and shares, and what is wrong with them
         out:   ps           Show guests and containers, and why something of them does not work
         out:   wait-ready   Wait until daemons, guests, ports and shares are ready
-        out:   config       The configuration: check it, show what it means, its schema and place
+        out:   config       The configuration: edit it, check it, show what it means, its schema and place
         out:   network      Networks: create, remove, renumber, list, look inside
         out:   guest        Guests: add, remove, list, start, plug in
         out:   share        Shares: add, remove, list, mount folders of the host that guests see

@@ -6,6 +6,7 @@ mod completions;
 mod config;
 mod daemons;
 mod dry_run;
+mod edit;
 mod fake;
 mod guest;
 mod guest_mounts;
