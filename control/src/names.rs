@@ -260,6 +260,10 @@ plain_name!(
     ShareName, "share", 31
 );
 plain_name!(
+    /// A project that is up, after its folder's name.
+    ProjectName, "project", 31
+);
+plain_name!(
     /// A source of names, as in `[hosts.source.docker]`.
     SourceName, "source", 24
 );

@@ -10,14 +10,16 @@ mod resolving;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use control::api::Changes;
 use control::config::Config;
 use control::events::{EventBody, EventLog};
 use control::failure::Failure;
+use control::following::{Following, Reason};
 use control::names::HostName;
-use control::paths::Paths;
+use control::paths::{Daemon as Kind, Paths};
 use control::signals::{Order, Orders};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -35,9 +37,9 @@ use crate::sources::book::Change;
 use crate::sources::{News, config};
 use crate::table::{self, Lost, Reserved, Table, Why};
 use crate::view::View;
-use crate::watch::Watcher;
 use crate::writer::How;
 use crate::writer_service::client::Client as HostsWriter;
+use control::watch::Watcher;
 
 /// Requests and news that may wait for the loop.
 const QUEUE: usize = 64;
@@ -114,6 +116,8 @@ struct Daemon {
     /// Files that the configuration no longer names: their blocks go with the next sync.
     retired: Vec<PathBuf>,
     watcher: Option<Watcher>,
+    following: Arc<Following>,
+    config_changes: mpsc::Receiver<()>,
 }
 
 /// What woke the loop.
@@ -122,6 +126,7 @@ enum Wake {
     Request(Option<Request>),
     Signal(Order),
     FilesChanged(std::io::Result<()>),
+    ConfigChanged,
     Synced(Vec<FileReport>),
     Due,
 }
@@ -180,7 +185,11 @@ impl Daemon {
         let view = View::default();
         let keeper = options.keeper(&config);
         view.lock().files = keeper.paths(&config.hosts.files);
+        let following = Following::new(Kind::Hostsync, &options.paths.config, &config);
+        view.lock().following = Some(Arc::clone(&following));
         Self {
+            config_changes: following.changes(),
+            following,
             gathering: Gathering::new(&options, wall_clock, news),
             resolving: Resolving::new(view.clone()),
             options,
@@ -212,6 +221,8 @@ impl Daemon {
             request = requests.recv() => Wake::Request(request),
             message = news.recv() => Wake::News(message),
             outcome = changed(watcher) => Wake::FilesChanged(outcome),
+            // Its sender ends with the runtime.
+            Some(()) = self.config_changes.recv() => Wake::ConfigChanged,
             () = sleep_until(due) => Wake::Due,
         }
     }
@@ -241,7 +252,12 @@ impl Daemon {
         match wake {
             Wake::Signal(Order::Stop) => return true,
             Wake::Signal(Order::Reload) => {
-                if self.reload().await.is_ok() {
+                if self.reload(Reason::Asked).await.is_ok() {
+                    self.pace.ask(now());
+                }
+            }
+            Wake::ConfigChanged => {
+                if self.reload(Reason::Noticed).await.is_ok() {
                     self.pace.ask(now());
                 }
             }
@@ -303,7 +319,7 @@ impl Daemon {
             Ask::Sync => self.view.lock().cleared = false,
             Ask::Clear => self.view.lock().cleared = true,
             Ask::Reload => {
-                if let Err(failure) = self.reload().await {
+                if let Err(failure) = self.reload(Reason::Asked).await {
                     // A client that is gone needs no answer.
                     reply.send(Err(failure)).ok();
                     return;
@@ -323,22 +339,11 @@ impl Daemon {
         self.pace.ask(now());
     }
 
-    async fn reload(&mut self) -> Result<(), Failure> {
-        let path = self.options.paths.config.clone();
-        let loaded = tokio::task::spawn_blocking(move || Config::load(&path)).await;
-        let loaded = match loaded {
-            Ok(Ok(config)) => Ok(config),
-            Ok(Err(errors)) => Err(Failure::invalid(errors.to_string())),
-            Err(error) => Err(Failure::internal(format!(
-                "reading the configuration: {error}"
-            ))),
-        };
-        let config = match loaded {
+    async fn reload(&mut self, reason: Reason) -> Result<(), Failure> {
+        let config = match self.following.read_apart(reason).await {
             Ok(config) => config,
             Err(failure) => {
-                tracing::warn!("the configuration is refused, the old one stays:\n{failure}");
                 let message = failure.message.clone();
-                self.view.lock().config_refused = Some(message.clone());
                 self.events.publish(EventBody::ConfigRefused { message });
                 return Err(failure);
             }
@@ -349,7 +354,6 @@ impl Daemon {
         let new_files = self.keeper.paths(&config.hosts.files);
         {
             let mut shown = self.view.lock();
-            shown.config_refused = None;
             let gone = shown.files.iter().filter(|file| !new_files.contains(file));
             self.retired.extend(gone.cloned());
             self.retired.retain(|file| !new_files.contains(file));
@@ -358,7 +362,6 @@ impl Daemon {
         self.config = config;
         self.gathering.follow(&self.config);
         self.resolving.listen(self.config.hosts.dns).await;
-        tracing::info!("the configuration was read again");
         self.events.publish(EventBody::ConfigReloaded {
             changes: Vec::new(),
         });

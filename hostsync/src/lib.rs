@@ -17,6 +17,5 @@ pub mod sources;
 mod sys;
 pub mod table;
 pub mod view;
-pub mod watch;
 pub mod writer;
 pub mod writer_service;

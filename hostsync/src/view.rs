@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use control::api::{HostLine, ResolverStatus, SourceStatus};
 use control::config::SourceKind;
 use control::events::timestamp;
+use control::following::Following;
 use control::metrics::{Kind, Page};
 
 use crate::dns::server::Counters as DnsCounters;
@@ -36,8 +37,8 @@ pub struct Shown {
     pub resolver: ResolverStatus,
     /// What was asked.
     pub dns_counters: Arc<DnsCounters>,
-    /// Why the file on disk is not the configuration that runs.
-    pub config_refused: Option<String>,
+    /// The configuration on the disk beside the one that runs.
+    pub following: Option<Arc<Following>>,
     /// Who undoes what is written, while somebody does.
     pub disputed: Option<String>,
     /// Files that cannot be watched, and why.
@@ -74,7 +75,8 @@ impl Shown {
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        problems.extend(self.config_refused.clone());
+        let following = self.following.iter();
+        problems.extend(following.flat_map(|following| following.problems()));
         problems.extend(self.sources.iter().filter_map(source_problem));
         problems.extend(self.resolver.problems.iter().cloned());
         problems.extend(self.reports.iter().filter_map(FileReport::problem));

@@ -68,6 +68,7 @@ pub async fn run(paths: Paths, config: Config) -> anyhow::Result<()> {
     for problem in &done.problems {
         tracing::warn!("{problem}");
     }
+    let follower = tokio::spawn(Arc::clone(&state).follow_config(state.following().changes()));
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(server::serve(
         listener,
@@ -89,8 +90,10 @@ pub async fn run(paths: Paths, config: Config) -> anyhow::Result<()> {
         match orders.next().await {
             Order::Stop => break,
             Order::Reload => {
-                // Told in the log and as an event.
-                state.reload().await.ok();
+                let state = Arc::clone(&state);
+                // Apart: it may wait for a network, and who says stop must be heard meanwhile. How it went is
+                // told in the log and as an event.
+                tokio::spawn(async move { state.reload().await.ok() });
             }
         }
     }
@@ -100,7 +103,7 @@ pub async fn run(paths: Paths, config: Config) -> anyhow::Result<()> {
     }
     stop.send(()).ok();
     serving.await.ok();
-    for task in tasks {
+    for task in tasks.into_iter().chain([follower]) {
         task.abort();
         task.await.ok();
     }

@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use control::api::{Changes, DaemonStatus, GuestMountStatus, ShareStatus};
-use control::config::{Config, ConfigErrors, Problem, Surroundings};
+use control::config::{Config, ConfigErrors, Surroundings, Texts};
 use control::events::{EventBody, EventLog, timestamp_now};
 use control::failure::{Failure, FailureKind};
-use control::paths::Paths;
+use control::following::{Following, Reason};
+use control::paths::{Daemon, Paths};
 use control::server::Api;
 use control::signals::{Order, Orders};
 use tokio::net::UnixListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::keep;
 use crate::metrics;
@@ -30,12 +31,19 @@ struct State {
     paths: Paths,
     events: EventLog,
     started: String,
-    /// What is wrong with the file, while the configuration in force is not what it says.
-    refused: Arc<Mutex<Option<String>>>,
+    following: Arc<Following>,
+    /// What was read first is applied first.
+    reloading: Arc<Mutex<()>>,
 }
 
-/// A configuration, and what is wrong with the file if it is not what that says now.
-pub type Configuration = (Config, Option<ConfigErrors>);
+/// A configuration that runs, its texts where they are known, and what is wrong with the file if it is not what
+/// that says now.
+#[derive(Debug)]
+pub struct Configuration {
+    config: Config,
+    texts: Option<Texts>,
+    refused: Option<ConfigErrors>,
+}
 
 /// Reads the configuration. A worker that follows another goes on with the one that was in force where the file
 /// has mistakes by now.
@@ -43,56 +51,48 @@ pub type Configuration = (Config, Option<ConfigErrors>);
 /// # Errors
 /// The file's mistakes, where nothing was in force before.
 pub fn configuration(path: &Path) -> Result<Configuration, ConfigErrors> {
-    let left = keep::config::left();
+    let left = keep::config::left().and_then(|text| Texts::unpack(&text));
     // Without a file nothing is shared. Where there was one, its disk may be away, and guests wait.
-    let is_gone = left.as_ref().is_some_and(|text| !text.is_empty()) && !path.exists();
+    let had_one = |texts: &Texts| texts.main.as_ref().is_some_and(|text| !text.is_empty());
+    let is_gone = left.as_ref().is_some_and(had_one) && !path.exists();
     let read = if is_gone { Err(gone(path)) } else { load(path) };
     let errors = match read {
-        Ok(config) => return Ok((config, None)),
+        Ok((texts, config)) => {
+            keep::config::put(&texts.pack());
+            return Ok(Configuration {
+                config,
+                texts: Some(texts),
+                refused: None,
+            });
+        }
         Err(errors) => errors,
     };
-    let in_force =
-        left.and_then(|text| Config::parse(&text, path, &Surroundings::of_process()).ok());
+    let in_force = left.and_then(|texts| {
+        let config = Config::of_texts(&texts, path, &Surroundings::of_process()).ok()?;
+        Some((texts, config))
+    });
     match in_force {
-        Some(config) => {
+        Some((texts, config)) => {
             tracing::error!("{errors}");
             tracing::warn!("guests go on with the configuration as it was before");
-            Ok((config, Some(errors)))
+            Ok(Configuration {
+                config,
+                texts: Some(texts),
+                refused: Some(errors),
+            })
         }
         None => Err(errors),
     }
 }
 
 fn gone(path: &Path) -> ConfigErrors {
-    let problem = Problem {
-        line: None,
-        message: "there is no such file any more".to_owned(),
-        hint: None,
-    };
-    ConfigErrors {
-        file: path.to_owned(),
-        problems: vec![problem],
-    }
+    ConfigErrors::one(path, None, "there is no such file any more")
 }
 
-/// What the file says, which is in force from now on.
-fn load(path: &Path) -> Result<Config, ConfigErrors> {
-    let text = Config::text(path)?;
-    let config = Config::parse(&text, path, &Surroundings::of_process())?;
-    keep::config::put(&text);
-    Ok(config)
-}
-
-/// One sentence for `sharectl status`.
-fn refusal(errors: &ConfigErrors) -> String {
-    let first = errors.problems.first();
-    let line = first.and_then(|problem| problem.line);
-    format!(
-        "{}{}: {}; sharefs goes on with what the file said before: sharectl config check, mend it, then sharectl restart sharefs",
-        errors.file.display(),
-        line.map_or_else(String::new, |line| format!(":{line}")),
-        first.map_or("it cannot be read", |problem| &problem.message),
-    )
+fn load(path: &Path) -> Result<(Texts, Config), ConfigErrors> {
+    let texts = Texts::read(path)?;
+    let config = Config::of_texts(&texts, path, &Surroundings::of_process())?;
+    Ok((texts, config))
 }
 
 impl State {
@@ -100,12 +100,7 @@ impl State {
         self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn refused(&self) -> MutexGuard<'_, Option<String>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn status(&self) -> DaemonStatus {
-        let refused = self.refused().clone();
         DaemonStatus {
             daemon: "sharefs".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -113,24 +108,31 @@ impl State {
             started: self.started.clone(),
             config: self.paths.config.clone(),
             newest_event: self.events.newest(),
-            problems: refused
-                .into_iter()
-                .chain(self.shares().problems())
-                .collect(),
+            problems: self.problems(),
         }
     }
 
+    fn problems(&self) -> Vec<String> {
+        let mut problems = self.following.problems();
+        problems.extend(self.shares().problems());
+        problems
+    }
+
     /// Reads the file again; one with mistakes changes nothing.
-    async fn reload(self) -> Result<Changes, Failure> {
+    async fn reload(self, reason: Reason) -> Result<Changes, Failure> {
         let work = move || {
-            let config = load(&self.paths.config).map_err(|errors| {
-                let message = errors.to_string();
+            let _turn = self
+                .reloading
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let config = self.following.read(reason).inspect_err(|failure| {
                 self.events.publish(EventBody::ConfigRefused {
-                    message: message.clone(),
+                    message: failure.message.clone(),
                 });
-                Failure::new(FailureKind::Invalid, message)
             })?;
-            *self.refused() = None;
+            if let Some(texts) = self.following.in_force() {
+                keep::config::put(&texts.pack());
+            }
             let changes = self.shares().apply(&config, now());
             self.events.publish(EventBody::ConfigReloaded {
                 changes: changes.changes.clone(),
@@ -145,6 +147,24 @@ impl State {
             ))),
         }
     }
+
+    /// The same where nobody waits for the answer: a mount may take its time, and the loop must not.
+    async fn reload_and_tell(self, reason: Reason) {
+        // A refusal is in the log already.
+        if let Ok(Changes { changes, problems }) = self.reload(reason).await {
+            changes.iter().for_each(|change| tracing::info!("{change}"));
+            problems
+                .iter()
+                .for_each(|problem| tracing::warn!("{problem}"));
+        }
+    }
+
+    /// Reloads whenever the files change.
+    async fn follow_config(self, mut changes: mpsc::Receiver<()>) {
+        while changes.recv().await.is_some() {
+            self.clone().reload_and_tell(Reason::Noticed).await;
+        }
+    }
 }
 
 /// Serves until told to stop. `listener` is bound already, `mounter` started, and the process set up by `main`.
@@ -155,7 +175,11 @@ impl State {
 /// When signals cannot be taken over.
 pub async fn run(
     paths: Paths,
-    (config, errors): Configuration,
+    Configuration {
+        config,
+        texts,
+        refused,
+    }: Configuration,
     (listener, mounter): (UnixListener, Mounter),
     ready: impl FnOnce(),
 ) -> std::io::Result<()> {
@@ -169,17 +193,14 @@ pub async fn run(
     );
     let state = State {
         shares: Arc::new(Mutex::new(shares)),
+        following: Following::of((Daemon::Sharefs, &paths.config), (texts, &config), refused),
+        reloading: Arc::default(),
         paths,
         events: events.clone(),
         started: timestamp_now(),
-        refused: Arc::new(Mutex::new(errors.as_ref().map(refusal))),
     };
     for change in state.shares().apply(&config, now()).changes {
         tracing::info!("{change}");
-    }
-    if let Some(errors) = errors {
-        let message = errors.to_string();
-        events.publish(EventBody::ConfigRefused { message });
     }
     events.publish(EventBody::Started {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -190,21 +211,14 @@ pub async fn run(
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = async move { drop(stopped.await) };
     let serving = tokio::spawn(control::server::serve(listener, api(&state), stopped));
+    let follower = tokio::spawn(state.clone().follow_config(state.following.changes()));
     loop {
         match orders.next().await {
             Order::Stop => break,
-            Order::Reload => match state.clone().reload().await {
-                Ok(changes) => {
-                    let Changes { changes, problems } = changes;
-                    changes.iter().for_each(|change| tracing::info!("{change}"));
-                    problems
-                        .iter()
-                        .for_each(|problem| tracing::warn!("{problem}"));
-                }
-                Err(failure) => tracing::error!("{}", failure.message),
-            },
+            Order::Reload => drop(tokio::spawn(state.clone().reload_and_tell(Reason::Asked))),
         }
     }
+    follower.abort();
     drop(stop);
     if let Err(error) = serving.await {
         tracing::debug!(%error, "control server");
@@ -272,7 +286,7 @@ fn api(state: &State) -> Api<State> {
         .post::<(), Changes, _, _>(
             "/v1/reload",
             "Read the configuration again",
-            |state, _, ()| state.reload(),
+            |state, _, ()| state.reload(Reason::Asked),
         )
         .post::<(), (), _, _>(
             "/v1/restart",

@@ -428,6 +428,18 @@ fn open_tree(share: &Share, descriptors: Arc<Descriptors>) -> Result<Arc<dyn Ser
             error => format!("cannot open {path}: {error}"),
         }
     })?;
+    let tree = match &share.within {
+        None => tree,
+        Some(outer) => tree.within(outer).map_err(|error| {
+            let (path, outer) = (share.path.display(), outer.display());
+            match error {
+                Errno::XDEV | Errno::LOOP => {
+                    format!("a symbolic link leads from {path} out of the project's folder {outer}")
+                }
+                error => format!("cannot open {path} from {outer}: {error}"),
+            }
+        })?,
+    };
     served::serve(tree, share)
 }
 
@@ -455,11 +467,12 @@ pub(crate) fn options(share: &Share) -> impl PartialEq + std::fmt::Debug + use<>
         guests: _,
         mount: _,
         ninep: _,
+        within,
         line: _,
     } = share.clone();
     let patterns = (exclude, read_only_paths);
     (
-        path,
+        (path, within),
         read_only,
         patterns,
         names,

@@ -370,7 +370,7 @@ fn a_file_with_mistakes_does_not_end_what_a_killed_daemon_served() {
         let status = world.get(Kind::Sharefs, "/v1/status")?;
         let told = status["problems"].to_string();
         ensure!(
-            told.contains("mistake") && told.contains("goes on with what the file said before"),
+            told.contains("mistake") && told.contains("running with the last good one"),
             "{told}"
         );
         let shown = world.sharectl(&["status"])?;

@@ -9,14 +9,15 @@ mod dns;
 mod duration;
 mod hosts;
 mod problem;
+mod project;
 mod raw;
 mod resolve;
 mod share;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::egress::{EgressRule, NamePolicy, Verdict};
 use crate::mac::MacAddress;
-use crate::names::{GuestName, HostName, NameError, NetworkName, ShareName, SourceName};
+use crate::names::{
+    GuestName, HostName, NameError, NetworkName, ProjectName, ShareName, SourceName,
+};
 use crate::pattern::PathPattern;
 use crate::port::{Endpoint, PortSpec};
 use crate::rate::RateLimit;
@@ -43,7 +46,11 @@ pub use hosts::{
     NETD_PRIORITY, SOURCE_KEEP, SOURCE_PRIORITY, SourceKind,
 };
 pub use problem::{ConfigErrors, Problem};
+pub use project::{Acceptance, PROJECT_FILE, Project, guest_of, own_text, project_schema};
 pub use share::{CaseRule, NameRule, OwnerStore};
+pub use texts::{
+    LARGEST_PROJECT, MOST_PROJECTS, ProjectText, Texts, differences, projects_folder, read_text,
+};
 
 /// The network that stands where the file names none.
 pub const DEFAULT_NETWORK: &str = "vmnet8";
@@ -61,8 +68,6 @@ pub const LARGEST_MTU: u16 = 65520;
 pub const NINEP_PORT: u16 = 564;
 /// What every Ethernet carries (IEEE 802.3).
 const ETHERNET_MTU: u16 = 1500;
-/// Thousands of guests fit; a device or a disk image named by mistake does not.
-const LARGEST_FILE: u64 = 8 << 20;
 
 /// Everything the file says, checked and complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -75,6 +80,9 @@ pub struct Config {
     pub shares: BTreeMap<ShareName, Share>,
     /// Hosts files to keep.
     pub hosts: Hosts,
+    /// What was accepted of repositories; their shares, ports and names are among those above.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub projects: BTreeMap<ProjectName, Project>,
 }
 
 /// What guests of a network may reach.
@@ -401,6 +409,9 @@ pub struct Share {
     pub mount: Option<HostMount>,
     /// Also served as 9P2000.L, on TCP port [`NINEP_PORT`] of the gateway.
     pub ninep: bool,
+    /// The project's folder, for a share that must not lead out of it, symbolic links included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<PathBuf>,
     /// The line of `path` in the file, from 1, for messages.
     #[serde(skip)]
     pub line: usize,
@@ -558,38 +569,6 @@ fn mounted_drives() -> BTreeMap<char, PathBuf> {
     Machine::new(mounts, WslConf::parse(&wsl), None).drives()
 }
 
-/// The text of the file at `path`; nothing if it is not there.
-fn read(path: &Path) -> Result<String, Problem> {
-    let problem = |line, message| Problem {
-        line,
-        message,
-        hint: None,
-    };
-    let failed = |error| problem(None, format!("cannot read the configuration: {error}"));
-    let mut bytes = Vec::new();
-    match std::fs::File::open(path) {
-        Ok(file) => drop(
-            file.take(LARGEST_FILE + 1)
-                .read_to_end(&mut bytes)
-                .map_err(failed)?,
-        ),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
-        Err(error) => return Err(failed(error)),
-    }
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(problem(
-            None,
-            format!("no configuration is larger than {LARGEST_FILE} bytes"),
-        ));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let good = error.utf8_error().valid_up_to();
-        let lines = error.as_bytes().iter().take(good);
-        let line = 1 + lines.filter(|byte| **byte == b'\n').count();
-        problem(Some(line), "this line is not UTF-8".to_owned())
-    })
-}
-
 impl Config {
     /// Reads and checks the file at `path`. A file that is not there reads as
     /// an empty one: the default network, no guests, no shares.
@@ -605,21 +584,25 @@ impl Config {
     /// # Errors
     /// As there.
     pub fn load_in(path: &Path, surroundings: &Surroundings) -> Result<Self, ConfigErrors> {
-        Self::parse(&Self::text(path)?, path, surroundings)
+        Self::of_texts(&Texts::read(path)?, path, surroundings)
     }
 
-    /// The file's text, not looked at yet; that of a file that is not there is empty.
+    /// Checks all texts of a configuration; `file` is what the user's own is called in messages.
     ///
     /// # Errors
-    /// When it cannot be read, is too large or no text.
-    pub fn text(path: &Path) -> Result<String, ConfigErrors> {
-        read(path).map_err(|problem| ConfigErrors {
-            file: path.to_owned(),
-            problems: vec![problem],
+    /// Every [`Problem`] of the texts.
+    pub fn of_texts(
+        texts: &Texts,
+        file: &Path,
+        surroundings: &Surroundings,
+    ) -> Result<Self, ConfigErrors> {
+        resolve::resolve(texts, surroundings).map_err(|problems| ConfigErrors {
+            file: file.to_owned(),
+            problems,
         })
     }
 
-    /// Checks a text; `file` is only for messages.
+    /// Checks a text alone, without projects; `file` is only for messages.
     ///
     /// # Errors
     /// Every [`Problem`] of the text.
@@ -628,10 +611,7 @@ impl Config {
         file: &Path,
         surroundings: &Surroundings,
     ) -> Result<Self, ConfigErrors> {
-        resolve::resolve(text, surroundings).map_err(|problems| ConfigErrors {
-            file: file.to_owned(),
-            problems,
-        })
+        Self::of_texts(&Texts::of_main(text), file, surroundings)
     }
 
     /// The shares that a guest sees, in the order of their names.
@@ -680,6 +660,27 @@ impl Config {
         Ok(names)
     }
 
+    /// The project that a share came with.
+    #[must_use]
+    pub fn project_of(&self, share: &ShareName) -> Option<&Project> {
+        let mut projects = self.projects.values();
+        projects.find(|project| project.shares.contains(share))
+    }
+
+    /// The project that publishes a port.
+    #[must_use]
+    pub fn project_of_port(&self, guest: &GuestName, spec: &PortSpec) -> Option<&Project> {
+        let mut projects = self.projects.values();
+        projects.find(|project| project.guest == *guest && project.ports.contains(spec))
+    }
+
+    fn removal(&self, share: &Share) -> String {
+        match self.project_of(&share.name) {
+            Some(project) => format!("down --project {}", project.name),
+            None => format!("share rm {}", share.name),
+        }
+    }
+
     /// Shares whose folder is not there now, as problems of `file`.
     #[must_use]
     pub fn missing_folders(&self, file: &Path) -> Option<ConfigErrors> {
@@ -688,6 +689,9 @@ impl Config {
             .values()
             .filter(|share| !share.path.is_dir())
             .map(|share| Problem {
+                file: self
+                    .project_of(&share.name)
+                    .map(|project| project.file.clone()),
                 line: Some(share.line),
                 message: format!(
                     "share \"{}\": {} is not a folder on this host",
@@ -695,9 +699,9 @@ impl Config {
                     share.path.display()
                 ),
                 hint: Some(format!(
-                    "mkdir -p {0}, or mount the drive, or: sharectl share rm {1}",
+                    "mkdir -p {0}, or mount the drive, or: sharectl {1}",
                     share.path.display(),
-                    share.name
+                    self.removal(share)
                 )),
             })
             .collect();

@@ -86,6 +86,95 @@ pub(super) struct RawConfig {
     pub(super) hosts: RawHosts,
 }
 
+/// What a repository asks for, in its `sharectl.toml`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "the keys guest, ports and names, and tables such as [share.src]"
+)]
+pub(super) struct RawProject {
+    /// The guest that it all is for. Default: the only one that is configured.
+    pub(super) guest: Option<At<String>>,
+    /// Ports of the host that lead to the guest, in Docker's notation.
+    #[schemars(with = "Vec<PortSpec>")]
+    pub(super) ports: Vec<At<String>>,
+    /// Names of the guest, for DNS and the hosts files.
+    pub(super) names: Vec<At<String>>,
+    /// Folders that the guest sees, by name, as in `[share.shop]`.
+    #[schemars(with = "BTreeMap<String, RawProjectShare>")]
+    pub(super) share: Table<RawProjectShare>,
+    /// What was said when it was accepted.
+    #[schemars(skip)]
+    pub(super) project: Option<RawAcceptance>,
+}
+
+/// Written by `sharectl up --project`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAcceptance {
+    pub(super) folder: At<String>,
+    pub(super) guest: At<String>,
+    pub(super) outside: bool,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "a table such as [share.shop] with a path"
+)]
+pub(super) struct RawProjectShare {
+    /// The host's folder, relative to the project's.
+    pub(super) path: At<String>,
+    /// Where the guest mounts it. Default: the same path as on the host.
+    pub(super) at: Option<At<String>>,
+    /// Refuse every change. Default: false.
+    #[serde(default)]
+    pub(super) read_only: bool,
+    /// What does not exist for the guest: patterns as in gitignore, below the share's folder.
+    #[serde(default)]
+    #[schemars(with = "Vec<PathPattern>")]
+    pub(super) exclude: Vec<At<String>>,
+    /// What the guest cannot change: patterns as in gitignore, below the share's folder.
+    #[serde(default)]
+    #[schemars(with = "Vec<PathPattern>")]
+    pub(super) read_only_paths: Vec<At<String>>,
+    /// xattr: owners, modes and devices that the host's files cannot have are kept in an
+    /// extended attribute; none: they are refused. Default: none.
+    #[schemars(with = "Option<super::OwnerStore>")]
+    pub(super) owner_store: Option<At<String>>,
+    /// How long the guest may trust what it has seen: never, auto (1 s), always. Default: auto.
+    #[schemars(with = "Option<super::CachePolicy>")]
+    pub(super) cache: Option<At<String>>,
+}
+
+impl RawProjectShare {
+    /// As a share of the configuration itself would be written; what a project may not say stays at its default.
+    pub(super) fn into_share(self) -> RawShare {
+        RawShare {
+            path: self.path,
+            at: self.at,
+            read_only: self.read_only,
+            exclude: self.exclude,
+            read_only_paths: self.read_only_paths,
+            names: None,
+            case: None,
+            guests: None,
+            owner: None,
+            guest_owner: None,
+            owner_store: self.owner_store,
+            acl: None,
+            writeback: None,
+            cache: self.cache,
+            mount: None,
+            mount_users: None,
+            ninep: false,
+        }
+    }
+}
+
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(
     default,

@@ -7,7 +7,7 @@ use control::names::SourceName;
 use tokio::sync::mpsc;
 
 use super::{News, Said};
-use crate::watch::Watcher;
+use control::watch::Watcher;
 
 /// The first and the longest pause before another try.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::leases::{self, LARGEST_FILE};
 use super::{Clock, News, Reading, Said};
-use crate::watch::{Watcher, fits};
+use control::watch::{Watcher, fits};
 
 /// How long changes are gathered before the file is read: a thousand a second make few readings.
 const GATHER: Duration = Duration::from_millis(50);

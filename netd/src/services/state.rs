@@ -12,8 +12,9 @@ use control::api::{Changes, LinkAnswer, LinkHandover, LinkPlugged, PortStatus, U
 use control::config::{Config, Guest, Network, NetworkKind};
 use control::events::{EventBody, EventLog, timestamp_now};
 use control::failure::Failure;
+use control::following::{Following, Reason};
 use control::names::{GuestName, NetworkName};
-use control::paths::Paths;
+use control::paths::{Daemon, Paths};
 use control::port::PortSpec;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -63,11 +64,13 @@ pub struct State {
     pub clashes: Clashes,
     /// Frames that somebody captures.
     pub captures: Captures,
+    following: Arc<Following>,
+    reloading: tokio::sync::Mutex<()>,
     config: Mutex<Arc<Config>>,
     networks: Mutex<BTreeMap<NetworkName, Slot>>,
     running: tokio::sync::Mutex<Running>,
     ports: tokio::sync::Mutex<PortTable>,
-    /// What the last apply could not do, and what the last reload refused.
+    /// What the last apply could not do.
     problems: Mutex<Vec<String>>,
     /// What is followed of the host.
     pub(super) host: HostView,
@@ -108,6 +111,8 @@ impl State {
         let (ended, ended_end) = mpsc::channel(1);
         let events = EventLog::new();
         let state = Self {
+            following: Following::new(Daemon::Netd, &paths.config, config),
+            reloading: tokio::sync::Mutex::default(),
             paths,
             ports: tokio::sync::Mutex::new(PortTable::new(events.clone())),
             events,
@@ -173,7 +178,8 @@ impl State {
 
     /// What a person should know.
     pub async fn problems(&self) -> Vec<String> {
-        let mut problems = lock(&self.problems).clone();
+        let mut problems = self.following.problems();
+        problems.extend(lock(&self.problems).iter().cloned());
         problems.extend(self.ports.lock().await.problems());
         problems.extend(self.clashes.problems());
         for network in self.networks() {
@@ -293,7 +299,27 @@ impl State {
     /// # Errors
     /// Every problem of the file.
     pub async fn reload(&self) -> Result<Changes, Failure> {
-        match Config::load(&self.paths.config) {
+        self.reload_for(Reason::Asked).await
+    }
+
+    /// The same after the files changed; for ever, until `changes` ends.
+    pub async fn follow_config(self: Arc<Self>, mut changes: mpsc::Receiver<()>) {
+        while changes.recv().await.is_some() {
+            // Told in the log, as an event and in the status.
+            self.reload_for(Reason::Noticed).await.ok();
+        }
+    }
+
+    /// Where the configuration's files are followed.
+    #[must_use]
+    pub fn following(&self) -> &Arc<Following> {
+        &self.following
+    }
+
+    async fn reload_for(&self, reason: Reason) -> Result<Changes, Failure> {
+        // What was read first is applied first.
+        let _turn = self.reloading.lock().await;
+        match self.following.read_apart(reason).await {
             Ok(config) => {
                 let changes = self.apply(config).await;
                 tracing::info!(
@@ -306,14 +332,11 @@ impl State {
                 });
                 Ok(changes)
             }
-            Err(errors) => {
-                let message = errors.to_string();
-                tracing::warn!("the configuration was refused, what runs goes on: {message}");
+            Err(failure) => {
                 self.events.publish(EventBody::ConfigRefused {
-                    message: message.clone(),
+                    message: failure.message.clone(),
                 });
-                Err(Failure::invalid(message)
-                    .with_hint("sharectl config check; what ran before goes on"))
+                Err(failure)
             }
         }
     }

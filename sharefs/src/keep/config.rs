@@ -11,7 +11,7 @@ const KIND: u64 = MAGIC ^ (5 << 56);
 /// Kind, and length in bytes.
 const HEAD: usize = 2;
 /// No configuration is as long (`control::config`).
-const LONGEST: usize = 16 << 20;
+const LONGEST: usize = 32 << 20;
 
 /// This is in force from now on.
 pub(crate) fn put(text: &str) {

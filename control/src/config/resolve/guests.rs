@@ -9,6 +9,7 @@ use super::super::{
     DEFAULT_NETWORK, Devices, Guest, LinkChoice, Network, NetworkKind, Surroundings,
 };
 use super::paths::read_folder;
+use super::projects::{self, RawAccepted};
 use super::{bridged, egress, guest_mounts, is_reserved, read, read_address};
 use crate::mac::{MacAddress, fnv1a};
 use crate::names::{GuestName, HostName, NetworkName};
@@ -17,7 +18,7 @@ use crate::port::{HostSide, PortSpec};
 pub(super) fn guests(
     raw: &RawConfig,
     networks: &BTreeMap<NetworkName, Network>,
-    surroundings: &Surroundings,
+    (projects, surroundings): (&[RawAccepted], &Surroundings),
     findings: &mut Findings<'_>,
 ) -> BTreeMap<GuestName, Guest> {
     let mut guests: BTreeMap<GuestName, Guest> = BTreeMap::new();
@@ -77,7 +78,7 @@ pub(super) fn guests(
             |a: Ipv4Addr| written.contains(&a) || guests.values().any(|g| g.host_address == a);
         let host_address = host_address.unwrap_or_else(|| derived_host_address(&name, used));
         bridged::check_guest(&owner, raw, network, findings);
-        let names = guest_names(raw, &owner, findings);
+        let names = guest_names(&raw.names, &owner, findings);
         match name.as_host_name().under(&network.domain) {
             Ok(own) => claims.claim(findings, key.offset(), &owner, format!("the name {own}")),
             Err(error) => findings.add(
@@ -89,7 +90,7 @@ pub(super) fn guests(
         for (name, text) in names.iter().zip(&raw.names) {
             claims.claim(findings, text.offset(), &owner, format!("the name {name}"));
         }
-        let publish = published(raw, &owner, host_address, &mut claims, findings);
+        let publish = published(&raw.publish, &owner, host_address, &mut claims, findings);
         let links = ("link", &LinkChoice::ALL[..]);
         let link = choice(links, raw.link.as_ref(), &owner, findings);
         let all = ("devices", &Devices::ALL[..]);
@@ -120,7 +121,58 @@ pub(super) fn guests(
             },
         );
     }
+    // Last, so that a clash is told at the project's line.
+    for project in projects {
+        add_project(project, &mut guests, networks, &mut claims, findings);
+    }
     guests
+}
+
+/// Gives a project's guest what the project asks for.
+fn add_project(
+    project: &RawAccepted,
+    guests: &mut BTreeMap<GuestName, Guest>,
+    networks: &BTreeMap<NetworkName, Network>,
+    claims: &mut Claims,
+    findings: &mut Findings<'_>,
+) {
+    let owner = project.owner();
+    let text = &project.guest;
+    let mut all = guests.values_mut();
+    let Some(guest) = all.find(|guest| guest.name.as_str() == text.value()) else {
+        let name = text.value().escape_debug();
+        findings.add(
+            Some(text.offset()),
+            format!("{owner}: guest \"{name}\" is not in the configuration"),
+            format!("sharectl guest add {name}"),
+        );
+        return;
+    };
+    for text in &project.raw.names {
+        let Some(name) = guest_names(std::slice::from_ref(text), &owner, findings).pop() else {
+            continue;
+        };
+        let domain = networks.get(&guest.network).map(|network| &network.domain);
+        if !project.outside && !domain.is_some_and(|domain| name.is_within(domain)) {
+            let domain = domain.map_or_else(String::new, ToString::to_string);
+            findings.add(
+                Some(text.offset()),
+                format!("{owner}: the name {name} is not within {domain}, where the guest's own names are"),
+                format!("write NAME.{domain}, or accept it: sharectl up --project --allow-outside"),
+            );
+        }
+        claims.claim(findings, text.offset(), &owner, format!("the name {name}"));
+        guest.names.push(name);
+    }
+    let ports = published(
+        &project.raw.ports,
+        &owner,
+        guest.host_address,
+        claims,
+        findings,
+    );
+    projects::check_sockets(project, &ports, findings);
+    guest.publish.extend(ports);
 }
 
 /// One of the words that `key` may be; its default where the text is none of them.
@@ -337,9 +389,9 @@ fn derived_host_address(name: &GuestName, used: impl Fn(Ipv4Addr) -> bool) -> Ip
     }
 }
 
-fn guest_names(raw: &RawGuest, owner: &str, findings: &mut Findings<'_>) -> Vec<HostName> {
+fn guest_names(texts: &[At<String>], owner: &str, findings: &mut Findings<'_>) -> Vec<HostName> {
     let mut names = Vec::new();
-    for text in &raw.names {
+    for text in texts {
         if let Some(name) = read::<HostName>(findings, owner, "names", text) {
             if is_reserved(&name) {
                 let message = format!("{owner}: the name {name} belongs to the host itself");
@@ -356,14 +408,14 @@ fn guest_names(raw: &RawGuest, owner: &str, findings: &mut Findings<'_>) -> Vec<
 }
 
 fn published(
-    raw: &RawGuest,
+    texts: &[At<String>],
     owner: &str,
     host_address: Ipv4Addr,
     claims: &mut Claims,
     findings: &mut Findings<'_>,
 ) -> Vec<PortSpec> {
     let mut specs = Vec::new();
-    for text in &raw.publish {
+    for text in texts {
         if let Some(spec) = read::<PortSpec>(findings, owner, "publish", text) {
             let bind = spec.bind().unwrap_or(IpAddr::V4(host_address));
             claims.claim_port(findings, text.offset(), owner, (&spec, bind));

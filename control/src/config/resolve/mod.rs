@@ -11,6 +11,7 @@ mod ipv6;
 mod mounts;
 mod networks;
 mod paths;
+mod projects;
 mod services;
 mod shares;
 mod sources;
@@ -19,14 +20,17 @@ use std::str::FromStr;
 
 use super::problem::{Findings, Problem};
 use super::raw::{At, RawConfig};
-use super::{Config, Surroundings};
+use super::{Config, Surroundings, Texts};
 use crate::names::HostName;
 
 pub(in crate::config) fn resolve(
-    text: &str,
+    texts: &Texts,
     surroundings: &Surroundings,
 ) -> Result<Config, Vec<Problem>> {
-    let mut findings = Findings::new(text);
+    let (whole, parts) = projects::join(texts);
+    let text = texts.main.as_deref().unwrap_or_default();
+    let mut findings = Findings::new(&whole);
+    parts.into_iter().for_each(|part| findings.begin(part));
     let raw: RawConfig = match toml::from_str(text) {
         Ok(raw) => raw,
         Err(error) => {
@@ -35,16 +39,20 @@ pub(in crate::config) fn resolve(
             return Err(findings.finish());
         }
     };
+    let projects = projects::read(texts, &mut findings);
     let networks = networks::networks(&raw, surroundings, &mut findings);
-    let guests = guests::guests(&raw, &networks, surroundings, &mut findings);
-    let shares = shares::shares(&raw, &guests, surroundings, &mut findings);
+    let around = (&projects[..], surroundings);
+    let guests = guests::guests(&raw, &networks, around, &mut findings);
+    let shares = shares::shares(&raw, &guests, around, &mut findings);
     guest_mounts::check(&raw, &guests, &shares, &mut findings);
     let hosts = hosts::hosts(&raw.hosts, surroundings, &mut findings);
+    let accepted = projects::accepted(&projects, &guests, &shares);
     let config = Config {
         networks,
         guests,
         shares,
         hosts,
+        projects: accepted,
     };
     let problems = findings.finish();
     if problems.is_empty() {

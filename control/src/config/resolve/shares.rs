@@ -9,6 +9,7 @@ use super::super::{
     CachePolicy, CaseRule, Devices, Guest, NameRule, Owner, OwnerStore, Share, Surroundings,
 };
 use super::paths::{plain, read_folder};
+use super::projects::RawAccepted;
 use super::{mounts, read, read_word};
 use crate::names::{GuestName, ShareName};
 use crate::pattern::{MOST_STEPS, PathPattern};
@@ -16,7 +17,7 @@ use crate::pattern::{MOST_STEPS, PathPattern};
 pub(super) fn shares(
     raw: &RawConfig,
     guests: &BTreeMap<GuestName, Guest>,
-    surroundings: &Surroundings,
+    (projects, surroundings): (&[RawAccepted], &Surroundings),
     findings: &mut Findings<'_>,
 ) -> BTreeMap<ShareName, Share> {
     let mut shares: BTreeMap<ShareName, Share> = BTreeMap::new();
@@ -28,70 +29,125 @@ pub(super) fn shares(
         let Some(path) = read_folder(findings, (&owner, "path"), &raw.path, surroundings) else {
             continue;
         };
-        let at = match &raw.at {
-            Some(at) => match read_guest_path(findings, &owner, at) {
-                Some(at) => at,
-                None => continue,
-            },
-            None => path.clone(),
+        let whose = (owner.as_str(), name);
+        let Some(mut share) = read_share(raw, whose, path, surroundings, findings) else {
+            continue;
         };
-        let seen_by = raw.guests.as_ref().map(|list| {
+        share.guests = raw.guests.as_ref().map(|list| {
             list.iter()
                 .filter_map(|text| known_guest(findings, &owner, text, guests))
                 .collect()
         });
-        let share = Share {
-            owner: share_owner(findings, &owner, raw, surroundings),
-            path,
-            at,
-            read_only: raw.read_only,
-            exclude: share_patterns(findings, (&owner, "exclude"), &raw.exclude),
-            read_only_paths: share_patterns(
-                findings,
-                (&owner, "read-only-paths"),
-                &raw.read_only_paths,
-            ),
-            names: choice(
-                findings,
-                (&owner, "names"),
-                raw.names.as_ref(),
-                &NameRule::WORDS,
-            ),
-            case: share_case(findings, &owner, raw),
-            owner_store: share_owner_store(findings, &owner, raw),
-            acl: share_acl(findings, &owner, raw),
-            writeback: share_writeback(findings, &owner, raw),
-            guests: seen_by,
-            cache: share_cache(findings, &owner, raw),
-            mount: mounts::read(findings, &owner, raw, surroundings),
-            ninep: raw.ninep,
-            line: findings.line(raw.path.offset()),
-            name: name.clone(),
-        };
         check_devices(findings, &share, raw, guests);
-        let meets = |other: &Share| match (&share.guests, &other.guests) {
-            (Some(ours), Some(theirs)) => ours.iter().any(|g| theirs.contains(g)),
-            (None, _) | (_, None) => true,
-        };
-        if let Some(other) = shares.values().find(|o| o.at == share.at && meets(o)) {
-            findings.add(
-                Some(
-                    raw.at
-                        .as_ref()
-                        .map_or_else(|| raw.path.offset(), At::offset),
-                ),
-                format!(
-                    "{owner} and share \"{}\" are both mounted at {}",
-                    other.name,
-                    share.at.display()
-                ),
-                "change at = \"...\" of one, or give them different guests",
-            );
-        }
-        shares.insert(name, share);
+        add(&mut shares, (share, &owner), raw, findings);
     }
     mounts::check(raw, &shares, findings);
+    for project in projects {
+        for (key, raw) in &project.shares {
+            let owner = format!(
+                "{}: share \"{}\"",
+                project.owner(),
+                key.value().escape_debug()
+            );
+            let Some(name) = read::<ShareName>(findings, &project.owner(), "share", key) else {
+                continue;
+            };
+            if let Some(other) = shares.get(&name) {
+                let message = format!(
+                    "{owner} shares another folder in the configuration: {}",
+                    other.path.display()
+                );
+                findings.add(
+                    Some(key.offset()),
+                    message,
+                    format!("rename it here, or: sharectl share rm {name}"),
+                );
+                continue;
+            }
+            let Some(path) = project.folder_of(&raw.path, &owner, findings) else {
+                continue;
+            };
+            let whose = (owner.as_str(), name);
+            let Some(mut share) = read_share(raw, whose, path, surroundings, findings) else {
+                continue;
+            };
+            let guest = guests
+                .keys()
+                .filter(|guest| guest.as_str() == project.guest.value());
+            share.guests = Some(guest.cloned().collect());
+            share.within = (!project.outside).then(|| project.folder.clone());
+            add(&mut shares, (share, &owner), raw, findings);
+        }
+    }
     shares
+}
+
+/// Everything of a share but who sees it.
+fn read_share(
+    raw: &RawShare,
+    (owner, name): (&str, ShareName),
+    path: PathBuf,
+    surroundings: &Surroundings,
+    findings: &mut Findings<'_>,
+) -> Option<Share> {
+    let at = match &raw.at {
+        Some(at) => read_guest_path(findings, owner, at)?,
+        None => path.clone(),
+    };
+    Some(Share {
+        owner: share_owner(findings, owner, raw, surroundings),
+        path,
+        at,
+        read_only: raw.read_only,
+        exclude: share_patterns(findings, (owner, "exclude"), &raw.exclude),
+        read_only_paths: share_patterns(findings, (owner, "read-only-paths"), &raw.read_only_paths),
+        names: choice(
+            findings,
+            (owner, "names"),
+            raw.names.as_ref(),
+            &NameRule::WORDS,
+        ),
+        case: share_case(findings, owner, raw),
+        owner_store: share_owner_store(findings, owner, raw),
+        acl: share_acl(findings, owner, raw),
+        writeback: share_writeback(findings, owner, raw),
+        guests: None,
+        cache: share_cache(findings, owner, raw),
+        mount: mounts::read(findings, owner, raw, surroundings),
+        ninep: raw.ninep,
+        within: None,
+        line: findings.line(raw.path.offset()),
+        name,
+    })
+}
+
+/// No guest has two shares at one place.
+fn add(
+    shares: &mut BTreeMap<ShareName, Share>,
+    (share, owner): (Share, &str),
+    raw: &RawShare,
+    findings: &mut Findings<'_>,
+) {
+    let meets = |other: &Share| match (&share.guests, &other.guests) {
+        (Some(ours), Some(theirs)) => ours.iter().any(|g| theirs.contains(g)),
+        (None, _) | (_, None) => true,
+    };
+    if let Some(other) = shares.values().find(|o| o.at == share.at && meets(o)) {
+        findings.add(
+            Some(
+                raw.at
+                    .as_ref()
+                    .map_or_else(|| raw.path.offset(), At::offset),
+            ),
+            format!(
+                "{owner} and share \"{}\" are both mounted at {}",
+                other.name,
+                share.at.display()
+            ),
+            "change at = \"...\" of one, or give them different guests",
+        );
+    }
+    shares.insert(share.name.clone(), share);
 }
 
 fn known_guest(

@@ -8,10 +8,11 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
 use crate::tree::Result;
@@ -71,6 +72,21 @@ pub(super) fn step(folder: &impl AsFd, name: &CStr) -> Result<OwnedFd> {
     }
 }
 
+/// The folder at `path`, reached from `outer` without leaving that: EXDEV where a link leads out of it, ELOOP where
+/// `outer` itself has become a link since it was accepted.
+pub(super) fn open_within(outer: &Path, path: &Path) -> Result<OwnedFd> {
+    let below = path.strip_prefix(outer).map_err(|_| Errno::XDEV)?;
+    let below = if below.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        below
+    };
+    let no_links = ResolveFlags::NO_SYMLINKS;
+    let outer = rustix::fs::openat2(CWD, outer, super::FOLDER, Mode::empty(), no_links)?;
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(&outer, below, super::FOLDER, Mode::empty(), beneath)
+}
+
 /// Whether a place lies on a mount of ours. Asks no file system.
 pub(super) fn is_own(place: &impl AsFd) -> Result<bool> {
     if !serves_mounts() {
@@ -86,6 +102,31 @@ pub(super) fn is_own(place: &impl AsFd) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_not_reached_through_a_link_that_leads_out() {
+        use std::os::unix::fs::symlink;
+        let scene = tempfile::tempdir().unwrap();
+        let project = scene.path().canonicalize().unwrap().join("project");
+        std::fs::create_dir_all(project.join("data")).unwrap();
+        std::fs::create_dir(project.with_file_name("secret")).unwrap();
+        symlink("../secret", project.join("out")).unwrap();
+        symlink("/etc", project.join("far")).unwrap();
+        symlink("data", project.join("in")).unwrap();
+        symlink(&project, project.with_file_name("moved")).unwrap();
+        let open = |outer: &Path, name: &str| open_within(outer, &outer.join(name)).map(drop);
+        for inner in ["", "data", "in"] {
+            assert_eq!(open(&project, inner), Ok(()), "{inner}");
+        }
+        for outer in ["out", "far"] {
+            assert_eq!(open(&project, outer), Err(Errno::XDEV), "{outer}");
+        }
+        assert_eq!(open(&project.with_file_name("moved"), ""), Err(Errno::LOOP));
+        assert_eq!(
+            open_within(&project, Path::new("/etc")).map(drop),
+            Err(Errno::XDEV)
+        );
+    }
 
     #[test]
     fn a_step_onto_a_mount_of_ours_is_not_taken_and_others_are() {

@@ -52,6 +52,8 @@ mod tests;
 #[derive(Debug)]
 pub(crate) struct HostTree {
     path: PathBuf,
+    /// The folder that the share's own may not be reached outside of.
+    within: Option<PathBuf>,
     /// /proc/self/fd, held open so that it is found under any later root.
     own_descriptors: OwnedFd,
     owners: OwnerMap,
@@ -131,6 +133,7 @@ impl HostTree {
         let owners = owners(host);
         Ok(Self {
             path: path.to_owned(),
+            within: None,
             own_descriptors,
             rights: Rights::of(&owners, daemon.is_root()),
             owners,
@@ -142,9 +145,24 @@ impl HostTree {
         })
     }
 
+    /// The same, where no symbolic link on the way from `outer` to the folder may lead out of `outer`, now and
+    /// when it is opened anew: EXDEV where one does (openat2(2), RESOLVE_BENEATH).
+    pub(crate) fn within(mut self, outer: &Path) -> Result<Self> {
+        self.within = Some(outer.to_owned());
+        self.folder()?;
+        Ok(self)
+    }
+
+    fn folder(&self) -> Result<OwnedFd> {
+        match &self.within {
+            Some(outer) => crossing::open_within(outer, &self.path),
+            None => rustix::fs::openat(CWD, &self.path, FOLDER, Mode::empty()),
+        }
+    }
+
     /// The same with access control lists: EOPNOTSUPP where the file system has none.
     pub(crate) fn with_lists(mut self) -> Result<Self> {
-        let folder = rustix::fs::openat(CWD, &self.path, FOLDER, Mode::empty())?;
+        let folder = self.folder()?;
         let own = self.own_descriptors.as_fd();
         match extended::get(own, folder.as_fd(), acl::ACCESS, &mut []) {
             Ok(_) | Err(Errno::NODATA) => {}
@@ -343,7 +361,7 @@ impl Tree for HostTree {
     const LOOKS_WHOLE: bool = true;
 
     fn root(&self) -> Result<Found<HostNode>> {
-        let open = || rustix::fs::openat(CWD, &self.path, FOLDER, Mode::empty());
+        let open = || self.folder();
         let place = self.descriptors.hold(open)?;
         if crossing::is_own(&place)? {
             return Err(Errno::LOOP);
