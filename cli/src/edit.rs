@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use control::config::{Config, Surroundings};
+use control::config::{Config, Surroundings, Texts};
 use rustix::fs::FlockOperation;
 use toml_edit::DocumentMut;
 
@@ -69,11 +69,9 @@ impl Draft {
     /// # Errors
     /// Every problem, with file and line.
     pub(crate) fn config(&self) -> Outcome<Config> {
-        Ok(Config::parse(
-            &self.document.to_string(),
-            &self.shown,
-            &Surroundings::of_process(),
-        )?)
+        let texts = Texts::read_around(self.document.to_string(), &self.shown)?;
+        let here = Surroundings::of_process();
+        Ok(Config::of_texts(&texts, &self.shown, &here)?)
     }
 
     /// Puts the text in the file's place if it is a good configuration; under `--dry-run` it is only noted.

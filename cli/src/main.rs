@@ -17,6 +17,7 @@ mod import;
 mod mounts;
 mod output;
 mod progress;
+mod project;
 mod ready;
 mod rehearsal;
 mod resolver;

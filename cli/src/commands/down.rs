@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::context::Context;
 use crate::daemons;
 use crate::error::Outcome;
+use crate::project;
 use crate::ready;
 
 /// Stop the daemons, and take our block out of the hosts files first
@@ -12,17 +13,40 @@ use crate::ready;
 /// Guests that run lose their network and their shares until the next
 /// `sharectl up`. Configuration, leases and logs stay.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  sharectl down")]
+#[command(
+    after_help = "Example:\n  sharectl down\n  sharectl down --project    # what the repository here asked for"
+)]
 pub(crate) struct Args {
     /// Leave the names in the hosts files
     #[arg(long)]
     keep_names: bool,
+    /// Take a project away instead, and stop nothing: by its folder or its name, or the one that the
+    /// current folder belongs to
+    #[arg(long, value_name = "PROJECT", num_args = 0..=1, conflicts_with = "keep_names")]
+    project: Option<Option<String>>,
+    /// Every project
+    #[arg(long, requires = "project")]
+    all: bool,
     /// How long to wait for each daemon to end: a number and s, m or h
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = ready::time)]
     wait: Duration,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
+    if let Some(what) = &args.project {
+        let names = project::down(context, what.as_deref(), args.all)?;
+        if context.is_rehearsal() {
+            return Ok(());
+        }
+        let shown: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let sentence = match shown.as_slice() {
+            [] => "no project was up".to_owned(),
+            shown => format!("taken away: {}", shown.join(", ")),
+        };
+        return context
+            .out
+            .done(&sentence, &serde_json::json!({ "projects": names }));
+    }
     if context.is_rehearsal() {
         if !args.keep_names {
             context.would_act("take sharectl's lines out of the hosts files");

@@ -245,6 +245,7 @@ pub(crate) fn nothing_configured() -> Config {
             sources: BTreeMap::new(),
             dns: None,
         },
+        projects: Default::default(),
     }
 }
 

@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use control::api::{Changes, HostsFileStatus};
+use control::config::projects_folder;
 use control::config::{Config, HostsFile};
 use control::host_interface;
 use control::lock;
@@ -193,18 +194,30 @@ fn list(context: &Context, purge: bool, left: &mut Vec<Left>) -> Outcome<Vec<Ite
             .to_string_lossy()
             .into_owned();
         let backup = format!("{own}.bak");
+        let projects = projects_folder(file);
         match file.parent().filter(|folder| folder.ends_with("sharectl")) {
             Some(parent) => {
                 // The last is the hosts writer's, in root's folder.
-                let known = |name: &str| name == own || name == backup || name == "hosts.toml";
+                let known = |name: &str| {
+                    name == own
+                        || name == backup
+                        || name == "hosts.toml"
+                        || projects.ends_with(name)
+                };
                 folder(parent, "the configuration", known, left, &mut add);
             }
             // Somebody else's folder: the file alone.
-            None => add(
-                file.display().to_string(),
-                "the configuration",
-                How::Path(file.clone()),
-            ),
+            None => {
+                for path in [file.clone(), projects] {
+                    if path.symlink_metadata().is_ok() {
+                        add(
+                            path.display().to_string(),
+                            "the configuration",
+                            How::Path(path),
+                        );
+                    }
+                }
+            }
         }
     }
     Ok(items)

@@ -1,5 +1,6 @@
 //! `sharectl up`: the daemons run.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use control::paths::Daemon;
@@ -9,6 +10,7 @@ use crate::context::Context;
 use crate::daemons::{self, Logs, Started};
 use crate::error::Outcome;
 use crate::output::table;
+use crate::project;
 use crate::ready;
 
 /// Start the daemons, and wait until they answer
@@ -19,7 +21,7 @@ use crate::ready;
 /// `sharectl logs`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  sharectl up\n  sharectl up --wait=1m         # until ports and mounts are there, too\n  sharectl up --keep-running  # without systemd, and started again after a failure\n  sharectl up --foreground    # in a container or a service unit"
+    after_help = "Example:\n  sharectl up\n  sharectl up --wait=1m         # until ports and mounts are there, too\n  sharectl up --project         # and what the repository here asks for\n  sharectl up --keep-running  # without systemd, and started again after a failure\n  sharectl up --foreground    # in a container or a service unit"
 )]
 pub(crate) struct Args {
     /// Wait until what the configuration has the host do is there too: published ports, and
@@ -31,6 +33,16 @@ pub(crate) struct Args {
     /// started again, SIGTERM and Ctrl-C stop all
     #[arg(long)]
     foreground: bool,
+    /// First merge what a repository asks for: shares, ports and names of the sharectl.toml in this
+    /// folder, or of the nearest from the current one up to your home. It is shown, and you are asked
+    #[arg(long, value_name = "FOLDER", num_args = 0..=1)]
+    project: Option<Option<PathBuf>>,
+    /// Accept the project without a question
+    #[arg(long, requires = "project")]
+    yes: bool,
+    /// Let the project share folders and sockets that are outside of its own folder
+    #[arg(long, requires = "project")]
+    allow_outside: bool,
     /// With --foreground: each daemon's log goes to the state folder
     #[arg(long, requires = "foreground")]
     log_files: bool,
@@ -62,6 +74,17 @@ fn rehearse(context: &Context, args: &Args) -> Outcome {
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
+    let project = match &args.project {
+        None => None,
+        Some(folder) => Some(project::up(
+            context,
+            &project::Wish {
+                folder: folder.clone(),
+                yes: args.yes,
+                outside: args.allow_outside,
+            },
+        )?),
+    };
     let config = context.config()?;
     if context.is_rehearsal() {
         return rehearse(context, &args);
@@ -77,6 +100,9 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         };
         return daemons::supervise(context, limit, logs);
     }
+    if project.as_ref().is_some_and(|project| project.changed) {
+        context.reload(&[])?;
+    }
     let started = if args.keep_running {
         daemons::start_kept(context, limit)?
     } else {
@@ -91,7 +117,19 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     }
     if context.out.is_json() {
         let rows: Vec<_> = started.iter().map(|(status, how)| json!({ "daemon": status.daemon, "pid": status.pid, "started_now": *how == Started::Now, "handed_over": *how == Started::Replaced, "version": status.version, "problems": status.problems })).collect();
-        return context.out.json(&json!({ "daemons": rows, "runtime": context.paths.runtime, "state": context.paths.state, "config": context.paths.config }));
+        return context.out.json(&json!({ "daemons": rows, "runtime": context.paths.runtime, "state": context.paths.state, "config": context.paths.config, "project": project }));
+    }
+    if let Some(project) = &project {
+        let what = if project.changed {
+            "is up"
+        } else {
+            "is up as before"
+        };
+        context.out.note(&format!(
+            "project {} {what}; to take it away: {}",
+            project.name,
+            project::removal(&project.name)
+        ));
     }
     for (status, _) in &started {
         for problem in &status.problems {
