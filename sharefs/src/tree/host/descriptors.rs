@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::clock::Clock;
@@ -20,6 +21,8 @@ const KEPT_FOR_THE_DAEMON: usize = 512;
 /// Nodes held at once, whatever the system allows: each keeps a file, a name and an inode in the kernel's
 /// memory, together about a KiB, which the kernel could use otherwise.
 const MOST_HELD_NODES: usize = 1 << 17;
+/// Descriptors that the process's table has room for from the start: half a MiB of the kernel's memory.
+const TABLE: usize = 1 << 16;
 /// Bytes of a node that is known, with its place in a session's table.
 const NODE: u64 = 352;
 /// Nodes known at once: an eighth of the machine's memory, within these. Doors number them with 28 bits.
@@ -91,6 +94,7 @@ impl Descriptors {
             .and_then(|limit| usize::try_from(limit).ok())
             .unwrap_or(usize::MAX);
         let for_guests = all.saturating_sub(KEPT_FOR_THE_DAEMON).max(all / 2);
+        make_room(all.min(TABLE));
         let machine = rustix::system::sysinfo();
         let memory = machine.totalram.saturating_mul(machine.mem_unit.into());
         let known = usize::try_from(memory / 8 / NODE).unwrap_or(MOST_NODES);
@@ -198,6 +202,19 @@ impl Descriptors {
 
     pub(crate) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
+    }
+}
+
+/// Makes the kernel's table of our descriptors so long at once. Where threads share the table it doubles only when
+/// every processor has passed a point of rest (synchronize_rcu), some milliseconds each time, and a guest that
+/// walks a tree would wait for each of them.
+fn make_room(descriptors: usize) {
+    let Ok(last) = i32::try_from(descriptors.saturating_sub(1)) else {
+        return;
+    };
+    // The table stays as long as it was. Without that, it grows when it must.
+    if let Ok(any) = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        drop(rustix::io::fcntl_dupfd_cloexec(&any, last));
     }
 }
 
