@@ -9,9 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use rustix::io::Errno;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter,
+};
 
 use crate::sys::GETXATTRAT;
+use crate::tree::host::POINT;
 
 /// Why a thread is not confined.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -31,7 +35,12 @@ pub(crate) fn confine_thread() -> Result<(), NotConfined> {
 fn program() -> Result<BpfProgram, NotConfined> {
     let failed = |error: seccompiler::BackendError| NotConfined(error.to_string());
     let every_use = |call: &i64| (*call, Vec::new());
-    let rules: BTreeMap<_, _> = ALLOWED.iter().map(every_use).collect();
+    let mut rules: BTreeMap<_, _> = ALLOWED.iter().map(every_use).collect();
+    let point = u64::from(POINT.bits());
+    let is_point = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, point)
+        .and_then(|flags| SeccompRule::new(vec![flags]))
+        .map_err(failed)?;
+    rules.insert(libc::SYS_open_tree, vec![is_point]);
     let refused = SeccompAction::Errno(Errno::NOSYS.raw_os_error().unsigned_abs());
     let here = std::env::consts::ARCH.try_into().map_err(failed)?;
     let filter = SeccompFilter::new(rules, refused, SeccompAction::Allow, here).map_err(failed)?;
@@ -152,6 +161,8 @@ mod tests {
     use std::net::TcpListener;
     use std::process::Command;
 
+    use rustix::mount::OpenTreeFlags;
+
     use super::*;
 
     #[test]
@@ -162,18 +173,23 @@ mod tests {
             confine_thread().unwrap();
             std::fs::write(&path, "written").unwrap();
             let read = std::fs::read_to_string(&path).unwrap();
+            let here = std::fs::File::open(&path).unwrap();
             let refused = [
                 TcpListener::bind("127.0.0.1:0").map(drop),
                 Command::new("/bin/true").status().map(drop),
                 std::thread::Builder::new().spawn(|| ()).map(drop),
                 rustix::mount::unmount("/nowhere", rustix::mount::UnmountFlags::empty())
                     .map_err(std::io::Error::from),
+                rustix::mount::open_tree(&here, c"", POINT | OpenTreeFlags::OPEN_TREE_CLONE)
+                    .map(drop)
+                    .map_err(std::io::Error::from),
             ];
+            rustix::mount::open_tree(&here, c"", POINT).unwrap();
             (read, refused.map(|result| result.unwrap_err().kind()))
         });
         let (read, refused) = inside.join().unwrap();
         assert_eq!(read, "written");
-        assert_eq!(refused, [ErrorKind::Unsupported; 4]);
+        assert_eq!(refused, [ErrorKind::Unsupported; 5]);
         // The others are as free as before.
         TcpListener::bind("127.0.0.1:0").unwrap();
     }

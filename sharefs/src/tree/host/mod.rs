@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
+use rustix::mount::OpenTreeFlags;
 use rustix::path::DecInt;
 
 use super::owner::{HostGid, HostOwner, HostUid, OwnerMap};
@@ -255,8 +256,12 @@ impl HostTree {
         above: &HostNode,
         name: Option<&CStr>,
     ) -> Result<Found<HostNode>> {
-        let reopen = || self.reopen(open, OFlags::PATH);
-        self.found(self.descriptors.hold_node(reopen)?, above, name)
+        let point = || match point_to(open) {
+            // Linux before 5.2, or a container that allows no such call.
+            Err(Errno::NOSYS | Errno::PERM) => self.reopen(open, OFlags::PATH),
+            answer => answer,
+        };
+        self.found(self.descriptors.hold_node(point)?, above, name)
     }
 
     /// What was made and opened, with its node.
@@ -298,6 +303,11 @@ impl HostTree {
                 .then(|| timestamp(status.stx_btime)),
         }
     }
+}
+
+/// An O_PATH descriptor of what is open. Unlike /proc/self/fd, open_tree(2) makes no name for it on the way.
+fn point_to(open: &impl AsFd) -> Result<OwnedFd> {
+    rustix::mount::open_tree(open, c"", POINT)
 }
 
 /// All that is ever asked of a node, in one call.
@@ -794,5 +804,8 @@ const CLOSED: u16 = 2;
 
 /// The share's own folder may be reached through symbolic links: the user named it.
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// Without OPEN_TREE_CLONE it is an open(2) with O_PATH; threads that hear guests may call it with nothing else.
+pub(crate) const POINT: OpenTreeFlags =
+    OpenTreeFlags::AT_EMPTY_PATH.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
 /// PATH_MAX: no symbolic link says more.
 const LONGEST_TARGET: usize = 4096;
