@@ -53,6 +53,11 @@ impl Clock {
         self.held.load(Ordering::Relaxed) + self.kept.load(Ordering::Relaxed) >= self.limit
     }
 
+    /// Whether no node can be let go of: those that are held are held for as long as they are known.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.load(Ordering::Relaxed) == 0
+    }
+
     /// Whether one node more may be held for the next process, which then counts: half of all that may be held,
     /// and a quarter more for what is open, so that others have room to come and go.
     pub(super) fn may_keep(&self, is_open: bool) -> bool {

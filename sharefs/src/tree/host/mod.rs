@@ -386,7 +386,9 @@ impl Tree for HostTree {
     fn upkeep(&self) -> Upkeep {
         Upkeep {
             removals: self.descriptors.let_go() > 0,
-            renames: !self.handles || self.by_name.load(Ordering::Relaxed),
+            // A node that is held for ever is never looked for.
+            renames: (!self.handles || self.by_name.load(Ordering::Relaxed))
+                && !self.descriptors.clock.is_empty(),
         }
     }
 
