@@ -170,10 +170,8 @@ impl Following {
         };
         let mut errors = ConfigErrors::one(&self.path, None, what);
         for problem in &mut errors.problems {
-            let pid = self.daemon;
-            problem.hint = Some(format!(
-                "put it back, or have {pid} start from nothing: sharectl restart {pid}"
-            ));
+            let hint = "put it back, or start from nothing: sharectl down && sharectl up";
+            problem.hint = Some(hint.to_owned());
         }
         Err(errors)
     }

@@ -60,12 +60,19 @@ fn everything_down_is_the_configuration_and_what_to_do() {
         out:     do: sharectl up
         out:   hostsync: is not running
         out:     do: sharectl up
+        out:   dev: guest: is not plugged in
+        out:     do: start its VM: sharectl guest run dev -- COMMAND
         out:   dev: share src: /nonexistent is not a folder on this host
         out:     do: mkdir -p /nonexistent, or mount the drive, or: sharectl share rm src
     "#]]);
     let json = place.run("ps --format json").exits(3).json();
     assert_eq!(json["guests"][0]["state"], "off");
     assert_eq!(json["troubles"][0]["fix"], "sharectl up");
+    let off = json["troubles"].as_array().unwrap().iter();
+    assert_eq!(
+        off.filter(|one| one["why"] == "is not plugged in").count(),
+        1
+    );
     Place::empty().run("ps").is(expect![[r#"
         exit 3
         out: GUEST  WHAT  IN IT  ON THIS HOST  STATE
@@ -80,6 +87,9 @@ fn everything_down_is_the_configuration_and_what_to_do() {
         out:   hostsync: is not running
         out:     do: sharectl up
     "#]]);
+    let broken = Place::with("[guest.dev\n");
+    broken.run("ps dev").exits(1).says("config.toml:1");
+    broken.run("ps").exits(1).says("config.toml:1");
     place.run("ps dve").is(expect![[r#"
         exit 1
         err: error: no guest "dve" in $T/config.toml
@@ -148,12 +158,22 @@ fn an_engine_that_says_nothing_is_a_trouble() {
     with_engine(&place);
     let json = place.run("ps dev --format json").exits(3).json();
     assert_eq!(json["guests"][0]["engine"]["answers"], false);
-    let troubles = json["troubles"].as_array().unwrap();
-    let engine = troubles
-        .iter()
-        .find(|trouble| trouble["about"].as_str().unwrap().starts_with("docker at"))
-        .unwrap();
-    assert!(engine["why"].as_str().unwrap().contains("is not there"));
+    // The VM is off: that is what there is to say.
+    let about_engine = |json: &serde_json::Value| {
+        let troubles = json["troubles"].as_array().unwrap().clone();
+        let mut found = troubles.into_iter();
+        found.find(|one| one["about"].as_str().unwrap().starts_with("docker at"))
+    };
+    assert!(about_engine(&json).is_none());
+    let up = Script {
+        plugged: true,
+        ..Script::default()
+    };
+    let netd = Fake::start(&place, Daemon::Netd, up);
+    let json = place.run("ps dev --format json").exits(3).json();
+    let why = about_engine(&json).unwrap()["why"].clone();
+    assert!(why.as_str().unwrap().contains("is not there"), "{why}");
+    drop(netd);
     // What it says may be anything.
     drop(place);
     let place = Place::with(CONFIG);

@@ -209,7 +209,12 @@ pub(super) fn join(facts: Facts<'_>) -> View {
 /// What the daemons complain of and is not told already.
 fn general(report: &Report, troubles: &mut Vec<Trouble>) {
     for problem in &report.problems {
-        if !troubles.iter().any(|told| problem.contains(&told.why)) {
+        // A daemon's own words about what stands there already by its name.
+        let is_told = |told: &Trouble| {
+            let word = told.about.rsplit(' ').next().unwrap_or_default();
+            problem.contains(&told.why) && problem.contains(word)
+        };
+        if !troubles.iter().any(is_told) {
             troubles.push(Trouble {
                 guest: None,
                 about: "sharectl".to_owned(),
@@ -244,6 +249,17 @@ fn guest(
             fix,
         });
     };
+    if state == GuestState::Off
+        && let Some(name) = name
+    {
+        tell(
+            "guest".to_owned(),
+            "is not plugged in".to_owned(),
+            Some(format!(
+                "start its VM: sharectl guest run {name} -- COMMAND"
+            )),
+        );
+    }
     if state == GuestState::NoAddress {
         tell(
             "guest".to_owned(),
@@ -311,7 +327,11 @@ fn guest(
                 .filter(|port| port.guest_port == public && port.protocol == Protocol::Tcp);
             Some(to_it.flat_map(|port| port.reach.clone()).collect())
         };
-        engine_view(engine, lines, troubles, leads)
+        // With the VM off, that is what there is to say.
+        let mut told = Vec::new();
+        let view = engine_view(engine, lines, &mut told, leads);
+        troubles.extend(told.into_iter().filter(|_| state != GuestState::Off));
+        view
     });
     GuestView {
         name: name.clone(),

@@ -36,8 +36,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome<ExitCode> {
-    // What is wrong with the file is in the report.
-    let config = Config::load(&context.paths.config).unwrap_or_else(|_| nothing_configured());
+    // What is wrong with the file is in the report; without it nobody knows which guests there are.
+    let config = match Config::load(&context.paths.config) {
+        Ok(config) => config,
+        Err(_) if args.guests.is_empty() => nothing_configured(),
+        Err(errors) => return Err(errors.into()),
+    };
     for name in &args.guests {
         context.guest(&config, name)?;
     }

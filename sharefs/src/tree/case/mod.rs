@@ -195,7 +195,9 @@ impl<T: Tree> CaseTree<T> {
         let old = Name::new(&spelled)?;
         self.below
             .rename((from, old), (to, Name::new(target)?), how)?;
-        let gone = (!how.exchange && !how.whiteout).then_some(spelled.as_c_str());
+        // Two names of one file: the kernel does nothing, and both stay (rename(2)).
+        let stays = there.is_some() && !is_itself && self.below.child(from, old).is_ok();
+        let gone = (!how.exchange && !how.whiteout && !stays).then_some(spelled.as_c_str());
         if to_before.folder == from_before.folder {
             self.changed(known, to, to_before, gone, Some(target));
         } else {

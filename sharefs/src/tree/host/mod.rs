@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 use rustix::path::DecInt;
@@ -25,11 +25,11 @@ use rustix::path::DecInt;
 use super::owner::{HostGid, HostOwner, HostUid, OwnerMap};
 use super::{
     AccessWanted, Allocation, Attributes, Caller, Changes, Entry, ExtendedHow, Found, Identity,
-    Kind, Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Timestamp, Tree, Upkeep,
-    WholeLock,
+    Kind, Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Tree, Upkeep, WholeLock,
 };
 use crate::keep::records::KeptNode;
 use crate::sys::{self, LockRange, Sink, Source};
+use convert::{host_owner, identity, kind, timestamp};
 use credentials::Rights;
 use descriptors::{Descriptor, Descriptors};
 use node::{Ground, Record, Way};
@@ -37,6 +37,7 @@ use node::{Ground, Record, Way};
 pub(crate) mod acl;
 mod change;
 mod clock;
+mod convert;
 mod credentials;
 pub(crate) mod crossing;
 pub(crate) mod descriptors;
@@ -325,41 +326,6 @@ fn status_of(place: &impl AsFd, name: &CStr, flags: AtFlags) -> Result<Statx> {
 /// the memory of every other guest. A share of `/` has it as an empty place to mount on.
 fn is_closed(place: &impl AsFd) -> Result<bool> {
     Ok(rustix::fs::fstatfs(place)?.f_type == rustix::fs::PROC_SUPER_MAGIC)
-}
-
-fn identity(status: &Statx) -> Identity {
-    Identity {
-        device: rustix::fs::makedev(status.stx_dev_major, status.stx_dev_minor),
-        inode: status.stx_ino,
-        mount: status.stx_mnt_id,
-    }
-}
-
-fn host_owner(status: &Statx) -> HostOwner {
-    HostOwner {
-        uid: HostUid(status.stx_uid),
-        gid: HostGid(status.stx_gid),
-    }
-}
-
-fn timestamp(time: StatxTimestamp) -> Timestamp {
-    Timestamp {
-        seconds: time.tv_sec,
-        nanoseconds: time.tv_nsec,
-    }
-}
-
-fn kind(of: FileType) -> Kind {
-    match of {
-        FileType::Directory => Kind::Directory,
-        FileType::Symlink => Kind::SymbolicLink,
-        FileType::Fifo => Kind::Fifo,
-        FileType::Socket => Kind::Socket,
-        FileType::CharacterDevice => Kind::CharacterDevice,
-        FileType::BlockDevice => Kind::BlockDevice,
-        // A type that this kernel has and we do not know is nothing that could be opened anyway.
-        FileType::RegularFile | FileType::Unknown => Kind::File,
-    }
 }
 
 impl Tree for HostTree {
