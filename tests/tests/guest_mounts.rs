@@ -249,7 +249,7 @@ fn a_guest_folder_served_by_diod_is_used_on_the_host_and_goes_with_the_guest() {
             "a guest that is away is no problem: {told}"
         );
         doctor(&world, "skipped", "guest dev is away")?;
-        let server = diod(&namespace, &served, 564)?;
+        let mut server = diod(&namespace, &served, 564)?;
         wait_until_mounted(&world, true)?;
         shell(&world, "test \"$(cat m/a)\" = there")?;
 
@@ -285,7 +285,8 @@ fn a_guest_folder_served_by_diod_is_used_on_the_host_and_goes_with_the_guest() {
         ensure!(silent.elapsed() < LONG);
         wait_until_mounted(&world, false)?;
         rustix::process::kill_process(stopped, rustix::process::Signal::CONT)?;
-        wait_until_mounted(&world, true)?;
+        wait_until_mounted(&world, true)
+            .with_context(|| format!("diod's end: {:?}", server.0.try_wait()))?;
 
         // What the server will not have is told.
         let said = world.sharectl(&[
