@@ -6,6 +6,7 @@
 //! never touches the host's own network, and never leaves anything behind.
 
 pub mod blackbox;
+pub mod book;
 pub mod codec;
 pub mod command;
 pub mod daemons;

@@ -28,30 +28,48 @@ pub fn private() -> Result<()> {
     unshare().context("unshare the mount namespace")?;
     let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", flags).context("make all mounts private")?;
-    let device = place::staging()?.join("fuse");
-    if !device.exists() {
-        let number = makedev(FUSE.0, FUSE.1);
-        let mode = Mode::from_raw_mode(0o666);
-        rustix::fs::mknodat(CWD, &device, FileType::CharacterDevice, mode, number)
-            .context("make a /dev/fuse")?;
-        fs::set_permissions(&device, fs::Permissions::from_mode(0o666))?;
-    }
-    if !Path::new("/dev/fuse").exists() {
-        return Err(Skip::because("this kernel has no /dev/fuse"));
-    }
-    mount_bind(&device, "/dev/fuse").context("mount a /dev/fuse for all users")?;
+    for_everybody("/dev/fuse", FUSE)?;
     let options = Path::new("/etc/fuse.conf");
     if options.exists() {
         let empty = place::staging()?.join("fuse.conf");
         fs::write(&empty, "").with_context(|| format!("write {}", empty.display()))?;
         mount_bind(&empty, options).context("mount an empty /etc/fuse.conf")?;
     }
-    let users = place::staging()?.join("passwd");
     let User { uid, gid, .. } = User::unprivileged();
-    let mut text = fs::read_to_string("/etc/passwd").context("read /etc/passwd")?;
-    text.push_str(&format!("sharectl-test:x:{uid}:{gid}::/:/bin/sh\n"));
-    fs::write(&users, text).with_context(|| format!("write {}", users.display()))?;
-    mount_bind(&users, "/etc/passwd").context("mount an /etc/passwd with the tests' user")
+    known(
+        "passwd",
+        &format!("sharectl-test:x:{uid}:{gid}::/:/bin/sh\n"),
+    )?;
+    known("group", &format!("sharectl-test:x:{gid}:\n"))
+}
+
+/// Puts a device of these numbers over that of this path, for every user to open.
+///
+/// # Errors
+/// A [`Skip`] when this machine has no such device; else when the kernel refuses.
+pub fn for_everybody(path: &str, (major, minor): (u32, u32)) -> Result<()> {
+    if !Path::new(path).exists() {
+        return Err(Skip::because(format!("there is no {path}")));
+    }
+    let device = place::staging()?.join(format!("device-{major}-{minor}"));
+    if !device.exists() {
+        let number = makedev(major, minor);
+        let mode = Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(CWD, &device, FileType::CharacterDevice, mode, number)
+            .with_context(|| format!("make a {path}"))?;
+        fs::set_permissions(&device, fs::Permissions::from_mode(0o666))?;
+    }
+    mount_bind(&device, path).with_context(|| format!("mount a {path} for all users"))
+}
+
+/// Puts a copy with one more line over a file of /etc.
+fn known(file: &str, line: &str) -> Result<()> {
+    let original = Path::new("/etc").join(file);
+    let copy = place::staging()?.join(file);
+    let text = fs::read_to_string(&original).with_context(|| format!("read /etc/{file}"))?;
+    fs::write(&copy, text + line).with_context(|| format!("write {}", copy.display()))?;
+    mount_bind(&copy, &original)
+        .with_context(|| format!("mount an /etc/{file} with the tests' user"))
 }
 
 #[expect(

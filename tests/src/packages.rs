@@ -107,6 +107,12 @@ pub const NINEP: &[Need] = &[
 /// What the tests of access control lists need.
 pub const LISTS: &[Need] = &[need("setfacl", "acl")];
 
+/// libvirt for an ordinary user's own session: these packages start no service.
+pub const LIBVIRT: &[Need] = &[
+    need("libvirtd", "libvirt-daemon"),
+    need("virsh", "libvirt-clients"),
+];
+
 /// What of `needs` this machine lacks, as package names, each once.
 #[must_use]
 pub fn missing(needs: &[Need]) -> Vec<&'static str> {

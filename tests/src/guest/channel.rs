@@ -30,14 +30,18 @@ pub struct Answer {
 
 /// The host's end.
 #[derive(Debug)]
-pub(super) struct Channel {
+pub struct Channel {
     stream: UnixStream,
     unread: Vec<u8>,
     next: u32,
 }
 
 impl Channel {
-    pub(super) fn open(socket: &Path) -> Result<Self> {
+    /// Connects, within 10 s.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub fn open(socket: &Path) -> Result<Self> {
         let stream = retry("open the guest's channel", Duration::from_secs(10), || {
             Ok(UnixStream::connect(socket)?)
         })?;
@@ -49,14 +53,21 @@ impl Channel {
     }
 
     /// Waits until the guest's `init` has come so far.
-    pub(super) fn wait_ready(&mut self, limit: Duration) -> Result<()> {
+    ///
+    /// # Errors
+    /// When it does not within `limit`.
+    pub fn wait_ready(&mut self, limit: Duration) -> Result<()> {
         let deadline = Deadline::after(limit);
         // Before init takes it over, the port may echo or spit a byte.
         while !self.line(&deadline)?.ends_with("READY") {}
         Ok(())
     }
 
-    pub(super) fn run(&mut self, shell: &str, limit: Duration) -> Result<Answer> {
+    /// Runs a shell command in the guest; killed at the limit (whole seconds).
+    ///
+    /// # Errors
+    /// When the guest does not answer. A bad status is not an error here.
+    pub fn run(&mut self, shell: &str, limit: Duration) -> Result<Answer> {
         let id = self.next;
         self.next += 1;
         let seconds = limit.as_secs().max(1);

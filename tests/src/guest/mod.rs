@@ -11,7 +11,7 @@ mod kernel;
 mod machine;
 mod modules;
 
-pub use channel::Answer;
+pub use channel::{Answer, Channel};
 pub use machine::{Guest, Machine, Mount};
 
 use std::os::unix::fs::PermissionsExt;

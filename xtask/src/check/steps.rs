@@ -110,6 +110,7 @@ impl Step {
                     packages::COMPOSE,
                     packages::NINEP,
                     packages::LISTS,
+                    packages::LIBVIRT,
                     systemd::NEEDS,
                 ]
                 .concat();
