@@ -8,12 +8,14 @@ use tests::guest::Machine;
 use tests::{Context, Result, ensure, packages, whole_system};
 
 /// Every chapter, each with a test below.
-const CHAPTERS: [&str; 5] = [
+const CHAPTERS: [&str; 7] = [
     "introduction.md",
     "qemu.md",
     "libvirt.md",
     "cloud-hypervisor.md",
     "namespace.md",
+    "wsl.md",
+    "troubleshooting.md",
 ];
 
 fn text(chapter: &str) -> Result<String> {
@@ -65,6 +67,16 @@ fn qemu_by_hand() {
 #[test]
 fn a_namespace_as_guest() {
     whole_system(|| play("namespace.md", Stage::new(machine())?));
+}
+
+#[test]
+fn wsl() {
+    whole_system(|| play("wsl.md", Stage::new(machine())?));
+}
+
+#[test]
+fn troubleshooting() {
+    whole_system(|| play("troubleshooting.md", Stage::new(machine())?));
 }
 
 #[test]
