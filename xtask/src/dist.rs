@@ -266,7 +266,7 @@ const POSTINST: &str = "#!/bin/sh\n\
 set -e\n\
 writer=/usr/local/libexec/sharectl/sharectl-hosts-writer\n\
 if [ \"$1\" = configure ] && [ -e $writer ] && [ -d /run/systemd/system ]; then\n\
-    sharectl host writer install\n\
+    sharectl host writer install || echo \"the old hosts writer goes on: sudo sharectl host writer install\" >&2\n\
 fi\n";
 
 /// What root's own daemons leave behind; each user's is theirs (`sharectl uninstall`).

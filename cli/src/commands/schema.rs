@@ -32,6 +32,15 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
+/// Either of two, as --dry-run says.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it is a schema, and never a value")]
+enum Synced {
+    Changes(Changes),
+    Differences(Vec<HostsDiff>),
+}
+
 /// Either of two, as --fix says.
 #[derive(JsonSchema)]
 #[serde(untagged)]
@@ -68,7 +77,7 @@ const COMMANDS: [(&str, Make); 29] = [
     ("host ls", of::<Vec<HostLine>>),
     ("host repair", of::<Vec<HostsMended>>),
     ("host restore", of::<Restored>),
-    ("host sync", of::<Changes>),
+    ("host sync", of::<Synced>),
     ("logs", of::<logs::Line<'_>>),
     ("network dns", of::<Vec<DnsAnswer>>),
     ("network flows", of::<Vec<FlowStatus>>),

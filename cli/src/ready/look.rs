@@ -12,6 +12,7 @@ use control::names::GuestName;
 use control::paths::Daemon;
 use control::port::{PortSpec, Protocol};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use super::{Missing, Wish};
 use crate::context::Context;
@@ -38,15 +39,18 @@ pub(super) struct Facts {
 impl Facts {
     /// Asks for all that the wishes are about, each thing once.
     pub(super) async fn gather(context: &Context, wishes: &[Wish], left: Duration) -> Self {
-        let limit = left.clamp(LEAST, MOST);
+        let until = Instant::now() + left;
         let mut facts = Self::default();
         for wish in wishes {
+            let limit = until
+                .saturating_duration_since(Instant::now())
+                .clamp(LEAST, MOST);
             match wish {
                 Wish::Daemons => {
-                    for daemon in Daemon::ALL {
-                        let status = ask(context, daemon, "/v1/status", limit).await;
-                        facts.daemons.insert(daemon, status);
-                    }
+                    let status = |daemon| ask(context, daemon, "/v1/status", limit);
+                    let all = Daemon::ALL.map(status);
+                    let told = futures_util::future::join_all(all).await;
+                    facts.daemons.extend(Daemon::ALL.into_iter().zip(told));
                 }
                 Wish::Guest(name) => {
                     let path = format!("/v1/guests/{name}/presence");
@@ -182,7 +186,10 @@ impl Facts {
         let published = of_guest.iter().map(|status| (*status, found(status)));
         let Some((status, leads)) = published.into_iter().find(|(_, leads)| !leads.is_empty())
         else {
-            let specs = comma_list(of_guest.iter().map(|status| &status.spec));
+            let specs = match of_guest.is_empty() {
+                true => "nothing".to_owned(),
+                false => comma_list(of_guest.iter().map(|status| &status.spec)),
+            };
             let next = format!("sharectl port publish {guest} HOST:GUEST");
             return Some(lacking(
                 what,

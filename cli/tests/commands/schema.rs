@@ -99,6 +99,7 @@ fn what_is_printed_keeps_to_it() {
             ("events", "events"),
             ("host diff", "host diff"),
             ("host sync", "host sync"),
+            ("host sync --dry-run", "host sync"),
             ("network flows vmnet8", "network flows"),
             ("network policy dev good.example:443", "network policy"),
             ("network dns local.test", "network dns"),

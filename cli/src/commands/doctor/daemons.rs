@@ -22,10 +22,7 @@ const OURS: &str = env!("CARGO_PKG_VERSION");
 const VERSION_LIMIT: Duration = Duration::from_secs(3);
 
 pub(super) fn running(facts: &Facts) -> Vec<Finding> {
-    Daemon::ALL
-        .into_iter()
-        .map(|daemon| one(facts, daemon))
-        .collect()
+    each(|daemon| one(facts, daemon))
 }
 
 fn one(facts: &Facts, daemon: Daemon) -> Finding {
@@ -88,7 +85,20 @@ pub(super) fn versions(facts: &Facts) -> Vec<Finding> {
         };
         seen.judge(daemon)
     };
-    Daemon::ALL.into_iter().map(look).collect()
+    each(look)
+}
+
+/// All daemons at once: one that hangs costs the others nothing.
+fn each(look: impl Fn(Daemon) -> Finding + Sync) -> Vec<Finding> {
+    std::thread::scope(|scope| {
+        let look = &look;
+        let looks = Daemon::ALL.map(|daemon| (daemon, scope.spawn(move || look(daemon))));
+        let found = looks.into_iter().map(|(daemon, look)| {
+            let failed = |_| Subject::of("daemon", daemon).skipped("the look at it broke off");
+            look.join().unwrap_or_else(failed)
+        });
+        found.collect()
+    })
 }
 
 /// What is known of one daemon's version.

@@ -342,7 +342,8 @@ fn gather(
 fn look_again(context: &Context, before: Vec<Numbered>) -> Vec<Numbered> {
     const LOOKS: usize = 10;
     const PAUSE: Duration = Duration::from_millis(300);
-    let unwell = |found: &&Numbered| matches!(found.finding.state, State::Warn | State::Fail);
+    // What could not be looked at may be there now.
+    let unwell = |found: &&Numbered| found.finding.state != State::Ok;
     let mut again: Vec<usize> = before
         .iter()
         .filter(unwell)

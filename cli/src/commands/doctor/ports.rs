@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use control::api::PortStatus;
 use control::config::{Config, Guest};
+use control::lock;
 use control::paths::Daemon;
 use control::port::PortSpec;
 use control::port_owner::{self, PortOwner};
@@ -21,6 +22,11 @@ pub(super) fn published(facts: &Facts) -> Vec<Finding> {
         return without_config("port");
     };
     let live: Option<Vec<PortStatus>> = facts.ask(Daemon::Netd, "/v1/ports").ok();
+    // One that runs has the ports, and is nobody to be stopped for them.
+    let netd = lock::holder(&facts.paths.lock(Daemon::Netd)).ok().flatten();
+    if let (None, Some(pid)) = (&live, netd) {
+        return nothing("port", &format!("netd, process {pid}, does not answer"));
+    }
     let specs = config
         .guests
         .values()

@@ -101,10 +101,14 @@ fn folder(share: &Share, served: Option<&ShareStatus>) -> Finding {
 /// Whether an empty folder is surely what was there: its parent is there, this user's to write, and no place where
 /// drives are mounted.
 fn may_be_made(path: &Path) -> bool {
-    let on_a_drive = DRIVES.iter().any(|drives| path.starts_with(drives));
+    // Where it would really be made: a symbolic link may lead to a drive.
+    let parent = path.parent().and_then(|parent| parent.canonicalize().ok());
+    let Some(parent) = parent.filter(|parent| parent.is_dir()) else {
+        return false;
+    };
+    let on_a_drive = |place: &Path| DRIVES.iter().any(|drives| place.starts_with(drives));
     let dangling = path.symlink_metadata().is_ok();
-    let parent = path.parent().filter(|parent| parent.is_dir());
-    !on_a_drive && !dangling && parent.is_some_and(writable)
+    !on_a_drive(path) && !on_a_drive(&parent) && !dangling && writable(&parent)
 }
 
 pub(super) fn host_mounts(facts: &Facts) -> Vec<Finding> {
@@ -246,6 +250,13 @@ mod tests {
                 .contains("sharectl share rm b")
         );
         assert!(!may_be_made(Path::new("/mnt/d")), "it may be a drive");
+        let links = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/mnt", links.path().join("away")).unwrap();
+        assert!(may_be_made(&links.path().join("src")));
+        assert!(
+            !may_be_made(&links.path().join("away/src")),
+            "it may be on a drive"
+        );
         assert_eq!(seen.len(), 4);
     }
 
