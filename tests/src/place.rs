@@ -64,6 +64,8 @@ pub fn staging() -> Result<PathBuf> {
 /// # Errors
 /// When neither link nor copy can be made.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    // One that an earlier try left may be the same file: a copy onto it would empty both.
+    drop(fs::remove_file(to));
     if fs::hard_link(from, to).is_err() {
         fs::copy(from, to)
             .with_context(|| format!("copy {} to {}", from.display(), to.display()))?;

@@ -28,13 +28,19 @@ pub(super) struct Unpacked {
 /// The kernel from the cache, or a fresh one.
 pub(super) fn unpacked() -> Result<Unpacked> {
     let folder = place::cache()?.join("kernel");
-    if !folder.join("kernel").is_file() {
+    if !is_whole(&folder) {
         fetch(&folder).context("get a kernel for guests")?;
     }
     Ok(Unpacked {
         kernel: folder.join("kernel"),
         modules: load(&folder.join("modules"))?,
     })
+}
+
+/// A disk that was full leaves an empty file.
+fn is_whole(folder: &Path) -> bool {
+    let kernel = folder.join("kernel").metadata();
+    kernel.is_ok_and(|kernel| kernel.is_file() && kernel.len() > 0)
 }
 
 fn fetch(folder: &Path) -> Result<()> {
@@ -82,13 +88,13 @@ fn fetch(folder: &Path) -> Result<()> {
         None
     };
     fs::write(ready.join("kernel"), plain.unwrap_or(compressed))?;
-    if !folder.join("kernel").is_file() {
+    if !is_whole(folder) {
         // Half a kernel, or none: make room.
         drop(fs::remove_dir_all(folder));
     }
     // Another process may have been faster; its kernel is as good.
     if let Err(error) = fs::rename(&ready, folder)
-        && !folder.join("kernel").is_file()
+        && !is_whole(folder)
     {
         return Err(error).with_context(|| format!("move to {}", folder.display()));
     }
