@@ -86,7 +86,7 @@ pub fn configuration(path: &Path) -> Result<Configuration, ConfigErrors> {
 }
 
 fn gone(path: &Path) -> ConfigErrors {
-    ConfigErrors::one(path, None, "there is no such file any more")
+    ConfigErrors::one(path, None, "the file is gone")
 }
 
 fn load(path: &Path) -> Result<(Texts, Config), ConfigErrors> {

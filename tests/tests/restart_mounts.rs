@@ -383,7 +383,7 @@ fn a_file_with_mistakes_does_not_end_what_a_killed_daemon_served() {
         still_serves(&world, "without")?;
         let status = world.get(Kind::Sharefs, "/v1/status")?;
         let told = status["problems"].to_string();
-        ensure!(told.contains("there is no such file any more"), "{told}");
+        ensure!(told.contains("the file is gone"), "{told}");
         // Mended, it is in force again, by the command that the problem names.
         world.write(&path, text.replace("mount = \"@l\"\n", ""))?;
         world.sharectl(&["restart", "sharefs"])?.success()?;

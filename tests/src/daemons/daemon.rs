@@ -129,6 +129,16 @@ impl Daemon {
                 Ok(stat.contains(") T ").then_some(()))
             })?;
             kill(worker)?;
+            self.child.kill().context("kill")?;
+            self.child.wait().context("wait")?;
+            // It holds the daemon's lock until its last thread is gone; whoever adopts it may reap it late.
+            return wait_for("the worker's end", STOP_LIMIT, || {
+                let threads = fs::read_dir(format!("/proc/{worker}/task"));
+                let threads = threads.map_or(0, Iterator::count);
+                let stat = fs::read_to_string(format!("/proc/{worker}/stat"));
+                let is_zombie = stat.is_ok_and(|stat| stat.contains(") Z "));
+                Ok((threads == 0 || (threads == 1 && is_zombie)).then_some(()))
+            });
         }
         self.child.kill().context("kill")?;
         self.child.wait().context("wait")?;
