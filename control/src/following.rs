@@ -265,10 +265,10 @@ impl Following {
 
     async fn watch(&self, changed: &mpsc::Sender<()>) -> std::io::Result<()> {
         let mut watcher = Watcher::new()?;
+        let projects = projects_folder(&self.path).join("*.toml");
         loop {
             // Watch first, look then: a change between the two is seen.
-            watcher.follow(&self.path)?;
-            watcher.follow(&projects_folder(&self.path).join("*.toml"))?;
+            watcher.follow_all(&[&self.path, &projects])?;
             self.lock().blind = None;
             if self.differs().await && changed.try_send(()).is_err() {
                 // Full: the reader is told already.

@@ -65,15 +65,27 @@ impl Watcher {
     /// # Errors
     /// When no folder above it can be watched.
     pub fn follow(&mut self, path: &Path) -> io::Result<()> {
-        // Folders that others moved away stay watched; too many of them are not worth knowing.
+        self.follow_all(&[path])
+    }
+
+    /// As [`Watcher::follow`], for several that are always asked for together.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn follow_all(&mut self, paths: &[&Path]) -> io::Result<()> {
+        // Folders that others moved away stay watched; too many of them are not worth knowing. All paths are
+        // watched anew then.
         if self.names.len() > MOST_FOLDERS {
             *self = Self::new()?;
         }
-        self.follow_one(path)?;
-        match path.canonicalize() {
-            Ok(target) if target != path => self.follow_one(&target),
-            Ok(_) | Err(_) => Ok(()),
+        for path in paths {
+            self.follow_one(path)?;
+            match path.canonicalize() {
+                Ok(target) if target != *path => self.follow_one(&target)?,
+                Ok(_) | Err(_) => {}
+            }
         }
+        Ok(())
     }
 
     fn follow_one(&mut self, path: &Path) -> io::Result<()> {
@@ -219,6 +231,49 @@ mod tests {
                 expected,
                 "{pattern} {name}"
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn folders_that_are_replaced_without_end_lose_no_file() {
+        // With one more from the start, the limit is reached at the other of the two.
+        for more in 0..2 {
+            let root = tempfile::tempdir().unwrap();
+            let folders = ["one", "two"].map(|name| root.path().join(name));
+            let files = folders.clone().map(|folder| folder.join("file"));
+            let mut watcher = Watcher::new().unwrap();
+            for number in 0..more {
+                let folder = root.path().join(format!("more{number}"));
+                std::fs::create_dir(&folder).unwrap();
+                watcher.follow(&folder.join("file")).unwrap();
+            }
+            for number in 0..2 * MOST_FOLDERS {
+                for folder in &folders {
+                    if folder.exists() {
+                        let away = folder.with_extension(number.to_string());
+                        std::fs::rename(folder, away).unwrap();
+                    }
+                    std::fs::create_dir(folder).unwrap();
+                }
+                watcher.follow_all(&[&files[0], &files[1]]).unwrap();
+                // What led here is not what is asked about.
+                while let Ok(changed) =
+                    tokio::time::timeout(Duration::from_millis(1), watcher.changed()).await
+                {
+                    changed.unwrap();
+                }
+                for file in &files {
+                    std::fs::write(file, "x").unwrap();
+                    let seen = tokio::time::timeout(LIMIT, watcher.changed()).await;
+                    seen.unwrap_or_else(|_| panic!("{more}, {number}: {}", file.display()))
+                        .unwrap();
+                    while let Ok(changed) =
+                        tokio::time::timeout(Duration::from_millis(1), watcher.changed()).await
+                    {
+                        changed.unwrap();
+                    }
+                }
+            }
         }
     }
 
