@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::sys::{LockKind, LockRange};
 use crate::tree::{Identity, Result, Tree};
@@ -16,6 +16,8 @@ pub(crate) struct Held<T: Tree> {
     pub(super) file: Identity,
     pub(super) owner: u64,
     locks: T::Locks,
+    /// Held over a call, so that what is known is in the order of what was done.
+    order: Mutex<()>,
     ranges: Mutex<Ranges>,
     /// How many are known of all owners.
     known: Arc<AtomicUsize>,
@@ -31,6 +33,7 @@ impl<T: Tree> Held<T> {
             file,
             owner,
             locks,
+            order: Mutex::default(),
             ranges: Mutex::default(),
             known,
         }
@@ -43,9 +46,9 @@ impl<T: Tree> Held<T> {
 
     /// Locks or unlocks; Errno::AGAIN when another owner is in the way.
     pub(crate) fn lock(&self, tree: &T, range: LockRange) -> Result<()> {
-        // Held over the call, so that what is known is in the order of what was done.
-        let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
+        let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         tree.lock(&self.locks, range)?;
+        let mut ranges = self.ranges();
         let before = ranges.count();
         ranges.set(range);
         let others = self.known.fetch_sub(before, Ordering::Relaxed) - before;
@@ -56,14 +59,15 @@ impl<T: Tree> Held<T> {
         Ok(())
     }
 
-    /// Whether a lock like that must wait for this owner. One who is at work right now waits for nobody, and is not
-    /// waited for here.
+    /// Whether a lock like that must wait for this owner. What is being locked right now is not known yet: its
+    /// owner waits for nobody then, and looks for a circle itself before it does.
     pub(super) fn is_in_the_way(&self, wanted: LockRange) -> bool {
-        match self.ranges.try_lock() {
-            Ok(ranges) => ranges.meets(wanted),
-            Err(TryLockError::Poisoned(ranges)) => ranges.into_inner().meets(wanted),
-            Err(TryLockError::WouldBlock) => false,
-        }
+        self.ranges().meets(wanted)
+    }
+
+    /// Never held over a call: whoever waits is tried again and again by one, and is to be seen meanwhile.
+    fn ranges(&self) -> MutexGuard<'_, Ranges> {
+        self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
