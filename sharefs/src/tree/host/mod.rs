@@ -352,9 +352,9 @@ impl Tree for HostTree {
     fn upkeep(&self) -> Upkeep {
         Upkeep {
             removals: self.descriptors.let_go() > 0,
-            // A node that is held for ever is never looked for.
+            // A node that is held for ever is never looked for; one that was let go of left the clock.
             renames: (!self.handles || self.by_name.load(Ordering::Relaxed))
-                && !self.descriptors.clock.is_empty(),
+                && (!self.descriptors.clock.is_empty() || self.descriptors.let_go() > 0),
         }
     }
 
