@@ -52,10 +52,22 @@ pub struct Configuration {
 /// The file's mistakes, where nothing was in force before.
 pub fn configuration(path: &Path) -> Result<Configuration, ConfigErrors> {
     let left = keep::config::left().and_then(|text| Texts::unpack(&text));
-    // Without a file nothing is shared. Where there was one, its disk may be away, and guests wait.
-    let had_one = |texts: &Texts| texts.main.as_ref().is_some_and(|text| !text.is_empty());
-    let is_gone = left.as_ref().is_some_and(had_one) && !path.exists();
-    let read = if is_gone { Err(gone(path)) } else { load(path) };
+    // Without a file, or with an empty one, nothing is shared. Where there was more, its disk may be away, or an
+    // editor at work, and guests wait.
+    let has_text = |texts: &Texts| {
+        texts
+            .main
+            .as_ref()
+            .is_some_and(|text| !text.trim().is_empty())
+    };
+    let had_text = left.as_ref().is_some_and(has_text);
+    let read = load(path).and_then(|(texts, config)| match &texts.main {
+        None if had_text => Err(ConfigErrors::one(path, None, "the file is gone")),
+        Some(_) if had_text && !has_text(&texts) => {
+            Err(ConfigErrors::one(path, None, "the file is empty"))
+        }
+        Some(_) | None => Ok((texts, config)),
+    });
     let errors = match read {
         Ok((texts, config)) => {
             keep::config::put(&texts.pack());
@@ -83,10 +95,6 @@ pub fn configuration(path: &Path) -> Result<Configuration, ConfigErrors> {
         }
         None => Err(errors),
     }
-}
-
-fn gone(path: &Path) -> ConfigErrors {
-    ConfigErrors::one(path, None, "the file is gone")
 }
 
 fn load(path: &Path) -> Result<(Texts, Config), ConfigErrors> {

@@ -384,6 +384,12 @@ fn a_file_with_mistakes_does_not_end_what_a_killed_daemon_served() {
         let status = world.get(Kind::Sharefs, "/v1/status")?;
         let told = status["problems"].to_string();
         ensure!(told.contains("the file is gone"), "{told}");
+        world.write(&path, "\n")?;
+        world.crash_worker()?;
+        still_serves(&world, "empty")?;
+        let status = world.get(Kind::Sharefs, "/v1/status")?;
+        let told = status["problems"].to_string();
+        ensure!(told.contains("the file is empty"), "{told}");
         // Mended, it is in force again, by the command that the problem names.
         world.write(&path, text.replace("mount = \"@l\"\n", ""))?;
         world.sharectl(&["restart", "sharefs"])?.success()?;
