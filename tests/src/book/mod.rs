@@ -1,4 +1,4 @@
-//! The book in `docs/book`, run: its chapters are read as steps ([`chapter`]) and played on a [`Stage`] as a reader
+//! The book in `docs/book`, run: its chapters are read as steps ([`chapter()`]) and played on a [`Stage`] as a reader
 //! would, one after the other.
 //!
 //! A fence says after its language what is to be done with it; one that says nothing, or something else, is an error.
