@@ -18,6 +18,10 @@ const UNPACK_LIMIT: Duration = Duration::from_secs(120);
 /// Packages that depend on the newest kernel image: Debian's, then Ubuntu's.
 const META_PACKAGES: &[&str] = &["linux-image-amd64", "linux-image-generic"];
 
+/// Names a kernel package (a .deb file) to boot guests with, instead of the distribution's own: to see
+/// what another version of Linux does.
+const VARIABLE: &str = "SHARECTL_GUEST_KERNEL";
+
 /// A kernel and its modules.
 #[derive(Debug)]
 pub(super) struct Unpacked {
@@ -27,9 +31,14 @@ pub(super) struct Unpacked {
 
 /// The kernel from the cache, or a fresh one.
 pub(super) fn unpacked() -> Result<Unpacked> {
-    let folder = place::cache()?.join("kernel");
+    let given = std::env::var_os(VARIABLE).map(PathBuf::from);
+    let name = match given.as_deref().and_then(Path::file_stem) {
+        Some(stem) => format!("kernel-{}", stem.to_string_lossy()),
+        None => "kernel".to_owned(),
+    };
+    let folder = place::cache()?.join(name);
     if !is_whole(&folder) {
-        fetch(&folder).context("get a kernel for guests")?;
+        fetch(&folder, given.as_deref()).context("get a kernel for guests")?;
     }
     Ok(Unpacked {
         kernel: folder.join("kernel"),
@@ -43,7 +52,7 @@ fn is_whole(folder: &Path) -> bool {
     kernel.is_ok_and(|kernel| kernel.is_file() && kernel.len() > 0)
 }
 
-fn fetch(folder: &Path) -> Result<()> {
+fn fetch(folder: &Path, given: Option<&Path>) -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
         bail!(
             "guests need an x86-64 host, this one is {}",
@@ -54,15 +63,17 @@ fn fetch(folder: &Path) -> Result<()> {
         .prefix("kernel-")
         .tempdir_in(place::cache()?)?;
     let tree = work.path().join("tree");
-    for package in image_packages()? {
-        download(&package, work.path())?;
-    }
-    for entry in fs::read_dir(work.path())? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            let mut unpack = Command::new("dpkg-deb");
-            unpack.arg("-x").arg(&path).arg(&tree);
-            command::run(&mut unpack, UNPACK_LIMIT)?;
+    if let Some(package) = given {
+        unpack(package, &tree)?;
+    } else {
+        for package in image_packages()? {
+            download(&package, work.path())?;
+        }
+        for entry in fs::read_dir(work.path())? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "deb") {
+                unpack(&path, &tree)?;
+            }
         }
     }
     let kernel = only_entry(&tree.join("boot"), "vmlinuz-")?;
@@ -98,6 +109,13 @@ fn fetch(folder: &Path) -> Result<()> {
     {
         return Err(error).with_context(|| format!("move to {}", folder.display()));
     }
+    Ok(())
+}
+
+fn unpack(package: &Path, tree: &Path) -> Result<()> {
+    let mut line = Command::new("dpkg-deb");
+    line.arg("-x").arg(package).arg(tree);
+    command::run(&mut line, UNPACK_LIMIT)?;
     Ok(())
 }
 
