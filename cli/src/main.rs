@@ -14,6 +14,7 @@ mod docker;
 mod edit;
 mod error;
 mod import;
+mod limited;
 mod mounts;
 mod output;
 mod progress;

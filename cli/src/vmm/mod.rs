@@ -53,10 +53,45 @@ pub(crate) struct Wiring {
     pub dgram_socket: PathBuf,
     /// Where the monitor takes netd's.
     pub dgram_peer: PathBuf,
+    /// How this QEMU is told to connect again.
+    pub reconnect: Reconnect,
     /// Largest packet in bytes, told to the guest's driver where the card can.
     pub host_mtu: Option<u16>,
     /// One device for all shares, or one a share.
     pub shares: Vec<ShareSocket>,
+}
+
+/// How a QEMU spells after what time a socket that was closed is connected to again: `reconnect` was deprecated in
+/// 9.2 in favour of `reconnect-ms`, which older ones do not know, and has gone since (docs/about/removed-features.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Reconnect {
+    #[default]
+    Seconds,
+    Milliseconds,
+}
+
+impl Reconnect {
+    /// By what `qemu-system-… --version` prints; as older ones have it when that is not known.
+    pub(crate) fn of_version(text: &str) -> Self {
+        let Some(version) = text.strip_prefix("QEMU emulator version ") else {
+            return Self::default();
+        };
+        let mut numbers = version
+            .split(|sign: char| !sign.is_ascii_digit())
+            .map(str::parse::<u32>);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (9, 2) => Self::Milliseconds,
+            _ => Self::Seconds,
+        }
+    }
+
+    /// The option: after a second.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Seconds => "reconnect=1",
+            Self::Milliseconds => "reconnect-ms=1000",
+        }
+    }
 }
 
 /// One virtiofs device.

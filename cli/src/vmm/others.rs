@@ -135,7 +135,7 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
-    use crate::vmm::{Nic, ShareSocket};
+    use crate::vmm::{Nic, Reconnect, ShareSocket};
 
     fn check(vmm: Vmm, tags: &[&str], memory: Option<u64>, expected: Expect) {
         let wiring = Wiring {
@@ -146,6 +146,7 @@ mod tests {
             vhost_socket: "/r/vhost.sock".into(),
             dgram_socket: "/r/dgram.sock".into(),
             dgram_peer: "/r/dgram-vm.sock".into(),
+            reconnect: Reconnect::default(),
             host_mtu: Some(1500),
             shares: tags
                 .iter()

@@ -17,8 +17,12 @@ use control::config::{LinkChoice, SHARES_TAG};
 
 use super::{Nic, Wiring};
 
+/// The QEMU whose line is completed where none is named.
+pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 /// Requests a virtqueue of a share holds; virtiofsd's and libvirt's value.
 const QUEUE_SIZE: u16 = 1024;
+/// Request queues that sharefs serves.
+const MOST_QUEUES: u32 = 4;
 
 /// A line ready to run.
 #[derive(Debug, PartialEq, Eq)]
@@ -127,11 +131,7 @@ pub(crate) fn edit(words: &[OsString], wiring: &Wiring) -> Result<Edited, LineEr
 /// # Errors
 /// As [`edit`].
 pub(crate) fn parts(wiring: &Wiring, memory: u64) -> Result<Vec<OsString>, LineError> {
-    let line: [OsString; 3] = [
-        "qemu-system-x86_64".into(),
-        "-m".into(),
-        format!("{memory}b").into(),
-    ];
+    let line: [OsString; 3] = [PROGRAM.into(), "-m".into(), format!("{memory}b").into()];
     let edited = edit(&line, wiring)?;
     Ok(edited.line.into_iter().skip(edited.own).collect())
 }
@@ -313,11 +313,12 @@ fn add_network(
         LinkChoice::VhostUser => {
             let chardev = ids.take("sharectl-link");
             // The VMM connects again when netd was away.
+            let reconnect = wiring.reconnect.word();
             push(
                 parts,
                 "-chardev",
                 &[
-                    &format!("socket,id={chardev},reconnect=1,path="),
+                    &format!("socket,id={chardev},{reconnect},path="),
                     &path(&wiring.vhost_socket),
                 ],
             );
@@ -393,11 +394,16 @@ fn add_shares(
             &[&format!("socket,id={id},path="), &path(&share.socket)],
         );
         let driver = format!("vhost-user-fs-{}", machine.virtio_suffix);
+        // Linux has a queue for each processor from 6.11 on, and uses one before.
+        let queues = match line::processors(options).min(MOST_QUEUES) {
+            0 | 1 => String::new(),
+            several => format!(",num-request-queues={several}"),
+        };
         push(
             parts,
             "-device",
             &[&format!(
-                "{driver},chardev={id},tag={},queue-size={QUEUE_SIZE}",
+                "{driver},chardev={id},tag={},queue-size={QUEUE_SIZE}{queues}",
                 share.tag
             )],
         );

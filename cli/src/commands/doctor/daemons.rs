@@ -11,11 +11,12 @@ use control::api::DaemonStatus;
 use control::lock;
 use control::paths::{Daemon, Paths};
 
-use super::facts::{Facts, Ran, run};
+use super::facts::Facts;
 use super::finding::{Finding, Subject};
 use super::fix::Repair;
 use crate::daemons;
 use crate::error::Exit;
+use crate::limited::{Ran, run};
 
 const OURS: &str = env!("CARGO_PKG_VERSION");
 /// For a program to print its version.

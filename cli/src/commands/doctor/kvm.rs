@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
 
-use super::facts::{Facts, Ran, run};
+use super::facts::Facts;
 use super::finding::Finding;
+use crate::limited::{Ran, run};
 use crate::sys;
 
 /// KVM's version since 2007 (Documentation/virt/kvm/api.rst, 4.1).

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 
-use super::facts::{Facts, Ran, run};
+use super::facts::Facts;
 use super::finding::{Finding, Subject};
+use crate::limited::{Ran, run};
 
 /// Descriptors for 5,000 flows of two guests, with their listeners and files.
 const WANTED_FILES: u64 = 16_384;

@@ -7,11 +7,12 @@ use control::api::{GuestMountStatus, ShareStatus};
 use control::config::Share;
 use control::paths::Daemon;
 
-use super::facts::{Facts, within};
+use super::facts::Facts;
 use super::finding::{Finding, Subject};
 use super::fix::Repair;
 use super::ours::writable;
 use super::{nothing, without_config};
+use crate::limited::within;
 
 /// For one folder: one of a server that is away may hang for ever.
 const FOLDER_LIMIT: Duration = Duration::from_secs(3);

@@ -10,9 +10,10 @@ use control::config::Config;
 use control::translation::mountinfo::{Mount, MountTable};
 use control::translation::wsl_conf::WslConf;
 
-use super::facts::{Facts, Ran, run};
+use super::facts::Facts;
 use super::finding::{Finding, Subject};
 use super::nothing;
+use crate::limited::{Ran, run};
 
 const AGAIN: &str = "then, in Windows: wsl.exe --shutdown";
 /// For `wslinfo`, which asks Windows.

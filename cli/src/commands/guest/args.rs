@@ -1,6 +1,6 @@
 //! `sharectl guest args`: what to add to a VMM's own command line.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -83,7 +83,11 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         link: args.link,
         devices: args.devices,
     };
-    let wiring = wiring::of(context, &config, guest, &wishes);
+    let program = match args.vmm {
+        Vmm::Qemu => Some(OsStr::new(qemu::PROGRAM)),
+        Vmm::CloudHypervisor | Vmm::Crosvm | Vmm::Vfkit | Vmm::Krunkit => None,
+    };
+    let wiring = wiring::of(context, &config, guest, &wishes, program);
     for share in config.shares.values() {
         if let Some(line) = ninep_mount(&config, guest, share) {
             context

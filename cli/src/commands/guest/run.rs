@@ -52,7 +52,8 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         link: args.link,
         devices: args.devices,
     };
-    let wiring = wiring::of(context, &config, guest, &wishes);
+    let program = args.line.first().map(OsString::as_os_str);
+    let wiring = wiring::of(context, &config, guest, &wishes, program);
     let edited = qemu::edit(&args.line, &wiring).map_err(|error| {
         CliError::usage(format!("cannot add to the line: {error}"), error.hint())
     })?;

@@ -177,6 +177,26 @@ pub(super) fn memory(options: &[Given]) -> Result<u64, LineError> {
     size.map_or(Ok(DEFAULT_MEMORY), parse_memory)
 }
 
+/// The processors that the guest has when it starts: `-smp`'s `cpus`, or what its topology makes (qemu-options.hx). One
+/// for what QEMU will refuse.
+pub(super) fn processors(options: &[Given]) -> u32 {
+    const TOPOLOGY: [&str; 7] = [
+        "drawers", "books", "sockets", "dies", "clusters", "cores", "threads",
+    ];
+    // Said twice, the later one's keys override.
+    let said = |key: &str| {
+        let smp = options.iter().rev().filter(|option| option.name == "smp");
+        smp.filter_map(|option| option.field(key)).next()
+    };
+    if let Some(cpus) = said("cpus").or_else(|| said("")) {
+        return cpus.parse().unwrap_or(1);
+    }
+    let counts = TOPOLOGY.into_iter().filter_map(said);
+    counts.fold(1, |product: u32, count| {
+        product.saturating_mul(count.parse().unwrap_or(1))
+    })
+}
+
 /// A size as `-m` takes it: MiB without a suffix, else `K`, `M`, `G`, `T`, also with a fraction.
 pub(crate) fn parse_memory(text: &str) -> Result<u64, LineError> {
     let bad = || LineError::MemorySize(text.escape_debug().to_string());
@@ -230,6 +250,22 @@ pub(super) fn memory_text(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_are_counted_as_qemu_counts_them() {
+        for (line, count) in [
+            ("-m 1G", 1),
+            ("-smp 4", 4),
+            ("-smp 4,sockets=1,cores=8", 4),
+            ("-smp cpus=2,maxcpus=8", 2),
+            ("-smp sockets=2,cores=3,threads=2", 12),
+            ("-smp 2 -smp 6", 6),
+            ("-smp many", 1),
+        ] {
+            let words: Vec<OsString> = line.split(' ').map(Into::into).collect();
+            assert_eq!(processors(&options(&words)), count, "{line}");
+        }
+    }
 
     #[test]
     fn sizes_are_read_as_qemu_reads_them() {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use expect_test::{Expect, expect};
 
-use super::super::ShareSocket;
+use super::super::{Reconnect, ShareSocket};
 use super::*;
 
 fn wiring(shares: &[&str]) -> Wiring {
@@ -16,6 +16,7 @@ fn wiring(shares: &[&str]) -> Wiring {
         vhost_socket: "/run/s/guest/dev/vhost.sock".into(),
         dgram_socket: "/run/s/guest/dev/dgram.sock".into(),
         dgram_peer: "/run/s/guest/dev/dgram-vm.sock".into(),
+        reconnect: Reconnect::Seconds,
         host_mtu: None,
         shares: shares
             .iter()
@@ -275,6 +276,43 @@ fn monitors_we_do_not_know_are_refused_and_wrappers_named() {
             .unwrap()
             .contains("note: sudo is taken for a wrapper")
     );
+}
+
+#[test]
+fn share_of_a_guest_with_processors_has_as_many_queues_and_four_at_most() {
+    let queues = |smp: &str| {
+        let text = added(&format!("qemu-system-x86_64 {smp}"), &wiring(&["d"])).unwrap();
+        let at = text.find("num-request-queues=");
+        at.map(|at| text[at..].lines().next().unwrap().to_owned())
+    };
+    assert_eq!(queues("-smp 1"), None);
+    assert_eq!(queues("-smp 2").unwrap(), "num-request-queues=2");
+    assert_eq!(queues("-smp cores=16").unwrap(), "num-request-queues=4");
+}
+
+#[test]
+fn newer_qemus_are_told_in_milliseconds_when_to_connect_again() {
+    let mut wiring = wiring(&[]);
+    wiring.link = LinkChoice::VhostUser;
+    for (version, word) in [
+        (
+            "QEMU emulator version 7.2.22 (Debian 1:7.2)",
+            "reconnect=1,",
+        ),
+        ("QEMU emulator version 9.1.0", "reconnect=1,"),
+        ("QEMU emulator version 9.2.0", "reconnect-ms=1000,"),
+        (
+            "QEMU emulator version 10.0.2 (Debian)\nCopyright",
+            "reconnect-ms=1000,",
+        ),
+        ("QEMU emulator version 11.1.50", "reconnect-ms=1000,"),
+        ("somebody's wrapper", "reconnect=1,"),
+        ("", "reconnect=1,"),
+    ] {
+        wiring.reconnect = Reconnect::of_version(version);
+        let text = added("qemu-system-x86_64", &wiring).unwrap();
+        assert!(text.contains(word), "{version}: {text}");
+    }
 }
 
 #[test]
