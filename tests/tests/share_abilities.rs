@@ -232,3 +232,60 @@ fn each_cache_policy_lets_a_guest_see_the_hosts_changes_when_it_says() {
         Ok(())
     });
 }
+
+/// The requests each queue of share `d` has been interrupted for, as the guest's kernel counts them.
+fn interrupts_of_queues(guest: &Guest) -> Result<Vec<u64>> {
+    let table = guest.ok("cat /proc/interrupts")?;
+    let queues = table.lines().filter(|line| line.contains("requests"));
+    Ok(queues
+        .map(|line| {
+            let counts = line.split_whitespace().skip(1);
+            counts.map_while(|count| count.parse::<u64>().ok()).sum()
+        })
+        .collect())
+}
+
+/// Linux maps processors to queues from 6.11 on; before, it asks all in the first.
+#[test]
+fn a_guest_of_two_processors_has_two_queues_and_a_newer_kernel_asks_in_both() {
+    const CONFIG: &str = "[network.vmnet8]\ntype = \"nat\"\n[guest.dev]\n\
+                          [share.d]\npath = \"@shared/d\"\nat = \"/mnt/d\"\n";
+    whole_system(|| {
+        let mut world = World::of(User::unprivileged(), CONFIG)?;
+        let d = world.share_folder("d")?;
+        world.start(Kind::Netd)?;
+        world.start(Kind::Sharefs)?;
+        let machine = world.machine("dev", &[("d", "/mnt/d")])?;
+        let guest = machine.arguments(["-smp", "2"]).boot()?;
+        let line = guest.line().join(" ");
+        let version = guest.ok("uname -r")?;
+        let mut numbers = version
+            .split('.')
+            .map_while(|number| number.parse::<u32>().ok());
+        let major = numbers.next().context("no version")?;
+        let minor = numbers.next().context("half a version")?;
+        for processor in 0..2 {
+            guest.ok(&format!(
+                "taskset -c {processor} sh -c 'for i in $(seq 20); do echo {processor} > /mnt/d/of{processor}-$i; done'"
+            ))?;
+        }
+        for file in 1..=20 {
+            for processor in 0..2 {
+                let text = fs::read_to_string(d.join(format!("of{processor}-{file}")))?;
+                ensure!(
+                    text == format!("{processor}\n"),
+                    "{processor}-{file}: {text:?}"
+                );
+            }
+        }
+        let counts = interrupts_of_queues(&guest)?;
+        eprintln!("Linux {version}: interrupts of queues {counts:?}");
+        let used = counts.iter().filter(|count| **count > 0).count();
+        let wanted = if (major, minor) >= (6, 11) { 2 } else { 1 };
+        ensure!(
+            used == wanted,
+            "{used} queues were used: {counts:?}, {line}"
+        );
+        Ok(())
+    });
+}
