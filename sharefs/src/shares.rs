@@ -50,8 +50,6 @@ pub(crate) struct Shares {
     mounts: Mounts,
     guest_mounts: GuestMounts,
     ninep: Doors,
-    /// Nothing is made any more.
-    closed: bool,
 }
 
 /// A share with its tree, or the reason why it has none.
@@ -99,7 +97,6 @@ impl Shares {
             ones: BTreeMap::new(),
             counters: BTreeMap::new(),
             ninep: Doors::default(),
-            closed: false,
         }
     }
 
@@ -110,10 +107,6 @@ impl Shares {
     /// Makes what runs what the configuration wants.
     pub(crate) fn apply(&mut self, config: &Config, now: Timestamp) -> Changes {
         let mut changes = Changes::default();
-        // A reload that was under way at the stop comes too late: nothing would take away what it makes.
-        if self.closed {
-            return changes;
-        }
         self.take_up_mounts(config);
         self.mounts.close_unwanted(config, &mut changes);
         self.guest_mounts.close_unwanted(config, &mut changes);
@@ -413,7 +406,6 @@ impl Shares {
 
     /// Closes all doors; every VMM that is connected loses its devices, and the host its mounts.
     pub(crate) fn close(&mut self) {
-        self.closed = true;
         self.ninep.close();
         self.devices.clear();
         self.ones.clear();
