@@ -160,12 +160,9 @@ impl Shares {
     }
 
     fn take_up_mounts(&mut self, config: &Config) {
-        let descriptors = &self.descriptors;
-        self.mounts.take_up(config, |share, counters, place| {
-            let share = mounts::on_the_host(share);
-            let tree = open_tree(&share, Arc::clone(descriptors))?;
-            Ok(tree.session(cache(share.cache), counters, Some(place)))
-        });
+        let descriptors = Arc::clone(&self.descriptors);
+        let open = move |share: &Share| open_tree(share, Arc::clone(&descriptors));
+        self.mounts.take_up(config, open);
     }
 
     /// Mounts on the host have trees of their own: owners are the host's.
@@ -532,7 +529,7 @@ fn owner_map(owner: Owner, host: HostOwner) -> OwnerMap {
     }
 }
 
-fn cache(policy: CachePolicy) -> Cache {
+pub(crate) fn cache(policy: CachePolicy) -> Cache {
     match policy {
         CachePolicy::Never => Cache::Never,
         CachePolicy::Auto => Cache::Auto,
