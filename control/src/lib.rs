@@ -28,6 +28,7 @@ pub mod pattern;
 pub mod port;
 pub mod port_owner;
 pub mod rate;
+pub mod reloads;
 pub mod server;
 pub mod signals;
 pub mod translation;

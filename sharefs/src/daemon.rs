@@ -12,6 +12,7 @@ use control::events::{EventBody, EventLog, timestamp_now};
 use control::failure::{Failure, FailureKind};
 use control::following::{Following, Reason};
 use control::paths::{Daemon, Paths};
+use control::reloads::Reloads;
 use control::server::Api;
 use control::signals::{Order, Orders};
 use tokio::net::UnixListener;
@@ -32,8 +33,7 @@ struct State {
     events: EventLog,
     started: String,
     following: Arc<Following>,
-    /// What was read first is applied first.
-    reloading: Arc<Mutex<()>>,
+    reloads: Arc<Reloads>,
 }
 
 /// A configuration that runs, its texts where they are known, and what is wrong with the file if it is not what
@@ -129,10 +129,7 @@ impl State {
     /// Reads the file again; one with mistakes changes nothing.
     async fn reload(self, reason: Reason) -> Result<Changes, Failure> {
         let work = move || {
-            let _turn = self
-                .reloading
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let _turn = self.reloads.blocking_turn()?;
             let config = self.following.read(reason).inspect_err(|failure| {
                 self.events.publish(EventBody::ConfigRefused {
                     message: failure.message.clone(),
@@ -165,6 +162,12 @@ impl State {
                 .iter()
                 .for_each(|problem| tracing::warn!("{problem}"));
         }
+    }
+
+    /// Ends all that runs, and all that a reload makes that is under way still.
+    async fn stop(&self) {
+        self.reloads.end().await;
+        self.shares().close();
     }
 
     /// Reloads whenever the files change.
@@ -202,7 +205,7 @@ pub async fn run(
     let state = State {
         shares: Arc::new(Mutex::new(shares)),
         following: Following::of((Daemon::Sharefs, &paths.config), (texts, &config), refused),
-        reloading: Arc::default(),
+        reloads: Arc::default(),
         paths,
         events: events.clone(),
         started: timestamp_now(),
@@ -231,7 +234,7 @@ pub async fn run(
     if let Err(error) = serving.await {
         tracing::debug!(%error, "control server");
     }
-    state.shares().close();
+    state.stop().await;
     Ok(())
 }
 
@@ -310,4 +313,54 @@ fn api(state: &State) -> Api<State> {
             },
         )
         .events(state.events.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reload_that_comes_behind_the_stop_makes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let paths = Paths {
+            config: at("config.toml"),
+            runtime: at("run"),
+            state: at("state"),
+        };
+        for made in ["shared", "run"] {
+            std::fs::create_dir(at(made)).unwrap();
+        }
+        let shared = at("shared").display().to_string();
+        let text = format!("[guest.dev]\n[share.d]\npath = {shared:?}\n");
+        std::fs::write(&paths.config, text).unwrap();
+        let (texts, config) = load(&paths.config).unwrap();
+        let events = EventLog::new();
+        let descriptors = Descriptors::new(1000);
+        let mounter = Mounter::absent();
+        let shares = Shares::new(paths.clone(), events.clone(), descriptors, mounter);
+        let following = Following::of(
+            (Daemon::Sharefs, &paths.config),
+            (Some(texts), &config),
+            None,
+        );
+        let state = State {
+            shares: Arc::new(Mutex::new(shares)),
+            following,
+            reloads: Arc::default(),
+            paths,
+            events,
+            started: timestamp_now(),
+        };
+        let reload = || state.clone().reload(Reason::Asked);
+        let doors = || std::fs::read_dir(at("run/guest/dev")).map_or(0, Iterator::count);
+        reload().await.unwrap();
+        assert_eq!(state.shares().status().len(), 1);
+        assert!(doors() > 0);
+        state.stop().await;
+        assert_eq!(doors(), 0);
+        let said = reload().await;
+        assert_eq!(doors(), 0, "{said:?}");
+        assert_eq!(said.unwrap_err().kind, FailureKind::NotRunning);
+    }
 }

@@ -416,8 +416,13 @@ impl Job {
             let waited = self.changed.wait(state);
             state = waited.unwrap_or_else(PoisonError::into_inner);
         };
-        let stage = std::mem::replace(&mut state.stage, Stage::Away("it has gone".to_owned()));
-        let Stage::Mounted(live) = stage else {
+        // Told from this moment on: unmounting takes its time.
+        let stage = match &end {
+            End::Stopped => Stage::Away("it is not wanted any more".to_owned()),
+            End::ByHand => Stage::Unmounted,
+            End::Lost(reason) => Stage::Away(reason.clone()),
+        };
+        let Stage::Mounted(live) = std::mem::replace(&mut state.stage, stage) else {
             return end;
         };
         state.requests += live.connection.requests();

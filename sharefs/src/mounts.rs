@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use control::api::{Changes, ShareMount};
 use control::config::{CachePolicy, Config, HostMount as Wanted, Owner, OwnerStore, Share};
@@ -19,8 +20,14 @@ use crate::keep;
 use crate::keep::mount::{Left, Mount};
 use crate::mounter::{Judge, MountAsk, Mounter, Place, table};
 use crate::serve::mount::HostMount;
-use crate::shares::{DeviceNumbers, options, same_tree};
+use crate::served::Served;
+use crate::shares::{DeviceNumbers, cache, options, same_tree};
 use crate::tree::host::crossing::OwnMount;
+
+mod opening;
+
+/// Without one of the folders of mounts that are taken up being opened: whoever waits at those mounts waits for us.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// All of them.
 pub(crate) struct Mounts {
@@ -65,12 +72,13 @@ impl Mounts {
     }
 
     /// Goes on with the mounts of the process before this one, as far as they are still wanted so, and cleans up
-    /// those of daemons that are dead. First of all, before any folder is opened: who looks at a mount that
-    /// nobody serves waits for it. `session`: of a share, as it was left at that place.
+    /// those of daemons that are dead. First of all, before any other folder is opened: who looks at a mount that
+    /// nobody serves waits for it. That may be one of these folders too, where the host has changed its path: then
+    /// the mount that it leads into is served first. `open`: the tree of a share.
     pub(crate) fn take_up(
         &mut self,
         config: &Config,
-        session: impl Fn(&Share, Arc<Counters>, keep::Place) -> Result<Arc<dyn Serve>, String>,
+        open: impl Fn(&Share) -> Result<Arc<dyn Served>, String> + Clone + Send + 'static,
     ) {
         if std::mem::replace(&mut self.looked, true) {
             return;
@@ -83,28 +91,47 @@ impl Mounts {
             })
             .collect();
         let served = left.iter().map(|(left, _)| left.memory.device()).collect();
+        let mut wanted = Vec::new();
         for (left, own) in left {
-            let place = Place {
-                path: left.memory.path(),
-                device: left.memory.device(),
-            };
             let name = left.memory.name();
             let share = config.shares.values().find(|share| {
                 share.name.as_str() == name && options_word(share) == left.memory.options()
             });
-            let taken_up = match share {
-                Some(share) => self.go_on(share, (left, own), &session),
-                None => Err("the configuration no longer has it so".to_owned()),
-            };
-            if let Err(reason) = taken_up {
-                tracing::warn!(share = name, reason, "a mount on the host ends");
-                if let Err(refusal) = self.mounter.unmount(&place) {
-                    tracing::warn!(share = name, %refusal, "not unmounted");
+            match share {
+                Some(share) => {
+                    let (open, on_the_host) = (open.clone(), on_the_host(share));
+                    wanted.push(((share, left, own), move || open(&on_the_host)));
                 }
+                None => self.end_left(left, "the configuration no longer has it so"),
             }
+        }
+        let stuck = opening::in_any_order(wanted, PATIENCE, |(share, left, own), tree| {
+            let place = place_of(&left);
+            if let Err(reason) = tree.and_then(|tree| self.go_on(share, (left, own), &*tree)) {
+                self.end(share.name.as_str(), &place, &reason);
+            }
+        });
+        for (share, left, _) in stuck {
+            let reason = format!("{} does not answer", share.path.display());
+            self.end_left(left, &reason);
         }
         if let Err(refusal) = self.mounter.clean(served) {
             tracing::debug!(%refusal, "dead mounts were not looked for");
+        }
+    }
+
+    fn end_left(&self, left: Left, reason: &str) {
+        let (name, place) = (left.memory.name(), place_of(&left));
+        self.end(&name, &place, reason);
+        // Last: without its descriptors it is dead, and a mount that is dead where it was is worse than none.
+        drop(left);
+    }
+
+    /// A mount of the process before this one is not gone on with.
+    fn end(&self, share: &str, place: &Place, reason: &str) {
+        tracing::warn!(share, reason, "a mount on the host ends");
+        if let Err(refusal) = self.mounter.unmount(place) {
+            tracing::warn!(share, %refusal, "not unmounted");
         }
     }
 
@@ -112,20 +139,18 @@ impl Mounts {
         &mut self,
         share: &Share,
         (left, own): (Left, OwnMount),
-        session: impl Fn(&Share, Arc<Counters>, keep::Place) -> Result<Arc<dyn Serve>, String>,
+        tree: &dyn Served,
     ) -> Result<(), String> {
         let kept = self.kept.entry(share.name.clone()).or_default();
         kept.times += 1;
         let counters = Arc::clone(&kept.counters);
         let was_begun = left.memory.has_session();
-        let session = session(share, counters, left.memory.session())?;
+        let at = Some(left.memory.session());
+        let session = tree.session(cache(on_the_host(share).cache), counters, at);
         if was_begun && !session.mounted() {
             return Err("what it knew could not be taken up".to_owned());
         }
-        let place = Place {
-            path: left.memory.path(),
-            device: left.memory.device(),
-        };
+        let place = place_of(&left);
         let path = place.path.clone();
         let ended = ended(self.events.clone(), share.name.clone(), path.clone());
         let served = HostMount::serve_again(left, session, ended)
@@ -309,6 +334,13 @@ impl Mounts {
                 handles,
             })
         })
+    }
+}
+
+fn place_of(left: &Left) -> Place {
+    Place {
+        path: left.memory.path(),
+        device: left.memory.device(),
     }
 }
 

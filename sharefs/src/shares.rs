@@ -50,8 +50,6 @@ pub(crate) struct Shares {
     mounts: Mounts,
     guest_mounts: GuestMounts,
     ninep: Doors,
-    /// Nothing is made any more.
-    closed: bool,
 }
 
 /// A share with its tree, or the reason why it has none.
@@ -99,7 +97,6 @@ impl Shares {
             ones: BTreeMap::new(),
             counters: BTreeMap::new(),
             ninep: Doors::default(),
-            closed: false,
         }
     }
 
@@ -110,10 +107,6 @@ impl Shares {
     /// Makes what runs what the configuration wants.
     pub(crate) fn apply(&mut self, config: &Config, now: Timestamp) -> Changes {
         let mut changes = Changes::default();
-        // A reload that was under way at the stop comes too late: nothing would take away what it makes.
-        if self.closed {
-            return changes;
-        }
         self.take_up_mounts(config);
         self.mounts.close_unwanted(config, &mut changes);
         self.guest_mounts.close_unwanted(config, &mut changes);
@@ -167,12 +160,9 @@ impl Shares {
     }
 
     fn take_up_mounts(&mut self, config: &Config) {
-        let descriptors = &self.descriptors;
-        self.mounts.take_up(config, |share, counters, place| {
-            let share = mounts::on_the_host(share);
-            let tree = open_tree(&share, Arc::clone(descriptors))?;
-            Ok(tree.session(cache(share.cache), counters, Some(place)))
-        });
+        let descriptors = Arc::clone(&self.descriptors);
+        let open = move |share: &Share| open_tree(share, Arc::clone(&descriptors));
+        self.mounts.take_up(config, open);
     }
 
     /// Mounts on the host have trees of their own: owners are the host's.
@@ -413,7 +403,6 @@ impl Shares {
 
     /// Closes all doors; every VMM that is connected loses its devices, and the host its mounts.
     pub(crate) fn close(&mut self) {
-        self.closed = true;
         self.ninep.close();
         self.devices.clear();
         self.ones.clear();
@@ -540,7 +529,7 @@ fn owner_map(owner: Owner, host: HostOwner) -> OwnerMap {
     }
 }
 
-fn cache(policy: CachePolicy) -> Cache {
+pub(crate) fn cache(policy: CachePolicy) -> Cache {
     match policy {
         CachePolicy::Never => Cache::Never,
         CachePolicy::Auto => Cache::Auto,

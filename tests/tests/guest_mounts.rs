@@ -76,10 +76,14 @@ impl Drop for Server {
     }
 }
 
-/// diod in a namespace that is a guest; it takes any user at its word.
+/// diod in a namespace that is a guest; it takes any user at its word. As a unit of systemd has it: with SIGPIPE
+/// ignored, of which it dies where it has several answers for a client that is gone.
 fn diod(namespace: &Netns, folder: &Path, port: u16) -> Result<Server> {
-    let mut line = namespace.command("diod");
+    let mut line = namespace.command("sh");
     line.args([
+        "-c",
+        "trap '' PIPE; exec diod \"$@\"",
+        "diod",
         "-f",
         "-n",
         "-N",

@@ -141,6 +141,16 @@ fn number(world: &World, name: &str) -> Result<u64> {
     Ok(values.sum())
 }
 
+/// Requests for a lock that were waited for, or would have been.
+fn waits(world: &World) -> Result<u64> {
+    let page = world.ask(Kind::Sharefs, "GET", "/metrics", None)?.body;
+    let lines = page
+        .lines()
+        .filter(|line| line.contains("operation=\"setlkw\""));
+    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    Ok(values.sum())
+}
+
 /// Restarts so far; None while nobody answers.
 fn restarts(world: &World) -> Option<u64> {
     number(world, "sharectl_sharefs_restarts").ok()
@@ -314,6 +324,57 @@ fn a_request_that_kills_whoever_takes_it_up_is_an_error_and_the_mount_lives_on()
         world.write(&world.path("go"), "")?;
         said(holder)?;
         ensure!(fs::read_to_string(world.path("shared/d/log"))? == "end");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_lock_that_kills_whoever_asks_for_it_is_an_error_and_the_mount_lives_on() {
+    whole_system(|| {
+        let mut world = world(ordinary())?;
+        let order = world.path("die");
+        world.write(&world.path("shared/d/range"), "")?;
+        let wait_until =
+            |name: &str| format!("select undef, undef, undef, 0.02 until -e '{name}';");
+        let lock = "use Fcntl qw(:DEFAULT :seek); $| = 1; my $own = pack 's s l! l! i', F_WRLCK, SEEK_SET, 0, 6, 0; \
+                    open my $f, '+<', 'range' or die; sub touch { open my $t, '>', shift or die }";
+        // Beside the mount, so that it asks sharefs for nothing.
+        let holder = format!(
+            "{lock} fcntl $f, F_SETLK, $own or die; touch('../../held'); {}",
+            wait_until("../../free")
+        );
+        let holder = perl(&world, "shared/d", &holder, &[])?;
+        exists(&world, "held")?;
+        let waiter = format!(
+            "{lock} touch('../awaits'); fcntl $f, F_SETLKW, $own and die 'it has the lock'; print \"$!\\n\"; \
+             touch('../refused'); {} fcntl $f, F_SETLKW, $own or die \"again: $!\"; print \"had\\n\"",
+            wait_until("../go")
+        );
+        let waiter = perl(&world, "m", &waiter, &[])?;
+        exists(&world, "awaits")?;
+        wait_for("the lock to be asked for", LONG, || {
+            Ok((waits(&world)? > 0).then_some(()))
+        })?;
+        // Taken up by worker after worker, it is the only request there is.
+        for _ in 0..4 {
+            world.crash_worker()?;
+        }
+        ensure!(!world.path("refused").exists(), "no worker died of it");
+        let before = number(&world, "sharectl_sharefs_restarts")?;
+        world.write(&order, "done 1")?;
+        world.crash_worker()?;
+        exists(&world, "refused")?;
+        fs::remove_file(&order)?;
+        world.crash_worker()?;
+        let deaths = number(&world, "sharectl_sharefs_restarts")? - before;
+        ensure!(deaths >= 4, "{deaths}");
+        ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);
+        still_serves(&world, "alive")?;
+        world.write(&world.path("free"), "")?;
+        said(holder)?;
+        world.write(&world.path("go"), "")?;
+        let text = said(waiter)?;
+        ensure!(text == "Input/output error\nhad\n", "{text}");
         Ok(())
     });
 }

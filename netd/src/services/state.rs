@@ -16,6 +16,7 @@ use control::following::{Following, Reason};
 use control::names::{GuestName, NetworkName};
 use control::paths::{Daemon, Paths};
 use control::port::PortSpec;
+use control::reloads::Reloads;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -65,7 +66,7 @@ pub struct State {
     /// Frames that somebody captures.
     pub captures: Captures,
     following: Arc<Following>,
-    reloading: tokio::sync::Mutex<()>,
+    reloads: Reloads,
     config: Mutex<Arc<Config>>,
     networks: Mutex<BTreeMap<NetworkName, Slot>>,
     running: tokio::sync::Mutex<Running>,
@@ -112,7 +113,7 @@ impl State {
         let events = EventLog::new();
         let state = Self {
             following: Following::new(Daemon::Netd, &paths.config, config),
-            reloading: tokio::sync::Mutex::default(),
+            reloads: Reloads::default(),
             paths,
             ports: tokio::sync::Mutex::new(PortTable::new(events.clone())),
             events,
@@ -297,7 +298,7 @@ impl State {
     /// Reads the file again and applies it; what runs goes on when the file is wrong.
     ///
     /// # Errors
-    /// Every problem of the file.
+    /// Every problem of the file, or that netd stops.
     pub async fn reload(&self) -> Result<Changes, Failure> {
         self.reload_for(Reason::Asked).await
     }
@@ -317,8 +318,7 @@ impl State {
     }
 
     async fn reload_for(&self, reason: Reason) -> Result<Changes, Failure> {
-        // What was read first is applied first.
-        let _turn = self.reloading.lock().await;
+        let _turn = self.reloads.turn().await?;
         match self.following.read_apart(reason).await {
             Ok(config) => {
                 let changes = self.apply(config).await;
@@ -599,8 +599,10 @@ impl State {
         }
     }
 
-    /// Ends everything: doors first, so that nobody comes in, then the networks.
+    /// Ends everything: doors first, so that nobody comes in, then the networks. A reload that comes later makes
+    /// nothing.
     pub async fn stop(&self) {
+        self.reloads.end().await;
         let mut running = self.running.lock().await;
         for (_, task) in std::mem::take(&mut running.doors) {
             task.stop().await;
@@ -616,21 +618,44 @@ impl State {
 mod tests {
     use super::*;
     use crate::datapath::{Command, ServicesCall};
-    use control::config::Surroundings;
+    use control::failure::FailureKind;
 
-    #[tokio::test]
-    async fn network_whose_packet_thread_died_is_started_again() {
-        let folder = tempfile::tempdir().unwrap();
+    const CONFIG: &str =
+        "[network.vmnet8]\ntype = \"nat\"\nsubnet = \"10.77.9.0/24\"\n[guest.dev]\n";
+
+    /// In a folder of its own; nothing runs yet.
+    fn begin(folder: &tempfile::TempDir) -> (Config, Arc<State>, Ends) {
         let at = |name: &str| folder.path().join(name);
         let paths = Paths {
             config: at("config.toml"),
             runtime: at("r"),
             state: at("s"),
         };
-        let text = "[network.vmnet8]\ntype = \"nat\"\nsubnet = \"10.77.9.0/24\"\n[guest.dev]\n";
-        let config = Config::parse(text, &paths.config, &Surroundings::of_process()).unwrap();
+        std::fs::write(&paths.config, CONFIG).unwrap();
+        let config = Config::load(&paths.config).unwrap();
         let (_host, host_changes) = watch::channel(0);
         let (state, ends) = State::new(paths, &config, HostView::none(), host_changes);
+        (config, state, ends)
+    }
+
+    #[tokio::test]
+    async fn a_reload_that_comes_behind_the_stop_makes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, state, _ends) = begin(&folder);
+        state.apply(config).await;
+        let socket = folder.path().join("r/guest/dev/link.sock");
+        assert!(socket.exists() && state.networks().len() == 1);
+        state.stop().await;
+        assert!(!socket.exists());
+        let said = state.reload().await;
+        assert!(!socket.exists() && state.networks().is_empty(), "{said:?}");
+        assert_eq!(said.unwrap_err().kind, FailureKind::NotRunning);
+    }
+
+    #[tokio::test]
+    async fn network_whose_packet_thread_died_is_started_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, state, ends) = begin(&folder);
         let healing = tokio::spawn(Arc::clone(&state).heal(ends.ended));
         let done = state.apply(config).await;
         assert_eq!(done.problems, Vec::<String>::new());

@@ -3,8 +3,8 @@
 //! A request is gone from the kernel's queue once it is read, and the kernel waits for its answer for as long as
 //! the descriptor is open that it was read from. So each thread reads into kept memory, a slot of its own: the
 //! kernel itself writes the request's number there, and no instruction of ours lies between. The slot is cleared
-//! when the answer is written. A request that waits for a lock leaves its slot for a row. Whether the kernel
-//! still waits for what is found there is asked of the kernel (`serve/mount.rs`).
+//! when the answer is written. A request that waits for a lock leaves its slot for a row, which counts the processes
+//! that died of it. Whether the kernel still waits for what is found there is asked of the kernel (`serve/mount.rs`).
 //!
 //! The memory is the same where nothing is kept, and only not listed then.
 
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::io::Errno;
 
-use super::journal::{JOURNAL, Journal};
+use super::journal::{JOURNAL, Journal, MOST_ATTEMPTS};
 use super::{Listed, MAGIC, Place, bytes_of, claim, named, number, packed, records};
 use crate::sys::{Shared, Source};
 
@@ -31,8 +31,9 @@ const MOST_WAITS: usize = 1024 + MOST_SLOTS;
 const BEING_WRITTEN: u64 = u64::MAX;
 /// Bytes of a request that waits: fuse_in_header and fuse_lk_in.
 pub(crate) const LONGEST_WAIT: usize = 40 + 48;
-/// The request's number, its queue, its length, and itself.
-const WAIT: usize = 3 + LONGEST_WAIT / 8;
+/// The request's number, its queue, its length, how many processes died while they asked for its lock, and itself.
+const WAIT: usize = WAIT_REQUEST + LONGEST_WAIT / 8;
+const WAIT_REQUEST: usize = 4;
 const LONGEST_NAME: usize = 64;
 /// PATH_MAX.
 const LONGEST_PATH: usize = 4096;
@@ -51,6 +52,8 @@ mod word {
     pub(super) const OPTIONS: usize = 4;
     /// Memory of the session.
     pub(super) const SESSION: usize = 5;
+    /// The number of the request that waits whose lock is being asked for.
+    pub(super) const RETRIED: usize = 6;
     /// Descriptors of /dev/fuse, one a slot, each and one.
     pub(super) const QUEUES: usize = 8;
     pub(super) const NAME: usize = QUEUES + MOST_SLOTS;
@@ -221,21 +224,49 @@ impl Mount {
         let Some(row) = rows.find(is_had) else {
             return;
         };
-        for (word, part) in row[3..].iter().zip(request.chunks(8)) {
+        for (word, part) in row[WAIT_REQUEST..].iter().zip(request.chunks(8)) {
             word.store(packed(part), Ordering::Relaxed);
         }
+        row[3].store(0, Ordering::Relaxed);
         row[2].store(request.len() as u64, Ordering::Relaxed);
         row[1].store(queue as u64, Ordering::Relaxed);
         row[0].store(unique, Ordering::Release);
     }
 
+    fn row_of_wait(&self, unique: u64) -> Option<&[AtomicU64]> {
+        let mut rows = (0..MOST_WAITS).map(|index| self.waits_row(index));
+        rows.find(|row| row[0].load(Ordering::Acquire) == unique)
+    }
+
     /// It is answered.
     pub(crate) fn end_wait(&self, unique: u64) {
-        for row in (0..MOST_WAITS).map(|index| self.waits_row(index)) {
-            if row[0].load(Ordering::Acquire) == unique {
-                row[0].store(0, Ordering::Release);
-            }
+        if let Some(row) = self.row_of_wait(unique) {
+            row[0].store(0, Ordering::Release);
         }
+    }
+
+    /// The lock of a request that an earlier process left waiting is asked for in `work`. None: processes have died
+    /// of it too often, and it is not.
+    pub(crate) fn wait_again<R>(&self, unique: u64, work: impl FnOnce() -> R) -> Option<R> {
+        let Some(row) = self.row_of_wait(unique) else {
+            return Some(work());
+        };
+        if row[3].fetch_add(1, Ordering::AcqRel) >= MOST_ATTEMPTS {
+            return None;
+        }
+        let done = work();
+        // Nobody died. The row is another's only once this one is answered, which the caller does.
+        row[3].fetch_sub(1, Ordering::AcqRel);
+        Some(done)
+    }
+
+    /// The same for a lock that is asked for again in the process that put the request aside, some twenty times a
+    /// second: a death is counted by `begin_again`.
+    pub(crate) fn retry<R>(&self, unique: u64, work: impl FnOnce() -> R) -> R {
+        self.set(word::RETRIED, unique);
+        let done = work();
+        self.set(word::RETRIED, 0);
+        done
     }
 
     /// Requests that wait, the oldest first.
@@ -248,7 +279,7 @@ impl Mount {
                 let waiting = Waiting {
                     unique,
                     queue: usize::try_from(row[1].load(Ordering::Relaxed)).ok()?,
-                    request: bytes_of(&row[3..], length),
+                    request: bytes_of(&row[WAIT_REQUEST..], length),
                 };
                 (unique != 0 && unique != BEING_WRITTEN).then_some(waiting)
             })
@@ -264,6 +295,13 @@ impl Mount {
                 row[0].store(0, Ordering::Release);
             }
         }
+        let retried = self.get(word::RETRIED);
+        if retried != 0
+            && let Some(row) = self.row_of_wait(retried)
+        {
+            row[3].fetch_add(1, Ordering::AcqRel);
+        }
+        self.set(word::RETRIED, 0);
         // A request that had its row already was about to leave its slot.
         let waits = self.waits();
         for slot in (0..MOST_SLOTS).map(|index| self.slot(index)) {
@@ -397,6 +435,34 @@ mod tests {
         mount.end_wait(20);
         mount.end_wait(7);
         assert_eq!(numbers(&mount), [(10, 0, 28), (30, 1, 6)]);
+    }
+
+    #[test]
+    fn a_wait_that_kills_whoever_asks_for_its_lock_is_asked_for_three_times_and_no_other_is_counted()
+     {
+        let mount = Mount::alone().unwrap();
+        mount.put_wait(0, 10, b"ten");
+        mount.put_wait(0, 20, b"twenty");
+        // Other processes, with the same memory, that the first one kills in all ways there are.
+        let death: fn() = || panic!("of it");
+        let died = |work: &dyn Fn()| {
+            let work = std::panic::AssertUnwindSafe(work);
+            std::panic::catch_unwind(work).unwrap_err();
+            mount.begin_again();
+        };
+        for _ in 0..100 {
+            assert_eq!(mount.wait_again(10, || 1), Some(1), "nobody died");
+            assert_eq!(mount.retry(10, || 1), 1, "nor here");
+            mount.begin_again();
+        }
+        died(&|| assert!(mount.wait_again(10, death).is_none()));
+        died(&|| mount.retry(10, death));
+        died(&|| assert!(mount.wait_again(10, death).is_none()));
+        assert_eq!(mount.wait_again(10, || 1), None);
+        assert_eq!(mount.wait_again(20, || 1), Some(1));
+        mount.end_wait(10);
+        mount.put_wait(0, 30, b"thirty, in the same row");
+        assert_eq!(mount.wait_again(30, || 1), Some(1));
     }
 
     #[test]

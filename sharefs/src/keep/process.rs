@@ -255,21 +255,28 @@ fn layout_of(program: &Path) -> std::io::Result<u64> {
 
 /// The program at that path in our place, with everything that is open. Returns only if it cannot be had.
 fn replace(program: &PathBuf, root: &Shared) -> std::io::Error {
-    let open = match open_descriptors() {
+    let mut ours = match open_descriptors() {
         Ok(open) => open,
         Err(error) => return error.into(),
     };
-    open.iter()
-        .for_each(|number| sys::set_inherited(*number, true));
+    ours.retain(|number| !sys::is_inherited(*number));
+    let inherit = |inherited| {
+        let numbers = ours.iter();
+        numbers.for_each(|number| sys::set_inherited(*number, inherited));
+    };
+    inherit(true);
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     if let Some(at) = arguments.iter().position(|argument| argument == OPTION) {
         arguments.drain(at..(at + 2).min(arguments.len()));
     }
-    Command::new(program)
+    let error = Command::new(program)
         .args(arguments)
         .arg(OPTION)
         .arg(root.number().to_string())
-        .exec()
+        .exec();
+    // We go on, and what we start from now on is to have none of them.
+    inherit(false);
+    error
 }
 
 /// The numbers of all open descriptors.

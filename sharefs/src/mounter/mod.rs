@@ -159,6 +159,20 @@ impl Mounter {
         }
     }
 
+    /// One that was never started, for tests of what mounts nothing.
+    #[cfg(test)]
+    pub(crate) fn absent() -> Self {
+        Self {
+            line: Mutex::new(Line {
+                socket: Err("it was never started".to_owned()),
+                child: None,
+                asked: 0,
+                late: Vec::new(),
+                patience: PATIENCE,
+            }),
+        }
+    }
+
     /// Unmounts what dead daemons of this user have left; `served`: device numbers of mounts that are not dead.
     pub(crate) fn clean(&self, served: Vec<u64>) -> Result<(), Refusal> {
         self.ask(&Ask::Clean { served }).map(drop)

@@ -162,10 +162,9 @@ impl HostMount {
         }
         mount.threads.push(spawn("mount-locks", move || {
             confine();
-            let answered = |unique| shared.memory.end_wait(unique);
             shared
                 .waits
-                .run(&*shared.session, &shared.devices, answered);
+                .run(&*shared.session, &shared.devices, &shared.memory);
         })?);
         Ok(mount)
     }
@@ -363,14 +362,7 @@ impl Shared {
             let journal = worker.journal.clone();
             match journal.again(|| self.handle(worker, length)) {
                 Some(outcome) => self.finish(worker, length, outcome),
-                None => {
-                    tracing::error!(
-                        opcode,
-                        "a request that ended sharefs several times is answered with EIO"
-                    );
-                    let refused = wire::out_header(unique, Some(Errno::IO), 0);
-                    answer_to(worker.device, &refused);
-                }
+                None => refuse(worker.device, opcode, unique),
             }
         }
         worker.slot.clear();
@@ -392,17 +384,25 @@ impl Shared {
                 continue;
             }
             worker.journal.begin(worker.queue, 0);
-            let outcome = self.session.handle(
-                &mut worker.scratch,
-                &mut [Source::from(&request[..])],
-                &mut [Sink::from(&mut worker.answer[..])],
-            );
+            let outcome = self.memory.wait_again(unique, || {
+                let outcome = self.session.handle(
+                    &mut worker.scratch,
+                    &mut [Source::from(&request[..])],
+                    &mut [Sink::from(&mut worker.answer[..])],
+                );
+                fault::at(Point::Done);
+                outcome
+            });
             match outcome {
-                Outcome::Done(length) => {
+                Some(Outcome::Done(length)) => {
                     answer_to(device, worker.answer.get(..length).unwrap_or_default());
                     self.memory.end_wait(unique);
                 }
-                Outcome::Waits(unique) => self.wait(device, queue, unique),
+                Some(Outcome::Waits(unique)) => self.wait(device, queue, unique),
+                None => {
+                    refuse(device, opcode::SETLKW, unique);
+                    self.memory.end_wait(unique);
+                }
             }
         }
     }
@@ -470,6 +470,16 @@ fn is_awaited(device: BorrowedFd<'_>, unique: u64) -> bool {
     let again = wire::out_header(unique | INTERRUPT_BIT, Some(Errno::AGAIN), 0);
     let asked = rustix::io::write(device, &again);
     matches!(asked, Ok(_) | Err(Errno::INVAL))
+}
+
+/// A request is not done again that every process which was at it died of.
+fn refuse(device: BorrowedFd<'_>, opcode: u32, unique: u64) {
+    tracing::error!(
+        opcode,
+        "a request that ended sharefs several times is answered with EIO"
+    );
+    let refused = wire::out_header(unique, Some(Errno::IO), 0);
+    answer_to(device, &refused);
 }
 
 /// ENOENT: who asked was killed meanwhile; nobody else is owed anything.

@@ -213,7 +213,14 @@ pub(crate) fn close_left_open(number: RawFd) {
     unsafe { libc::close(number) };
 }
 
-/// Whether a program that is started from here gets the descriptor.
+/// Whether a program that is started from here gets the descriptor; not of one that is not open.
+pub(crate) fn is_inherited(number: RawFd) -> bool {
+    // SAFETY: the kernel reads a number; one that is not open is EBADF.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
+}
+
+/// A program that is started from here gets the descriptor, or does not.
 pub(crate) fn set_inherited(number: RawFd, inherited: bool) {
     let flags = if inherited { 0 } else { libc::FD_CLOEXEC };
     // SAFETY: the kernel reads a number; one that is not open is EBADF.

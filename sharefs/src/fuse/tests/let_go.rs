@@ -139,6 +139,28 @@ fn what_the_guest_renames_is_found_under_its_new_name() {
 }
 
 #[test]
+fn what_the_guest_renames_is_found_though_no_node_is_held_meanwhile() {
+    check(|share, _| {
+        let client = &share.client;
+        share.write("old", "1234");
+        let file = share.find(1, c"old");
+        share.push_out();
+        let crowd = share.find(1, c"crowd");
+        for index in 0..30 {
+            let name = CString::new(index.to_string()).unwrap();
+            client.forget(share.find(crowd, &name), 99);
+        }
+        client.forget(crowd, 99);
+        // The root, which is held for ever, and the file.
+        let counted = &client.descriptors;
+        assert_eq!((counted.known(), counted.let_go()), (2, 1));
+        client.rename(1, c"old", 1, c"new", 0).unwrap();
+        assert_eq!(share.size(file), Ok(4));
+        assert_eq!(client.descriptors.stale.get(), 0);
+    });
+}
+
+#[test]
 fn what_the_guest_removes_stays_for_as_long_as_it_is_known() {
     check(|share, _| {
         let client = &share.client;

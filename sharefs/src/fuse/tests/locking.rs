@@ -1,6 +1,7 @@
 //! Locks between a guest's programs, and with the host's.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::io::Errno;
 
@@ -192,6 +193,39 @@ fn wait_for(client: &Client, node: u64, body: &[u8]) -> Result<u64, Result<(), E
         (Outcome::Waits(_), _) => Ok(unique),
         (Outcome::Done(_), answer) => Err(answer_body(unique, &answer).map(drop)),
     }
+}
+
+#[test]
+fn who_waits_is_seen_by_who_would_wait_for_him_also_while_his_lock_is_asked_for() {
+    let client = Client::new(Options::default());
+    let (node, handle) = client.create(1, c"a", O_RDWR, 0o600).unwrap();
+    let body = |owner, byte| lock(handle, owner, (byte, byte), EXCLUSIVE, 0);
+    set(&client, node, &body(1, 0)).unwrap();
+    set(&client, node, &body(2, 1)).unwrap();
+    let waiting = wait_for(&client, node, &body(2, 0)).unwrap();
+    let session = client.session();
+    let (asked, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                assert_eq!(session.retry(waiting), None);
+                asked.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let mut looks = 0;
+        let missed = loop {
+            if wait_for(&client, node, &body(1, 1)) != Err(Err(Errno::DEADLK)) {
+                break true;
+            }
+            looks += 1;
+            // Enough of each that one falls into the other.
+            if looks > 10_000 && asked.load(Ordering::Relaxed) > 10_000 {
+                break false;
+            }
+        };
+        is_over.store(true, Ordering::Relaxed);
+        assert!(!missed, "at look {looks}");
+    });
 }
 
 /// File, owner, first byte, last byte, kind.

@@ -276,6 +276,43 @@ fn what_another_process_left_half_done_is_done_before_anything_new() {
 }
 
 #[test]
+fn a_lock_that_processes_died_of_is_an_error_and_what_else_waits_goes_on() {
+    let mut kernel = Kernel::new();
+    kernel.init(1);
+    let (node, handle) = kernel.open();
+    let beside = kernel.locked_beside();
+    kernel.end();
+    let requests = [
+        (opcode::SETLKW, 20, node, lock(handle, 7)),
+        (opcode::SETLKW, 22, node, lock(handle, 8)),
+    ];
+    let (mut kernel, memory, queues) = left(kernel, &requests);
+    for _ in 0..3 {
+        let died = std::panic::AssertUnwindSafe(|| memory.retry(20, || panic!("of it")));
+        std::panic::catch_unwind(died).unwrap_err();
+        memory.begin_again();
+    }
+    let served = Served::before(&memory, queues.len());
+    let session = Arc::clone(&kernel.session);
+    let again = HostMount::begin(
+        (memory.clone(), None),
+        (queues, served),
+        session,
+        kernel.tell(),
+    );
+    kernel.mount = Some(again.unwrap());
+    let asks = |unique| (unique, -Errno::AGAIN.raw_os_error(), Vec::new());
+    let refused = (20, -Errno::IO.raw_os_error(), Vec::new());
+    assert_eq!(kernel.next(LONG), Some(asks(20 | INTERRUPT_BIT)));
+    assert_eq!(kernel.next(LONG), Some(refused));
+    assert_eq!(kernel.next(LONG), Some(asks(22 | INTERRUPT_BIT)));
+    drop(beside);
+    assert_eq!(kernel.next(LONG), Some((22, 0, Vec::new())));
+    kernel.end();
+    assert!(memory.waits().is_empty());
+}
+
+#[test]
 fn bytes_that_no_kernel_sends_end_nothing() {
     let kernel = Kernel::new();
     let message = proptest::collection::vec(any::<u8>(), 1..200);

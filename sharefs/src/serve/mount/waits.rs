@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::fuse::session::Serve;
 use crate::fuse::wire;
+use crate::keep::mount::Mount;
 
 /// How soon a lock is asked for again, at first and at last.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
@@ -116,14 +117,15 @@ impl Waits {
         self.changed.notify_all();
     }
 
-    /// The thread: until `stop`. `answered_one` is told the number of each request that is.
-    pub(super) fn run(&self, session: &dyn Serve, devices: &[OwnedFd], answered_one: impl Fn(u64)) {
+    /// The thread: until `stop`. What waits has its row in `memory`, until it is answered.
+    pub(super) fn run(&self, session: &dyn Serve, devices: &[OwnedFd], memory: &Mount) {
         let mut asked = Vec::new();
         let mut pause = FIRST_RETRY;
         while self.next(&mut asked, pause) {
             let mut answered = false;
             for wait in &asked {
-                let answer = match session.retry(wait.unique) {
+                let retried = memory.retry(wait.unique, || session.retry(wait.unique));
+                let answer = match retried {
                     Some(answer) => answer,
                     None if wait.interrupted => {
                         session.abandon(wait.unique);
@@ -139,7 +141,7 @@ impl Waits {
                     // ENOENT: who asked was killed.
                     rustix::io::write(device, &answer).ok();
                 }
-                answered_one(wait.unique);
+                memory.end_wait(wait.unique);
             }
             pause = if answered {
                 FIRST_RETRY
