@@ -4,6 +4,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::{CliError, Outcome};
@@ -34,7 +35,7 @@ impl Output {
 
     /// A list: aligned columns, or a JSON array of the rows, or with `-q` the
     /// first column alone.
-    pub(crate) fn list<T: Serialize>(
+    pub(crate) fn list<T: Serialize + JsonSchema>(
         &self,
         header: &[&str],
         rows: &[T],
@@ -51,7 +52,7 @@ impl Output {
     }
 
     /// Something was done: a sentence, or the JSON value that says the same.
-    pub(crate) fn done(&self, sentence: &str, value: &impl Serialize) -> Outcome {
+    pub(crate) fn done(&self, sentence: &str, value: &(impl Serialize + JsonSchema)) -> Outcome {
         if self.rehearsal {
             return Ok(());
         }
@@ -64,7 +65,8 @@ impl Output {
         self.text(&format!("{sentence}\n"))
     }
 
-    pub(crate) fn json(&self, value: &impl Serialize) -> Outcome {
+    /// One value, of a type that can say its form: `sharectl schema` tells it.
+    pub(crate) fn json(&self, value: &(impl Serialize + JsonSchema)) -> Outcome {
         let mut out = io::stdout().lock();
         serde_json::to_writer_pretty(&mut out, value)?;
         writeln!(out)?;
@@ -72,7 +74,7 @@ impl Output {
     }
 
     /// One line of a stream of JSON values.
-    pub(crate) fn json_line(&self, value: &impl Serialize) -> Outcome {
+    pub(crate) fn json_line(&self, value: &(impl Serialize + JsonSchema)) -> Outcome {
         let mut out = io::stdout().lock();
         serde_json::to_writer(&mut out, value)?;
         writeln!(out)?;

@@ -3,16 +3,18 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::error::Outcome;
 use crate::import::difference;
 use crate::output::{Output, printable};
 
 /// One thing that would be done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "do")]
+#[schemars(rename = "RehearsedStep")]
 pub(crate) enum Step {
     /// A file gets another text.
     Write {
@@ -70,11 +72,22 @@ impl Step {
     }
 }
 
+/// What `--dry-run` prints.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Rehearsal<'s> {
+    dry_run: bool,
+    /// In their order.
+    steps: Vec<&'s Step>,
+}
+
 /// Prints the steps, in order.
 pub(crate) fn show(out: &Output, steps: &[Step]) -> Outcome {
     let steps: Vec<&Step> = steps.iter().filter(|step| !step.is_nothing()).collect();
     if out.is_json() {
-        return out.json(&json!({ "dry_run": true, "steps": steps }));
+        return out.json(&Rehearsal {
+            dry_run: true,
+            steps,
+        });
     }
     if steps.is_empty() {
         return out.text("nothing would change\n");

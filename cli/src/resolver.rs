@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use control::names::HostName;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The first line of each file of ours; what does not begin with it is somebody else's.
@@ -15,7 +16,7 @@ const HEADER: &str =
 const LARGEST: u64 = 64 << 10;
 
 /// Who decides whom the host asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Owner {
     /// systemd-resolved.
@@ -46,14 +47,14 @@ impl Owner {
 }
 
 /// One file of ours.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct SetupFile {
     pub path: PathBuf,
     pub text: String,
 }
 
 /// What stands where a file of ours belongs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Found {
     /// Nothing.

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use control::paths::{Daemon, Paths};
 
+use crate::commands::LogLine;
 use crate::context::Context;
 use crate::daemons;
 use crate::error::{CliError, Outcome};
@@ -84,8 +85,10 @@ pub(crate) fn logs(
             continue;
         };
         if context.out.is_json() {
-            let value = serde_json::json!({ "daemon": daemon.name(), "line": message });
-            context.out.json_line(&value)?;
+            context.out.json_line(&LogLine {
+                daemon: daemon.name(),
+                line: &message,
+            })?;
         } else if daemons.len() > 1 {
             let message = crate::output::printable(&message);
             context.out.text(&format!("{daemon:<8} | {message}\n"))?;

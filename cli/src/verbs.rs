@@ -145,5 +145,17 @@ pub(crate) fn is_rehearsal(matches: &ArgMatches) -> bool {
     effect(verb.trim_start()) == Some(Effect::Changes) && level.get_flag(DRY_RUN)
 }
 
+/// Every verb, in the order of the help pages.
+#[cfg(test)]
+pub(crate) fn names() -> Vec<&'static str> {
+    EFFECTS.iter().map(|(name, _)| *name).collect()
+}
+
+/// Whether its `--dry-run` is the one that all have in common.
+#[cfg(test)]
+pub(crate) fn has_steps(verb: &str) -> bool {
+    effect(verb) == Some(Effect::Changes)
+}
+
 #[cfg(test)]
 mod tests;

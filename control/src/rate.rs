@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 /// Below this a guest cannot even be told what is wrong.
@@ -88,11 +89,13 @@ impl Serialize for BitRate {
 }
 
 /// A guest's limits; none: as fast as it goes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RateLimit {
     /// From the guest.
+    #[schemars(with = "Option<String>")]
     pub up: Option<BitRate>,
     /// To the guest.
+    #[schemars(with = "Option<String>")]
     pub down: Option<BitRate>,
 }
 

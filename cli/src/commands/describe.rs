@@ -6,7 +6,6 @@ use control::names::{GuestName, HostName, NetworkName, ShareName};
 use control::paths::Daemon;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{guest, network, port, share};
 use crate::context::{Context, unknown};
@@ -26,7 +25,6 @@ pub(crate) struct Args {
 #[serde(rename_all = "kebab-case", tag = "kind", content = "value")]
 pub(crate) enum Thing {
     Guest {
-        #[schemars(with = "Option<Value>")]
         configuration: Option<control::config::Guest>,
         status: GuestStatus,
         ports: Vec<PortStatus>,
@@ -34,7 +32,6 @@ pub(crate) enum Thing {
         sockets: std::path::PathBuf,
     },
     Share {
-        #[schemars(with = "Value")]
         configuration: control::config::Share,
         /// One for all, unless each guest that sees it has one a share.
         devices: Devices,
@@ -44,7 +41,6 @@ pub(crate) enum Thing {
         ninep: Option<String>,
     },
     Network {
-        #[schemars(with = "Value")]
         configuration: Box<control::config::Network>,
         status: Option<NetworkStatus>,
         guests: Vec<GuestStatus>,

@@ -7,6 +7,9 @@ use crate::daemons;
 use crate::error::Outcome;
 use crate::project;
 use crate::ready;
+use control::names::ProjectName;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Stop the daemons, and take our block out of the hosts files first
 ///
@@ -32,6 +35,16 @@ pub(crate) struct Args {
     wait: Duration,
 }
 
+/// Either of two, as --project says.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Stopped {
+    /// Daemons that ran.
+    Daemons { stopped: Vec<&'static str> },
+    /// With --project: those that were taken away.
+    Projects { projects: Vec<ProjectName> },
+}
+
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     if let Some(what) = &args.project {
         let names = project::down(context, what.as_deref(), args.all)?;
@@ -45,7 +58,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         };
         return context
             .out
-            .done(&sentence, &serde_json::json!({ "projects": names }));
+            .done(&sentence, &Stopped::Projects { projects: names });
     }
     if context.is_rehearsal() {
         if !args.keep_names {
@@ -65,5 +78,5 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     };
     context
         .out
-        .done(&sentence, &serde_json::json!({ "stopped": names }))
+        .done(&sentence, &Stopped::Daemons { stopped: names })
 }

@@ -2,12 +2,14 @@
 
 use control::config::{Config, Surroundings};
 use control::host_network;
-use serde_json::json;
 
 use crate::context::Context;
 use crate::edit;
 use crate::error::{CliError, Outcome};
 use crate::rehearsal::Step;
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::path::Path;
 
 /// What every new file says; `{subnet line}` is filled in.
 const TEMPLATE: &str = include_str!("init.toml");
@@ -29,6 +31,16 @@ pub(crate) fn template(context: &Context) -> Outcome<(String, String)> {
     let line = format!("{:<32}", format!("subnet = \"{subnet}\""));
     let text = TEMPLATE.replace("{subnet line}", &line);
     Ok((subnet, text))
+}
+
+/// A file that was made.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct FirstFile<'f> {
+    config: &'f Path,
+    /// That the network in it has.
+    subnet: &'f str,
+    /// Where the old file is kept, if there was one.
+    backup: Option<&'f Path>,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -74,7 +86,11 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     }
     context.out.done(
         &sentence,
-        &json!({ "config": path, "subnet": subnet, "backup": there.then_some(backup) }),
+        &FirstFile {
+            config: path,
+            subnet: &subnet,
+            backup: there.then_some(&backup),
+        },
     )?;
     context
         .out

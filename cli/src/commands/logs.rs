@@ -180,8 +180,8 @@ fn split(log: &mut Log, bytes: &[u8]) -> Vec<Vec<u8>> {
 /// A line of a daemon's log.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Line<'l> {
-    daemon: &'static str,
-    line: &'l str,
+    pub daemon: &'static str,
+    pub line: &'l str,
 }
 
 fn print(context: &Context, log: &Log, lines: &[Vec<u8>], named: bool) -> Outcome {

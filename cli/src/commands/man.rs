@@ -1,10 +1,12 @@
 //! `sharectl man`: the manual pages, from the same text as the help pages.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::suggest::nearest;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Print a manual page, or write all of them
 ///
@@ -29,6 +31,14 @@ struct Page {
     /// `guest run`.
     verb: String,
     command: clap::Command,
+}
+
+/// What was written.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Pages<'p> {
+    /// How many.
+    pages: usize,
+    folder: &'p Path,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -59,7 +69,10 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         }
         return context.out.done(
             &format!("{count} pages written into {}", folder.display()),
-            &serde_json::json!({ "pages": count, "folder": folder }),
+            &Pages {
+                pages: count,
+                folder: &folder,
+            },
         );
     }
     let name = std::iter::once("sharectl")

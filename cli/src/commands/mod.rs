@@ -36,6 +36,7 @@ use crate::context::Context;
 use crate::error::Outcome;
 
 pub(crate) use events::any_next;
+pub(crate) use logs::Line as LogLine;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use control::api::DaemonStatus;
 use control::paths::Daemon;
-use serde_json::json;
 
 use super::logs::DaemonArg;
 use crate::context::Context;
@@ -12,6 +11,8 @@ use crate::daemons;
 use crate::error::Outcome;
 use crate::output::table;
 use crate::ready;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Have the installed programs take over from the running daemons
 ///
@@ -30,6 +31,20 @@ pub(crate) struct Args {
     /// How long to wait for each daemon: a number and s, m or h
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = ready::time)]
     wait: Duration,
+}
+
+/// Who runs now.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct AllRestarted {
+    daemons: Vec<Restarted>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Restarted {
+    daemon: String,
+    pid: u32,
+    version: String,
+    problems: Vec<String>,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -54,9 +69,14 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         restarted.push(daemons::restart(context, daemon, limit)?);
     }
     if context.out.is_json() {
-        let row = |status: &DaemonStatus| json!({ "daemon": status.daemon, "pid": status.pid, "version": status.version, "problems": status.problems });
-        let rows: Vec<_> = restarted.iter().map(row).collect();
-        return context.out.json(&json!({ "daemons": rows }));
+        let row = |status: DaemonStatus| Restarted {
+            daemon: status.daemon,
+            pid: status.pid,
+            version: status.version,
+            problems: status.problems,
+        };
+        let daemons = restarted.into_iter().map(row).collect();
+        return context.out.json(&AllRestarted { daemons });
     }
     if context.out.quiet {
         return Ok(());

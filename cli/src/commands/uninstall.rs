@@ -22,6 +22,7 @@ use crate::daemons;
 use crate::error::{CliError, Outcome};
 use crate::service::removal;
 use crate::sys;
+use schemars::JsonSchema;
 
 /// Remove what sharectl made on this machine: units, hosts lines, interfaces, state
 ///
@@ -62,7 +63,7 @@ enum How {
 }
 
 /// A thing that goes, or stays.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Item {
     what: String,
     why: String,
@@ -71,10 +72,17 @@ struct Item {
 }
 
 /// Something that stays, and why.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Left {
     what: String,
     why: String,
+}
+
+/// What goes, and what stays.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Removal<'r> {
+    remove: &'r [Item],
+    left: &'r [Left],
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome<ExitCode> {
@@ -434,9 +442,10 @@ fn is_gone(how: &How, done: &Stages) -> bool {
 
 fn show(context: &Context, items: &[Item], left: &[Left], verb: &str) -> Outcome {
     if context.out.is_json() {
-        return context
-            .out
-            .json(&serde_json::json!({ "remove": items, "left": left }));
+        return context.out.json(&Removal {
+            remove: items,
+            left,
+        });
     }
     if context.out.quiet {
         return Ok(());

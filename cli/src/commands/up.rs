@@ -1,10 +1,9 @@
 //! `sharectl up`: the daemons run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use control::paths::Daemon;
-use serde_json::json;
 
 use crate::context::Context;
 use crate::daemons::{self, Logs, Started};
@@ -12,6 +11,9 @@ use crate::error::Outcome;
 use crate::output::table;
 use crate::project;
 use crate::ready;
+use control::api::DaemonStatus;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Start the daemons, and wait until they answer
 ///
@@ -54,6 +56,31 @@ pub(crate) struct Args {
 
 /// How long the daemons may take where nothing is said.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// What runs, and where it has its things.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct AllUp<'u> {
+    daemons: Vec<Running>,
+    /// The folder of sockets.
+    runtime: &'u Path,
+    /// The folder of leases, logs and the like.
+    state: &'u Path,
+    config: &'u Path,
+    /// With --project.
+    project: Option<project::Up>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Running {
+    daemon: String,
+    pid: u32,
+    /// By this command.
+    started_now: bool,
+    /// What ran before handed over to it.
+    handed_over: bool,
+    version: String,
+    problems: Vec<String>,
+}
 
 fn rehearse(context: &Context, args: &Args) -> Outcome {
     let running = daemons::running(context);
@@ -116,8 +143,21 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         context.out.warning(&missing.to_string());
     }
     if context.out.is_json() {
-        let rows: Vec<_> = started.iter().map(|(status, how)| json!({ "daemon": status.daemon, "pid": status.pid, "started_now": *how == Started::Now, "handed_over": *how == Started::Replaced, "version": status.version, "problems": status.problems })).collect();
-        return context.out.json(&json!({ "daemons": rows, "runtime": context.paths.runtime, "state": context.paths.state, "config": context.paths.config, "project": project }));
+        let row = |(status, how): (DaemonStatus, Started)| Running {
+            daemon: status.daemon,
+            pid: status.pid,
+            started_now: how == Started::Now,
+            handed_over: how == Started::Replaced,
+            version: status.version,
+            problems: status.problems,
+        };
+        return context.out.json(&AllUp {
+            daemons: started.into_iter().map(row).collect(),
+            runtime: &context.paths.runtime,
+            state: &context.paths.state,
+            config: &context.paths.config,
+            project,
+        });
     }
     if let Some(project) = &project {
         let what = if project.changed {

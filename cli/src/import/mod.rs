@@ -15,6 +15,7 @@ use std::net::Ipv4Addr;
 use control::config::{Config, DEFAULT_NETWORK, Guest};
 use control::mac::MacAddress;
 use control::names::{GuestName, NetworkName, ShareName};
+use schemars::JsonSchema;
 use serde::Serialize;
 use toml_edit::{Array, DocumentMut, Value};
 
@@ -30,7 +31,7 @@ pub(crate) struct BadFile {
 }
 
 /// Something that has no counterpart here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct LeftOut {
     /// Where it stands, from 1.
     pub line: usize,

@@ -1,15 +1,17 @@
 //! What the file says of DNS beside the guests' own names: records, and who answers for which domain.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 use crate::names::{HostName, NameError};
 
 /// DNS of one network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct DnsSettings {
     /// Domains that others than [`super::Network::dns`] answer for; the longest that fits is taken.
     pub rules: BTreeMap<HostName, Vec<SocketAddr>>,
@@ -72,8 +74,21 @@ impl Serialize for RecordName {
     }
 }
 
+impl JsonSchema for RecordName {
+    fn schema_name() -> Cow<'static, str> {
+        "RecordName".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "A host name, or `*.NAME` for every name below it.",
+        })
+    }
+}
+
 /// What stands behind a record's name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RecordData {
     /// A and AAAA.

@@ -27,7 +27,7 @@ pub const SOURCE_PRIORITY: u16 = 50;
 pub const SOURCE_KEEP: Duration = Duration::from_secs(3600);
 
 /// `[hosts.source.NAME]`: something that knows names and addresses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct HostsSource {
     /// As in the file; `netd` is always there.
     pub name: SourceName,
@@ -107,7 +107,7 @@ impl fmt::Display for SourceKind {
 }
 
 /// Which address of a container is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ContainerAddress {
     /// Its own where this host is on its network, else that of a published port.
@@ -121,7 +121,7 @@ pub enum ContainerAddress {
 }
 
 /// `[hosts] dns`: where the table is also answered by DNS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct HostsDns {
     /// Where it listens in any case.
     pub listen: SocketAddr,

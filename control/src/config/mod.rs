@@ -70,7 +70,7 @@ pub const NINEP_PORT: u16 = 564;
 const ETHERNET_MTU: u16 = 1500;
 
 /// Everything the file says, checked and complete.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Config {
     /// At least one: [`DEFAULT_NETWORK`] where the file names none.
     pub networks: BTreeMap<NetworkName, Network>,
@@ -127,7 +127,7 @@ impl std::fmt::Display for NetworkKind {
 }
 
 /// A network that guests are plugged into.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Network {
     /// As in `[network.NAME]`.
     pub name: NetworkName,
@@ -137,6 +137,7 @@ pub struct Network {
     pub interface: Option<String>,
     /// Prefix 8 to 29. A bridged network has no addresses of its own: this is 0.0.0.0/0 then, and the places
     /// below are 0.0.0.0.
+    #[schemars(with = "String")]
     pub subnet: Ipv4Net,
     /// The first address: ARP, DHCP, DNS and echo answer there.
     pub gateway: Ipv4Addr,
@@ -149,6 +150,7 @@ pub struct Network {
     /// Addresses for guests without a reservation: the upper half of the subnet.
     pub pool: RangeInclusive<Ipv4Addr>,
     /// The guests' IPv6 prefix, a /64; none: the network has IPv4 only.
+    #[schemars(with = "Option<String>")]
     pub ipv6: Option<Ipv6Net>,
     /// Guests get NAME.DOMAIN.
     pub domain: HostName,
@@ -177,7 +179,7 @@ pub struct Network {
 }
 
 /// What the guests of a network may reach.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct NetworkEgress {
     /// What becomes of a flow that no rule names.
     pub default: Verdict,
@@ -188,7 +190,7 @@ pub struct NetworkEgress {
 }
 
 /// What one guest may reach, where that differs from its network.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct GuestEgress {
     /// What becomes of a flow that no rule names; none: as the network says.
     pub default: Option<Verdict>,
@@ -233,9 +235,10 @@ fn in_prefix(prefix: Ipv6Net, low: u32) -> Ipv6Addr {
 }
 
 /// A route for guests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Route {
     /// What lies behind it.
+    #[schemars(with = "String")]
     pub destination: Ipv4Net,
     /// The station on the network that leads there.
     pub via: Ipv4Addr,
@@ -248,7 +251,7 @@ impl std::fmt::Display for Route {
 }
 
 /// A guest that the file names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Guest {
     /// As in `[guest.NAME]`.
     pub name: GuestName,
@@ -375,7 +378,7 @@ impl Devices {
 }
 
 /// A host folder that guests see.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Share {
     /// As in `[share.NAME]`; also the virtiofs tag.
     pub name: ShareName,
@@ -418,7 +421,7 @@ pub struct Share {
 }
 
 /// A share as a mount on the host itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct HostMount {
     /// Absolute.
     pub path: PathBuf,
@@ -437,7 +440,7 @@ pub enum MountUsers {
 }
 
 /// How file owners appear in the guest. Numbers are the guest's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Owner {
     /// Files of the daemon's user and group appear as these, and the other way round.
@@ -471,7 +474,7 @@ pub enum CachePolicy {
 }
 
 /// Hosts files and the names that always stand there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Hosts {
     /// The files to keep.
     pub files: Vec<HostsFile>,
@@ -488,7 +491,7 @@ pub struct Hosts {
 }
 
 /// A hosts file to keep.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostsFile {
     /// The system's own: /etc/hosts, and inside WSL Windows' too.
@@ -500,7 +503,7 @@ pub enum HostsFile {
 }
 
 /// How Windows reaches what listens on the loopback of a WSL distribution.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum WindowsAddress {
     /// By 127.0.0.1, which Windows forwards.

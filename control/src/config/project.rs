@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::problem::{ConfigErrors, Findings};
@@ -17,7 +18,7 @@ use crate::port::PortSpec;
 pub const PROJECT_FILE: &str = "sharectl.toml";
 
 /// A project that is up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Project {
     /// By which it is taken away.
     pub name: ProjectName,

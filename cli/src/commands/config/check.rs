@@ -2,6 +2,9 @@
 
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::path::Path;
 
 /// Check the configuration: every mistake with its line and its fix
 #[derive(Debug, clap::Args)]
@@ -9,6 +12,13 @@ use crate::error::{CliError, Outcome};
     after_help = "Example:\n  sharectl config check\n  sharectl config check --config new.toml"
 )]
 pub(crate) struct Args {}
+
+/// A file without a mistake; one with mistakes is an error.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Checked<'c> {
+    config: &'c Path,
+    good: bool,
+}
 
 pub(crate) fn run(context: &Context, _: Args) -> Outcome {
     let path = &context.paths.config;
@@ -32,6 +42,9 @@ pub(crate) fn run(context: &Context, _: Args) -> Outcome {
     );
     context.out.done(
         &sentence,
-        &serde_json::json!({ "config": path, "good": true }),
+        &Checked {
+            config: path,
+            good: true,
+        },
     )
 }

@@ -13,13 +13,14 @@ use std::process::ExitStatus;
 use control::config::{Config, Surroundings};
 use control::paths::Daemon;
 use control::translation::quoted;
-use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::commands::init;
 use crate::context::Context;
 use crate::edit::{self, Exchanged};
 use crate::error::{CliError, Outcome};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// A larger file is no configuration.
 const LARGEST: u64 = 16 << 20;
@@ -34,6 +35,13 @@ const LARGEST: u64 = 16 << 20;
     after_help = "Example:\n  sharectl config edit\n  EDITOR='code --wait' sharectl config edit"
 )]
 pub(crate) struct Args {}
+
+/// What became of the file.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Edited<'c> {
+    config: &'c Path,
+    changed: bool,
+}
 
 pub(crate) fn run(context: &Context, _: Args) -> Outcome {
     let path = &context.paths.config;
@@ -61,7 +69,10 @@ pub(crate) fn run(context: &Context, _: Args) -> Outcome {
             copy.remove();
             return context.out.done(
                 "nothing was changed",
-                &json!({ "config": path, "changed": false }),
+                &Edited {
+                    config: path,
+                    changed: false,
+                },
             );
         }
         match Config::parse(&text, path, &Surroundings::of_process()) {
@@ -72,9 +83,13 @@ pub(crate) fn run(context: &Context, _: Args) -> Outcome {
                 }
                 context.reload(&Daemon::ALL)?;
                 let sentence = format!("{} changed", path.display());
-                return context
-                    .out
-                    .done(&sentence, &json!({ "config": path, "changed": true }));
+                return context.out.done(
+                    &sentence,
+                    &Edited {
+                        config: path,
+                        changed: true,
+                    },
+                );
             }
             Err(errors) => {
                 let errors = CliError::from(errors);

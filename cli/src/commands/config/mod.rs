@@ -11,6 +11,8 @@ use clap::Subcommand;
 use crate::context::Context;
 use crate::error::Outcome;
 
+pub(crate) use check::Checked;
+pub(crate) use edit::Edited;
 pub(crate) use path::Places;
 
 /// The configuration: edit it, check it, show what it means, its schema and place

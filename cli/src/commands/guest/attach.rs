@@ -2,12 +2,14 @@
 
 use control::names::GuestName;
 use control::paths::Daemon;
-use serde_json::json;
 
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::ready::{WaitArgs, Wish};
 use crate::tap::{self, Handover, Namespace};
+use control::api::LinkPlugged;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Plug a network namespace in as a guest, through a tap inside it
 ///
@@ -36,6 +38,13 @@ pub(crate) struct Args {
     configure: bool,
     #[command(flatten)]
     wait: WaitArgs,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Attached<'a> {
+    guest: &'a GuestName,
+    interface: &'a str,
+    plugged: &'a LinkPlugged,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -90,6 +99,10 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
             "guest {} plugged in: {} in {}, {} on {}, {address_text}",
             args.guest, args.ifname, args.netns, plugged.mac, plugged.network
         ),
-        &json!({ "guest": args.guest, "interface": args.ifname, "plugged": plugged }),
+        &Attached {
+            guest: &args.guest,
+            interface: &args.ifname,
+            plugged: &plugged,
+        },
     )
 }

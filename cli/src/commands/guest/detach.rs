@@ -1,5 +1,6 @@
 //! `sharectl guest detach`: the guest's link is closed.
 
+use control::api::Changes;
 use control::names::GuestName;
 use control::paths::Daemon;
 
@@ -19,7 +20,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let config = context.config()?;
     context.guest(&config, &args.guest)?;
     let path = format!("/v1/guests/{}/link", args.guest);
-    let answer: Option<serde_json::Value> = context.delete(Daemon::Netd, &path, &())??;
+    let answer: Option<Changes> = context.delete(Daemon::Netd, &path, &())??;
     context
         .out
         .done(&format!("guest {} unplugged", args.guest), &answer)

@@ -17,7 +17,11 @@ use clap::Subcommand;
 use crate::context::Context;
 use crate::error::Outcome;
 
+pub(crate) use attach::Attached;
 pub(crate) use ls::{configured, listed};
+pub(crate) use mount::MountedFolder;
+pub(crate) use rm::RemovedGuest;
+pub(crate) use unmount::UnmountedFolders;
 
 /// Guests: add, remove, list, start, plug in
 #[derive(Debug, Subcommand)]

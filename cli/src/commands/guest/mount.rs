@@ -7,6 +7,8 @@ use control::api::GuestMountStatus;
 use control::config::GuestMount;
 use control::names::GuestName;
 use control::paths::Daemon;
+use schemars::JsonSchema;
+use serde::Serialize;
 use toml_edit::{InlineTable, Value};
 
 use crate::commands::share::absolute;
@@ -107,6 +109,16 @@ impl Args {
     }
 }
 
+/// A guest's folder on the host.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum MountedFolder {
+    /// As sharefs sees it.
+    Live(GuestMountStatus),
+    /// sharefs does not run.
+    Later(GuestMount),
+}
+
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let guest = &args.what.guest;
     let mut draft = Draft::open(&context.paths.config)?;
@@ -135,14 +147,14 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     match live(context, &mount.at) {
         Some(status) if status.mounted => {
             let sentence = format!("{shown}mounted at {at}, {as_whom}");
-            context.out.done(&sentence, &status)
+            context.out.done(&sentence, &MountedFolder::Live(status))
         }
         Some(status) if status.away => {
             if let Some(problem) = &status.problem {
                 context.out.note(problem);
             }
             let sentence = format!("{shown}will be mounted at {at} when the guest serves it");
-            context.out.done(&sentence, &status)
+            context.out.done(&sentence, &MountedFolder::Live(status))
         }
         Some(status) => Err(CliError::failure(
             format!(
@@ -153,7 +165,9 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         )),
         None => {
             let sentence = format!("{shown}will be mounted at {at}, {as_whom}");
-            context.out.done(&sentence, mount)
+            context
+                .out
+                .done(&sentence, &MountedFolder::Later(mount.clone()))
         }
     }
 }

@@ -6,6 +6,8 @@ use control::paths::Daemon;
 use crate::context::Context;
 use crate::edit::document;
 use crate::error::{CliError, Outcome};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Take a guest out of the configuration; its disk and its VM are not touched
 #[derive(Debug, clap::Args)]
@@ -14,6 +16,11 @@ pub(crate) struct Args {
     /// As in `sharectl guest ls`
     #[arg(value_name = "NAME")]
     guest: GuestName,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct RemovedGuest<'g> {
+    removed: &'g GuestName,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -47,6 +54,8 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     context.reload(&Daemon::ALL)?;
     context.out.done(
         &format!("guest {} removed", args.guest),
-        &serde_json::json!({ "removed": args.guest }),
+        &RemovedGuest {
+            removed: &args.guest,
+        },
     )
 }

@@ -7,6 +7,9 @@ use crate::commands::share::absolute;
 use crate::context::Context;
 use crate::edit::{Draft, document};
 use crate::error::{CliError, Outcome};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::path::PathBuf;
 
 /// Take a guest's folder off the host, and forget it
 ///
@@ -18,6 +21,12 @@ pub(crate) struct Args {
     /// Where it is mounted, or the guest for all that is mounted of it
     #[arg(value_name = "FOLDER|GUEST")]
     what: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct UnmountedFolders<'f> {
+    /// Where they were.
+    unmounted: Vec<&'f PathBuf>,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -56,7 +65,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         .collect();
     context.out.done(
         &sentences.join("\n"),
-        &serde_json::json!({ "unmounted": places }),
+        &UnmountedFolders { unmounted: places },
     )
 }
 

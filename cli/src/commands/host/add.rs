@@ -10,6 +10,8 @@ use control::paths::Daemon;
 use crate::context::Context;
 use crate::edit::document;
 use crate::error::{CliError, Outcome};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Add a name with an address of your own to the hosts files, for ever or for a time
 ///
@@ -33,6 +35,15 @@ fn lifetime(text: &str) -> Result<Duration, String> {
     control::config::duration(text)
         .filter(|time| !time.is_zero())
         .ok_or_else(|| "write a number and s, m, h or d, such as 30m".to_owned())
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct AddedName<'n> {
+    name: &'n RecordName,
+    address: IpAddr,
+    /// How long it is there, with --for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<u64>,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -66,7 +77,11 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     context.reload(&[Daemon::Hostsync])?;
     context.out.done(
         &format!("{} added: {}", args.name, args.address),
-        &serde_json::json!({ "name": args.name, "address": args.address }),
+        &AddedName {
+            name: &args.name,
+            address: args.address,
+            seconds: None,
+        },
     )
 }
 
@@ -89,7 +104,11 @@ fn add_for(context: &Context, args: Args, lifetime: Duration) -> Outcome {
             crate::output::seconds(seconds),
             args.address
         ),
-        &serde_json::json!({ "name": args.name, "address": args.address, "seconds": seconds }),
+        &AddedName {
+            name: &args.name,
+            address: args.address,
+            seconds: Some(seconds),
+        },
     )
 }
 

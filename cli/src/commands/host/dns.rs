@@ -10,7 +10,6 @@ use control::api::ResolverStatus;
 use control::config::Config;
 use control::names::HostName;
 use control::paths::Daemon;
-use serde_json::json;
 
 use crate::context::Context;
 use crate::edit;
@@ -20,6 +19,8 @@ use crate::rehearsal::Step;
 use crate::resolver::{
     Found, Owner, SetupFile, detect, files, global_servers, lacks_other_servers,
 };
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// The host's own resolver asks hostsync for our names, wildcards too: set up, undo, look
 #[derive(Debug, Subcommand)]
@@ -180,9 +181,10 @@ fn disable(context: &Context, args: &Change) -> Outcome {
         }
     }
     if ours.is_empty() {
-        return context
-            .out
-            .done("there is nothing to take away", &json!({ "removed": [] }));
+        return context.out.done(
+            "there is nothing to take away",
+            &Disabled::Done { removed: &[] },
+        );
     }
     let mut managers: Vec<Owner> = ours.iter().map(|(manager, _)| *manager).collect();
     managers.dedup();
@@ -202,7 +204,7 @@ fn disable(context: &Context, args: &Change) -> Outcome {
         lines.extend(managers.iter().map(|manager| manager.reload().join(" ")));
         context
             .out
-            .done(&lines.join("\n"), &json!({ "commands": lines }))?;
+            .done(&lines.join("\n"), &Disabled::Shown { commands: &lines })?;
         context
             .out
             .note("to have that done: sudo sharectl host dns disable --apply");
@@ -219,8 +221,51 @@ fn disable(context: &Context, args: &Change) -> Outcome {
             "removed {}",
             comma_list(paths.iter().map(|path| path.display()))
         ),
-        &json!({ "removed": paths }),
+        &Disabled::Done { removed: &paths },
     )
+}
+
+/// What `enable` did, or shows to do by hand.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Enabled<'e> {
+    /// Without --apply.
+    Shown {
+        manager: Owner,
+        files: &'e [SetupFile],
+        /// What has the manager read them.
+        command: [&'static str; 3],
+    },
+    /// With --apply: the files that are there now.
+    Done {
+        manager: Owner,
+        files: &'e [&'e PathBuf],
+    },
+}
+
+/// What `disable` did, or shows to do by hand.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Disabled<'d> {
+    /// Without --apply.
+    Shown { commands: &'d [String] },
+    /// With --apply.
+    Done { removed: &'d [&'d PathBuf] },
+}
+
+/// Whom this host asks.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ResolverSetup<'r> {
+    manager: Option<Owner>,
+    /// Why the manager is not known.
+    reason: Option<&'r String>,
+    /// Where hostsync shall answer; none: it shall not.
+    address: Option<SocketAddr>,
+    /// Ours.
+    files: &'r [PathBuf],
+    /// What stands there.
+    setup: Option<Found>,
+    resolver: &'r ResolverStatus,
 }
 
 fn status(context: &Context, args: &Place) -> Outcome {
@@ -246,14 +291,14 @@ fn status(context: &Context, args: &Place) -> Outcome {
         Err(why) => why.clone(),
     };
     if context.out.is_json() {
-        return context.out.json(&json!({
-            "manager": detected.as_ref().ok(),
-            "reason": detected.as_ref().err(),
-            "address": wanted,
-            "files": paths,
-            "setup": setup,
-            "resolver": running,
-        }));
+        return context.out.json(&ResolverSetup {
+            manager: detected.as_ref().ok().copied(),
+            reason: detected.as_ref().err(),
+            address: wanted,
+            files: &paths,
+            setup,
+            resolver: &running,
+        });
     }
     let said = match setup {
         None if wanted.is_none() => "dns is off in the configuration".to_owned(),
@@ -285,11 +330,11 @@ fn status(context: &Context, args: &Place) -> Outcome {
 /// What would be done, as commands to copy.
 fn show(context: &Context, manager: Owner, files: &[SetupFile]) -> Outcome {
     if context.out.is_json() {
-        return context.out.json(&json!({
-            "manager": manager,
-            "files": files,
-            "command": manager.reload(),
-        }));
+        return context.out.json(&Enabled::Shown {
+            manager,
+            files,
+            command: manager.reload(),
+        });
     }
     let mut text = String::new();
     for file in files {
@@ -308,9 +353,13 @@ fn show(context: &Context, manager: Owner, files: &[SetupFile]) -> Outcome {
 
 fn finished(context: &Context, sentence: &str, manager: Owner, files: &[SetupFile]) -> Outcome {
     let paths: Vec<&PathBuf> = files.iter().map(|file| &file.path).collect();
-    context
-        .out
-        .done(sentence, &json!({ "manager": manager, "files": paths }))
+    context.out.done(
+        sentence,
+        &Enabled::Done {
+            manager,
+            files: &paths,
+        },
+    )
 }
 
 fn would_tell(context: &Context, args: &Change, manager: Owner) -> Outcome {

@@ -16,9 +16,13 @@ use clap::Subcommand;
 use crate::context::Context;
 use crate::error::Outcome;
 
+pub(crate) use add::AddedName;
+pub(crate) use dns::{Disabled, Enabled, ResolverSetup};
 pub(crate) use ls::{configured, listed};
 pub(crate) use once::{round, round_with};
-pub(crate) use writer_install::installed as installed_writer;
+pub(crate) use rm::RemovedName;
+pub(crate) use writer::WriterUnit;
+pub(crate) use writer_install::{WriterSteps, installed as installed_writer};
 
 /// Names in the hosts files and in DNS: list, add, remove, write, compare, mend
 #[derive(Debug, Subcommand)]

@@ -9,6 +9,8 @@ use control::paths::Daemon;
 use crate::context::{Context, unknown};
 use crate::edit::document;
 use crate::error::{CliError, Exit, Outcome};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Take a name that was added by hand out of the hosts files, also before its time
 #[derive(Debug, clap::Args)]
@@ -16,6 +18,11 @@ use crate::error::{CliError, Exit, Outcome};
 pub(crate) struct Args {
     /// As in `sharectl host ls`
     name: RecordName,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct RemovedName<'n> {
+    removed: &'n RecordName,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -35,10 +42,9 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     } else {
         end(context, &config, name)?;
     }
-    context.out.done(
-        &format!("{name} removed"),
-        &serde_json::json!({ "removed": name }),
-    )
+    context
+        .out
+        .done(&format!("{name} removed"), &RemovedName { removed: name })
 }
 
 fn is_static(config: &Config, name: &RecordName) -> bool {

@@ -12,6 +12,8 @@ use crate::context::Context;
 use crate::daemons;
 use crate::error::{CliError, Outcome};
 use crate::output::or_dash;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// The service that writes /etc/hosts for ordinary users
 #[derive(Debug, Subcommand)]
@@ -85,12 +87,29 @@ fn status(context: &Context, _: StatusArgs) -> Outcome {
         })
 }
 
+/// The text that was asked for, by its kind.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum WriterUnit {
+    Socket(String),
+    Service(String),
+    Policy(String),
+}
+
+impl WriterUnit {
+    fn of(what: Unit, text: String) -> Self {
+        match what {
+            Unit::Socket => Self::Socket(text),
+            Unit::Service => Self::Service(text),
+            Unit::Policy => Self::Policy(text),
+        }
+    }
+}
+
 fn print(context: &Context, args: UnitArgs) -> Outcome {
     let text = text(context, args.what.word())?;
     if context.out.is_json() {
-        return context
-            .out
-            .json(&serde_json::json!({ args.what.word(): text }));
+        return context.out.json(&WriterUnit::of(args.what, text));
     }
     context.out.text(&text)
 }

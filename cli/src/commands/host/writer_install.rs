@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use control::paths::Daemon;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::writer::text;
@@ -60,8 +61,9 @@ enum Step {
     Run(&'static [&'static str]),
 }
 
-#[derive(Serialize)]
-struct Done {
+/// What was done, or would be.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct WriterSteps {
     done: bool,
     steps: Vec<String>,
 }
@@ -72,7 +74,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         check(args.root.as_deref())?;
         steps.iter().try_for_each(Step::take)?;
     }
-    let report = Done {
+    let report = WriterSteps {
         done: !args.dry_run,
         steps: steps.iter().map(Step::to_string).collect(),
     };

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use control::names::GuestName;
 use control::paths::Daemon;
-use serde_json::json;
 
 use crate::context::Context;
 use crate::edit::Draft;
@@ -14,6 +13,8 @@ use crate::error::{CliError, Outcome};
 use crate::import::{BadFile, LeftOut, Plan, difference, lima, networking, plain_name, vmx};
 use crate::output::printable;
 use crate::translate;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// No such file has a megabyte.
 const LARGEST_FILE: usize = 1 << 20;
@@ -71,6 +72,16 @@ impl Command {
             }
         }
     }
+}
+
+/// What was taken over.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Imported<'i> {
+    /// Of the configuration, unified.
+    diff: &'i str,
+    written: bool,
+    /// What has no counterpart here.
+    left_out: &'i [LeftOut],
 }
 
 /// What would be written, and what cannot be.
@@ -160,9 +171,11 @@ fn run(
         again.draft.commit(context)?;
     }
     if context.out.is_json() {
-        context
-            .out
-            .json(&json!({ "diff": diff, "written": accepted, "left_out": left_out }))?;
+        context.out.json(&Imported {
+            diff: &diff,
+            written: accepted,
+            left_out: &left_out,
+        })?;
     } else if accepted {
         context
             .out

@@ -11,6 +11,8 @@ use super::find;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::tap::Handover;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Give netd the socket that a bridged network needs
 ///
@@ -22,6 +24,12 @@ pub(crate) struct Args {
     /// A bridged network of `sharectl network ls`
     #[arg(value_name = "NAME")]
     network: NetworkName,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Bridged<'n> {
+    /// The network that has its socket now.
+    bridged: &'n NetworkName,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -64,7 +72,9 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     match handover.exchange(&message, &socket)? {
         LinkAnswer::Ok(_) | LinkAnswer::Bridged(_) => context.out.done(
             &format!("netd has a socket for network {}", args.network),
-            &serde_json::json!({ "bridged": args.network }),
+            &Bridged {
+                bridged: &args.network,
+            },
         ),
         LinkAnswer::Error(failure) => Err(failure.into()),
     }

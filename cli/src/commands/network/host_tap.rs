@@ -10,6 +10,9 @@ use super::find;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::sys::{self, Interface};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::net::Ipv4Addr;
 
 /// The host's interface on a network: make it, remove it, keep it over reboots
 #[derive(Debug, Subcommand)]
@@ -71,6 +74,25 @@ fn caller() -> u32 {
     called.unwrap_or_else(|| rustix::process::getuid().as_raw())
 }
 
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct MadeTap<'t> {
+    interface: &'t str,
+    /// The user id that netd runs as.
+    owner: u32,
+    address: Ipv4Addr,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct RemovedTap<'t> {
+    removed: &'t str,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct TapUnit {
+    /// The unit's text.
+    unit: String,
+}
+
 fn create(context: &Context, args: &Create) -> Outcome {
     let config = context.config()?;
     let network = find(context, &config, &args.network)?;
@@ -98,7 +120,11 @@ fn create(context: &Context, args: &Create) -> Outcome {
     configure(network).map_err(|error| refused(name, "configure", &error))?;
     context.out.done(
         &format!("interface {name} of user {owner} has {address}, netd plugs it in"),
-        &serde_json::json!({ "interface": name, "owner": owner, "address": address }),
+        &MadeTap {
+            interface: name,
+            owner,
+            address,
+        },
     )?;
     context.out.note(&format!(
         "it is gone after a reboot; to have it made at each: sharectl network host-tap unit {name}"
@@ -152,7 +178,7 @@ fn remove(context: &Context, args: &Rm) -> Outcome {
     sys::delete_interface(tap.index).map_err(|error| refused(name, "remove", &error))?;
     context.out.done(
         &format!("interface {name} removed"),
-        &serde_json::json!({ "removed": name }),
+        &RemovedTap { removed: name },
     )
 }
 
@@ -165,7 +191,7 @@ fn unit(context: &Context, args: &Unit) -> Outcome {
         program.display(),
         context.paths.config.display()
     );
-    context.out.text(&format!(
+    let text = format!(
         "[Unit]\n\
          Description=The host's interface on sharectl's network {name}\n\
          \n\
@@ -179,5 +205,9 @@ fn unit(context: &Context, args: &Unit) -> Outcome {
          WantedBy=multi-user.target\n",
         name = network.name,
         owner = caller(),
-    ))
+    );
+    if context.out.is_json() {
+        return context.out.json(&TapUnit { unit: text });
+    }
+    context.out.text(&text)
 }

@@ -22,7 +22,6 @@ pub(crate) struct Args {
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Inspection<'c> {
     running: bool,
-    #[schemars(with = "serde_json::Value")]
     configuration: &'c control::config::Network,
     network: Option<NetworkStatus>,
     guests: Vec<GuestStatus>,

@@ -21,8 +21,12 @@ use control::names::NetworkName;
 use crate::context::{Context, unknown};
 use crate::error::Outcome;
 
+pub(crate) use bridge_socket::Bridged;
+pub(crate) use host_tap::{MadeTap, RemovedTap, TapUnit};
 pub(crate) use inspect::Inspection;
 pub(crate) use ls::configured;
+pub(crate) use renumber::Renumbered;
+pub(crate) use rm::RemovedNetwork;
 
 /// Networks: create, remove, renumber, list, look inside
 #[derive(Debug, Subcommand)]

@@ -13,6 +13,9 @@ use super::find;
 use crate::context::Context;
 use crate::edit::{Draft, document};
 use crate::error::{CliError, Outcome};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Give a network another subnet
 ///
@@ -29,6 +32,18 @@ pub(crate) struct Args {
     /// ADDRESS/PREFIX, instead of a free one
     #[arg(long)]
     subnet: Option<Ipv4Net>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Renumbered<'n> {
+    network: &'n NetworkName,
+    /// The subnet before.
+    #[schemars(with = "String")]
+    was: Ipv4Net,
+    #[schemars(with = "String")]
+    subnet: Ipv4Net,
+    /// The new address of each guest that has one of its own.
+    guests: BTreeMap<GuestName, Ipv4Addr>,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -102,12 +117,12 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     }
     context.out.done(
         &sentence,
-        &serde_json::json!({
-            "network": args.network,
-            "was": was,
-            "subnet": subnet,
-            "guests": moved.iter().map(|(guest, address)| (guest.to_string(), address.to_string())).collect::<std::collections::BTreeMap<_, _>>(),
-        }),
+        &Renumbered {
+            network: &args.network,
+            was,
+            subnet,
+            guests: moved.into_iter().collect(),
+        },
     )?;
     context.out.note(
         "a guest that runs keeps its old address until it asks again: renew its lease there, or reboot it",

@@ -8,6 +8,8 @@ use crate::context::Context;
 use crate::edit::document;
 use crate::error::{CliError, Outcome};
 use crate::output::comma_list;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Take a network out of the configuration
 #[derive(Debug, clap::Args)]
@@ -21,6 +23,13 @@ pub(crate) struct Args {
     /// The network that its guests are on from now on; they get addresses there
     #[arg(long, value_name = "NETWORK")]
     move_to: Option<NetworkName>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct RemovedNetwork<'n> {
+    removed: &'n NetworkName,
+    /// Guests that are on another network now.
+    moved: &'n [GuestName],
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -73,6 +82,9 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     }
     context.out.done(
         &sentence,
-        &serde_json::json!({ "removed": args.network, "moved": moved }),
+        &RemovedNetwork {
+            removed: &args.network,
+            moved: &moved,
+        },
     )
 }

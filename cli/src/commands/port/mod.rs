@@ -16,6 +16,10 @@ use crate::output::comma_list;
 
 pub(crate) use explain::{Explanation, Publication};
 pub(crate) use ls::configured;
+pub(crate) use offer::Offered;
+pub(crate) use publish::Published;
+pub(crate) use unpublish::Unpublished;
+pub(crate) use withdraw::Withdrawn;
 
 /// Published ports: publish, unpublish, list, explain; offer
 #[derive(Debug, Subcommand)]

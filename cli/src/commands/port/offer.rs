@@ -8,6 +8,8 @@ use super::network_of;
 use crate::context::Context;
 use crate::edit::document;
 use crate::error::{CliError, Outcome};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Offer a service of the host to guests, as a TCP port of host.internal
 ///
@@ -27,6 +29,14 @@ pub(crate) struct Args {
     /// The network; may be left out where there is only one
     #[arg(long)]
     network: Option<NetworkName>,
+}
+
+/// A service of host.internal.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Offered<'o> {
+    network: &'o NetworkName,
+    port: u16,
+    target: &'o Endpoint,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -54,6 +64,10 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     context.reload(&[Daemon::Netd])?;
     context.out.done(
         &format!("host.internal:{port} on {network} -> {target}"),
-        &serde_json::json!({ "network": network, "port": port, "target": target }),
+        &Offered {
+            network: &network,
+            port,
+            target: &target,
+        },
     )
 }

@@ -11,6 +11,9 @@ use crate::edit::{Draft, document};
 use crate::error::{CliError, Outcome};
 use crate::output::comma_list;
 use crate::ready::{WaitArgs, Wish};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::net::SocketAddr;
 
 /// Have a port of the host lead to a guest, now and after a restart
 ///
@@ -33,6 +36,20 @@ pub(crate) struct Args {
     temporary: bool,
     #[command(flatten)]
     wait: WaitArgs,
+}
+
+/// A port that leads to a guest.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Published<'p> {
+    Now(&'p PortStatus),
+    /// netd does not run.
+    Later {
+        guest: &'p GuestName,
+        spec: &'p PortSpec,
+        /// Nowhere.
+        listening: [SocketAddr; 0],
+    },
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -94,11 +111,15 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
                 spec.guest,
                 spec.protocol
             );
-            context.out.done(&sentence, &status)
+            context.out.done(&sentence, &Published::Now(&status))
         }
         None => context.out.done(
             &format!("{spec} -> {name}, once netd runs"),
-            &serde_json::json!({ "guest": name, "spec": spec, "listening": [] }),
+            &Published::Later {
+                guest: name,
+                spec,
+                listening: [],
+            },
         ),
     }
 }

@@ -9,6 +9,8 @@ use control::port::PortSpec;
 use crate::context::Context;
 use crate::edit::{Draft, document};
 use crate::error::{CliError, Exit, Outcome};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Take a published port back; connections that exist go on
 #[derive(Debug, clap::Args)]
@@ -30,6 +32,12 @@ fn is_published(context: &Context, request: &PortRequest) -> Outcome<bool> {
         Err(error) if error.exit == Exit::NotRunning => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Unpublished<'u> {
+    guest: &'u GuestName,
+    spec: &'u PortSpec,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -97,6 +105,6 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     }
     context.out.done(
         &format!("{spec} of {name} unpublished"),
-        &serde_json::json!({ "guest": name, "spec": spec }),
+        &Unpublished { guest: name, spec },
     )
 }

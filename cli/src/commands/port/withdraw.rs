@@ -8,6 +8,8 @@ use crate::context::Context;
 use crate::edit::document;
 use crate::error::{CliError, Outcome};
 use crate::output::comma_list;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Take an offered service away from guests; connections that exist go on
 #[derive(Debug, clap::Args)]
@@ -18,6 +20,12 @@ pub(crate) struct Args {
     /// The network; may be left out where there is only one
     #[arg(long)]
     network: Option<NetworkName>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Withdrawn<'w> {
+    network: &'w NetworkName,
+    port: u16,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -44,6 +52,9 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     context.reload(&[Daemon::Netd])?;
     context.out.done(
         &format!("port {port} of host.internal on {network} withdrawn"),
-        &serde_json::json!({ "network": network, "port": port }),
+        &Withdrawn {
+            network: &network,
+            port,
+        },
     )
 }

@@ -1,13 +1,15 @@
 //! `sharectl service install`: from login on, everything is there.
 
 use control::names::GuestName;
-use serde_json::json;
 
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::service::manager;
 use crate::service::units::Scope;
 use crate::service::{Plan, Step, Wish};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::path::Path;
 
 /// Have the service manager start the daemons, at login or at boot
 ///
@@ -44,6 +46,35 @@ pub(crate) struct Args {
     /// Only say what would be done, with the units' texts
     #[arg(long)]
     dry_run: bool,
+}
+
+/// Either of two, as --dry-run says.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Installation<'i> {
+    Done {
+        units: Vec<&'i str>,
+        /// Those that did not run.
+        started: bool,
+    },
+    Planned {
+        steps: Vec<InstallStep<'i>>,
+    },
+}
+
+/// One thing to do.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", tag = "do")]
+pub(crate) enum InstallStep<'i> {
+    Write {
+        file: &'i Path,
+        about: &'i str,
+        text: &'i str,
+    },
+    /// It is there as it should be.
+    Keep { file: &'i Path, about: &'i str },
+    /// A command line.
+    Run { line: &'i str, why: &'i str },
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -94,7 +125,10 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let names = plan.names();
     context.out.done(
         &format!("installed {}", names.join(", ")),
-        &json!({ "units": names, "started": wish.start }),
+        &Installation::Done {
+            units: names,
+            started: wish.start,
+        },
     )?;
     if scope == Scope::User && !wish.linger && !manager::lingers() {
         context.out.note(
@@ -110,16 +144,16 @@ fn show(context: &Context, plan: &Plan) -> Outcome {
             .steps
             .iter()
             .map(|step| match step {
-                Step::Write { file, unit } => {
-                    json!({ "do": "write", "file": file, "about": unit.about, "text": unit.text })
-                }
-                Step::Keep { file, about } => {
-                    json!({ "do": "keep", "file": file, "about": about })
-                }
-                Step::Run { line, why } => json!({ "do": "run", "line": line, "why": why }),
+                Step::Write { file, unit } => InstallStep::Write {
+                    file,
+                    about: &unit.about,
+                    text: &unit.text,
+                },
+                Step::Keep { file, about } => InstallStep::Keep { file, about },
+                Step::Run { line, why } => InstallStep::Run { line, why },
             })
             .collect();
-        return context.out.json(&json!({ "steps": steps }));
+        return context.out.json(&Installation::Planned { steps });
     }
     let mut text = String::new();
     for step in &plan.steps {

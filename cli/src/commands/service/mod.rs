@@ -13,7 +13,10 @@ use clap::Subcommand;
 use crate::context::Context;
 use crate::error::Outcome;
 
+pub(crate) use install::Installation;
+pub(crate) use remove::RemovedService;
 pub(crate) use status::Row;
+pub(crate) use units::WrittenUnits;
 
 /// The daemons as systemd units: install, remove, look at them
 #[derive(Debug, Subcommand)]

@@ -1,10 +1,10 @@
 //! `sharectl service remove`: what `install` wrote goes again.
 
-use serde_json::json;
-
 use crate::context::Context;
 use crate::error::Outcome;
 use crate::service::removal;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Stop the units, and take away what install wrote
 ///
@@ -24,6 +24,22 @@ pub(crate) struct Args {
     dry_run: bool,
 }
 
+/// What went, or would go.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct RemovedService {
+    removed: Vec<UnitThing>,
+    /// What stays, and why.
+    left: Vec<UnitThing>,
+    /// Nothing was done.
+    dry_run: bool,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct UnitThing {
+    what: String,
+    why: String,
+}
+
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let removal = if args.dry_run {
         removal::list(context, args.force)?
@@ -34,15 +50,23 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let Some(removal) = removal else {
         return context.out.done(
             "no service is installed",
-            &json!({ "removed": [], "left": [] }),
+            &RemovedService {
+                removed: Vec::new(),
+                left: Vec::new(),
+                dry_run: args.dry_run,
+            },
         );
     };
     if context.out.is_json() {
-        let rows = |rows: &[(String, String)]| -> Vec<_> {
-            let row = |(what, why): &(String, String)| json!({ "what": what, "why": why });
-            rows.iter().map(row).collect()
+        let rows = |rows: Vec<(String, String)>| -> Vec<_> {
+            let row = |(what, why)| UnitThing { what, why };
+            rows.into_iter().map(row).collect()
         };
-        return context.out.json(&json!({ "removed": rows(&removal.removed), "left": rows(&removal.left), "dry_run": args.dry_run }));
+        return context.out.json(&RemovedService {
+            removed: rows(removal.removed),
+            left: rows(removal.left),
+            dry_run: args.dry_run,
+        });
     }
     let verb = if args.dry_run {
         "would remove"

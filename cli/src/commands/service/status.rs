@@ -33,6 +33,9 @@ pub(crate) struct Row {
 
 pub(crate) fn run(context: &Context, _: Args) -> Outcome<ExitCode> {
     let Some(record) = Record::load(&context.paths)? else {
+        if context.out.is_json() {
+            context.out.json(&Vec::<Row>::new())?;
+        }
         return Err(CliError::not_running(
             "no service is installed",
             "sharectl service install",

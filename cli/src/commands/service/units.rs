@@ -8,6 +8,8 @@ use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::rehearsal::Step;
 use crate::service::units::{self, Scope, Site};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Write the units for whoever makes a package, with no place of a user in them
 #[derive(Debug, clap::Args)]
@@ -21,6 +23,12 @@ pub(crate) struct Args {
     /// Where the units are written
     #[arg(long, value_name = "FOLDER")]
     into: PathBuf,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct WrittenUnits {
+    /// The files' names.
+    units: Vec<String>,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -63,6 +71,8 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     let names = units.map(|unit| unit.name);
     context.out.done(
         &format!("written: {}", names.join(", ")),
-        &serde_json::json!({ "units": names }),
+        &WrittenUnits {
+            units: names.to_vec(),
+        },
     )
 }

@@ -14,6 +14,8 @@ use crate::error::Outcome;
 
 pub(crate) use ls::{configured, on_the_host};
 pub(crate) use mount::absolute;
+pub(crate) use rm::RemovedShare;
+pub(crate) use unmount::Unmounted;
 
 /// What mounts a share by 9P in this guest; None where it may not. A bridged network has no gateway of ours.
 pub(crate) fn ninep_mount(config: &Config, guest: &Guest, share: &Share) -> Option<String> {

@@ -6,6 +6,8 @@ use control::paths::Daemon;
 use crate::context::{Context, unknown};
 use crate::edit::document;
 use crate::error::Outcome;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Stop sharing a folder; its files are not touched
 #[derive(Debug, clap::Args)]
@@ -14,6 +16,11 @@ pub(crate) struct Args {
     /// As in `sharectl share ls`
     #[arg(value_name = "NAME")]
     share: ShareName,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct RemovedShare<'s> {
+    removed: &'s ShareName,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -35,6 +42,6 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     context.reload(&[Daemon::Sharefs])?;
     context.out.done(
         &format!("share {name} removed"),
-        &serde_json::json!({ "removed": name }),
+        &RemovedShare { removed: name },
     )
 }

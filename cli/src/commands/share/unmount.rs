@@ -7,6 +7,9 @@ use super::mount::known;
 use crate::context::Context;
 use crate::edit::{Draft, document};
 use crate::error::{CliError, Outcome};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::path::Path;
 
 /// Take a share's mount away from the host; guests keep the share
 ///
@@ -18,6 +21,12 @@ pub(crate) struct Args {
     /// As in `sharectl share ls`
     #[arg(value_name = "NAME")]
     share: ShareName,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Unmounted<'m> {
+    /// Where it was.
+    unmounted: &'m Path,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
@@ -36,6 +45,8 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     context.reload(&[Daemon::Sharefs])?;
     context.out.done(
         &format!("share {name} unmounted from {}", mount.path.display()),
-        &serde_json::json!({ "unmounted": mount.path }),
+        &Unmounted {
+            unmounted: &mount.path,
+        },
     )
 }
