@@ -10,6 +10,7 @@ pub mod book;
 pub mod codec;
 pub mod command;
 pub mod daemons;
+pub mod debian;
 pub mod guest;
 pub mod http;
 pub mod limit;

@@ -14,27 +14,19 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::command::{self, Output};
 use crate::limit::{retry, wait_for};
-use crate::packages::{self, Need};
+use crate::packages::Need;
 use crate::skip::Skip;
-use crate::{blackbox, place, user};
+use crate::{blackbox, debian, place, user};
 
-/// What makes the root, and what a machine is made with.
-pub const NEEDS: &[Need] = &[
-    Need {
-        program: "mmdebstrap",
-        package: "mmdebstrap",
-    },
-    Need {
-        program: "unshare",
-        package: "util-linux",
-    },
-];
+/// What a machine is made with, beside its root.
+pub const NEEDS: &[Need] = &[Need {
+    program: "unshare",
+    package: "util-linux",
+}];
 
 /// What the root has beside the least that a Debian needs.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,fuse3";
 
-/// Fetching and unpacking some hundred MB.
-const MAKE_LIMIT: Duration = Duration::from_secs(600);
 const UNPACK_LIMIT: Duration = Duration::from_secs(120);
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -54,33 +46,11 @@ const UID: u32 = 1000;
 /// When the release is not known, or the root cannot be made.
 pub fn root() -> Result<PathBuf> {
     let file = place::cache()?.join("debian.tar");
-    if file.is_file() {
-        return Ok(file);
+    if !file.is_file() {
+        let fresh = place::cache()?.join("debian.fresh.tar");
+        debian::root(&fresh, PACKAGES)?;
+        fs::rename(&fresh, &file).context("keep the root")?;
     }
-    packages::ensure(NEEDS)?;
-    let release = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
-    let field = |name: &str| {
-        let line = release.lines().find_map(|line| line.strip_prefix(name))?;
-        Some(line.trim_start_matches('=').trim_matches('"').to_owned())
-    };
-    let (Some(id), Some(codename)) = (field("ID"), field("VERSION_CODENAME")) else {
-        bail!("/etc/os-release names no release to make a root of");
-    };
-    let fresh = place::cache()?.join("debian.fresh.tar");
-    let mut line = Command::new("mmdebstrap");
-    line.args(["--quiet", "--variant=minbase"])
-        .arg(format!("--include={PACKAGES}"))
-        .arg(&codename)
-        .arg(&fresh);
-    if id == "ubuntu" {
-        line.args([
-            "--components=main,universe",
-            "http://archive.ubuntu.com/ubuntu",
-        ]);
-    }
-    command::run(&mut line, MAKE_LIMIT)
-        .with_context(|| format!("make a root of {id} {codename}"))?;
-    fs::rename(&fresh, &file).context("keep the root")?;
     Ok(file)
 }
 

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use tests::book::{self, Stage};
-use tests::guest::Machine;
+use tests::guest::{Machine, disk};
 use tests::{Context, Result, ensure, packages, whole_system};
 
 /// Every chapter, each with a test below.
-const CHAPTERS: [&str; 7] = [
+const CHAPTERS: [&str; 8] = [
     "introduction.md",
     "qemu.md",
     "libvirt.md",
     "cloud-hypervisor.md",
+    "docker.md",
     "namespace.md",
     "wsl.md",
     "troubleshooting.md",
@@ -62,6 +63,20 @@ fn introduction() {
 #[test]
 fn qemu_by_hand() {
     whole_system(|| play("qemu.md", Stage::new(machine())?));
+}
+
+/// A Debian with its own systemd and engine, from a disk.
+#[test]
+fn a_vm_with_docker() {
+    whole_system(|| {
+        packages::ensure(packages::COMPOSE)?;
+        let stage = Stage::new(machine().disk())?;
+        stage.give(&disk::client()?, "bin/docker")?;
+        let image = stage.home("debian.img");
+        disk::copy(&image)?;
+        stage.own(&image)?;
+        play("docker.md", stage)
+    });
 }
 
 #[test]

@@ -2,9 +2,10 @@
 //!
 //! demo shows the main job on a throwaway guest; test is all that CI runs; tidy is its cheap part;
 //! fuzz looks for inputs that break a parser; bench compares with other programs;
-//! suites runs the tests that others wrote for file systems; dist makes the packages. What guests and daemons are driven with is the `tests` crate.
+//! suites runs the tests that others wrote for file systems; dist makes the packages, book the book's pages. What guests and daemons are driven with is the `tests` crate.
 
 mod bench;
+mod book;
 mod check;
 mod demo;
 mod dist;
@@ -42,6 +43,8 @@ enum Task {
     Suites(suites::Arguments),
     /// Make the Debian package and the tarball
     Dist(dist::Arguments),
+    /// Make the pages of the book
+    Book,
 }
 
 fn main() -> ExitCode {
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Suites(arguments) => suites::run(&arguments),
         Task::Dist(arguments) => dist::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Book => book::run().map(|()| ExitCode::SUCCESS),
     };
     tests::place::clear_staging();
     outcome.unwrap_or_else(|error| {

@@ -109,6 +109,8 @@ fn what_runs_is_joined_by_guest() {
                        {"IP": "::", "PrivatePort": 80, "PublicPort": 80, "Type": "tcp"}]},
             {"Id": "def", "Names": ["/db"], "Image": "postgres", "State": "running", "Status": "Up 2 minutes",
              "Ports": [{"IP": "0.0.0.0", "PrivatePort": 5432, "PublicPort": 5432, "Type": "tcp"},
+                       {"IP": "0.0.0.0", "PrivatePort": 53, "PublicPort": 80, "Type": "udp"},
+                       {"IP": "127.0.0.1", "PrivatePort": 81, "PublicPort": 80, "Type": "tcp"},
                        {"PrivatePort": 9, "Type": "tcp"}]},
             {"Id": "0a1b", "Names": null, "Ports": null}
         ]"#,
@@ -129,12 +131,14 @@ fn what_runs_is_joined_by_guest() {
         out: dev    share      /home/ann/src         /home/ann/src                    mounted
         out: dev    docker     -                     unix:$T/docker.sock  answers
         out: dev    container  0a1b                  -                                -
-        out: dev    container  db (postgres)         (5432/tcp)                       Up 2 minutes
+        out: dev    container  db (postgres)         (5432/tcp) (53/udp)              Up 2 minutes
         out: dev    container  web (nginx:1)         local.test:8080->80/tcp          Up 2 minutes
         out:
         out: not working:
         out:   dev: container db: the guest's port 5432 does not lead to this host
         out:     do: sharectl port publish dev 5432:5432
+        out:   dev: container db: the guest's port 80 does not lead to this host
+        out:     do: sharectl port publish dev 80:80/udp
     "#]]);
     place.run("-q ps dev").is(expect![[r#"
         exit 0

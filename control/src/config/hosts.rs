@@ -112,6 +112,9 @@ impl fmt::Display for SourceKind {
 pub enum ContainerAddress {
     /// Its own where this host is on its network, else that of a published port.
     Auto,
+    /// What `auto` comes to where a guest publishes the engine's socket: the guest's address on this host, for
+    /// containers that publish a port, or are on the guest's own network.
+    Guest(Ipv4Addr),
     /// Its own.
     Container,
     /// That of a published port.

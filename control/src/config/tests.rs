@@ -769,3 +769,23 @@ fn sources_of_names_read_with_their_defaults_and_are_refused_with_their_line() {
     let error = parse(&format!("[hosts.source]\n{many}")).unwrap_err();
     assert!(error.to_string().contains("more than 32 sources"));
 }
+
+#[test]
+fn containers_of_a_guest_are_where_the_guest_is() {
+    let address = |socket: &str, address: &str| {
+        let text = format!(
+            "[guest.dev]\nhost-address = \"127.64.0.1\"\npublish = [\"2375:2375\", \"unix:/run/a/docker.sock:2375\"]\n\
+             [hosts.source]\ndocker = {{ path = \"{socket}\"{address} }}\n"
+        );
+        let config = parse(&text).unwrap();
+        config.hosts.sources[&"docker".parse().unwrap()].address
+    };
+    let guest = ContainerAddress::Guest("127.64.0.1".parse().unwrap());
+    assert_eq!(address("/run/a/docker.sock", ""), guest);
+    assert_eq!(address("/run/a/docker.sock", ", address = \"auto\""), guest);
+    assert_eq!(address("/run/b/docker.sock", ""), ContainerAddress::Auto);
+    assert_eq!(
+        address("/run/a/docker.sock", ", address = \"published\""),
+        ContainerAddress::Published
+    );
+}

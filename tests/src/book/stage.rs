@@ -112,6 +112,24 @@ impl Stage {
         self.world.path(name)
     }
 
+    /// Makes a file the reader's own.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn own(&self, path: &Path) -> Result<()> {
+        self.world.user().own(path)
+    }
+
+    /// Puts a program of this machine's into the reader's home.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn give(&self, program: &Path, name: &str) -> Result<()> {
+        let path = self.home(name);
+        fs::copy(program, &path).with_context(|| format!("copy {}", program.display()))?;
+        self.own(&path)
+    }
+
     /// Plays a chapter.
     ///
     /// # Errors
@@ -211,10 +229,18 @@ impl Stage {
     }
 
     fn run_in_guest(&mut self, text: &str) -> Result<Said> {
-        if text == "poweroff" {
-            self.guest()?
-                .run("(sleep 0.2; poweroff -f) > /dev/null 2>&1 &", COMMAND_LIMIT)?;
-            self.channel = None;
+        if ["poweroff", "reboot"].contains(&text) {
+            // A system of its own ends by itself what it runs; busybox only has the kernel do it.
+            let line = format!(
+                "(sleep 0.2; if [ -d /run/systemd/system ]; then {text}; else {text} -f; fi) > /dev/null 2>&1 &"
+            );
+            let guest = self.guest()?;
+            guest.run(&line, COMMAND_LIMIT)?;
+            if text == "reboot" {
+                guest.wait_ready(BOOT_LIMIT)?;
+            } else {
+                self.channel = None;
+            }
             return Ok(Said {
                 status: 0,
                 text: String::new(),

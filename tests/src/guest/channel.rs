@@ -1,5 +1,5 @@
 //! The command channel: shell commands into a guest, status and output back, over its second serial
-//! port. The guest's end is `channel` in init.sh.
+//! port. The guest's end is channel.sh.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;

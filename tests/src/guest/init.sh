@@ -5,6 +5,7 @@
 #   sharectl.mount=TAG:PATH[:OPTIONS]   a virtiofs device (the word may come several times)
 #   sharectl.share=NAME:PATH            a share of the one device that has them all (the same)
 #   sharectl.net=dhcp|none         whether eth0 asks for an address (default dhcp)
+#   sharectl.root=DEVICE           a disk with a system of its own, which takes over once the modules are loaded
 # Then: a web server on port 80, a shell on the first serial port, and on the second one a channel
 # that takes lines `ID SECONDS BASE64` and answers `ID STATUS BASE64-STDOUT BASE64-STDERR`.
 
@@ -33,25 +34,19 @@ load() {
     done < "/modules/$1.order"
 }
 
-channel() {
-    stty -F /dev/ttyS1 raw -echo
-    exec 3<> /dev/ttyS1
-    echo READY >&3
-    while read -r id seconds code <&3; do
-        echo "$code" | base64 -d > "/run/command.$id"
-        timeout -s KILL "$seconds" sh "/run/command.$id" \
-            < /dev/null > "/run/stdout.$id" 2> "/run/stderr.$id" 3>&-
-        status=$?
-        echo "$id $status =$(base64 -w 0 < "/run/stdout.$id") =$(base64 -w 0 < "/run/stderr.$id")" >&3
-        rm -f "/run/command.$id" "/run/stdout.$id" "/run/stderr.$id"
-    done
-}
-
 name=$(values name)
 hostname "${name:-guest}"
 ip link set lo up
 for module in $(values load | tr , ' '); do load "$module"; done
 say "modules loaded"
+
+root=$(values root)
+if [ -n "$root" ]; then
+    mkdir /disk
+    mount -t ext4 "$root" /disk
+    for part in proc sys dev run; do mount -o move "/$part" "/disk/$part"; done
+    exec switch_root /disk /sbin/init
+fi
 
 for word in $(values mount); do
     tag=${word%%:*} rest=${word#*:}
@@ -85,7 +80,7 @@ if [ "$(values net)" != none ] && [ -d /sys/class/net/eth0 ]; then
     udhcpc -i eth0 -f -S -t 30 -T 1 -A 1 -p /run/udhcpc.pid -O mtu -O search \
         ${name:+-x "hostname:$name"} -s /etc/udhcpc.sh > /run/udhcpc.log 2>&1 &
 fi
-channel &
+/etc/channel.sh &
 say "ready"
 
 # busybox's shell ends at end of file and at "exit"; a new one takes its place.

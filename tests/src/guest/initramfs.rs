@@ -9,6 +9,7 @@ use super::modules::Module;
 use crate::packages;
 
 const INIT: &str = include_str!("init.sh");
+pub(super) const CHANNEL: &str = include_str!("channel.sh");
 pub(super) const DHCP_SCRIPT: &str = include_str!("udhcpc.sh");
 
 /// Makes the archive.
@@ -27,6 +28,7 @@ pub(super) fn build(modules: &[Module]) -> Result<Vec<u8>> {
     archive.link("bin/sh", "busybox");
     archive.link("sbin", "bin");
     archive.file("init", 0o755, INIT.as_bytes());
+    archive.file("etc/channel.sh", 0o755, CHANNEL.as_bytes());
     archive.file("etc/udhcpc.sh", 0o755, DHCP_SCRIPT.as_bytes());
     archive.file(
         "etc/passwd",

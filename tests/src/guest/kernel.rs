@@ -46,10 +46,17 @@ pub(super) fn unpacked() -> Result<Unpacked> {
     })
 }
 
-/// A disk that was full leaves an empty file.
+/// A disk that was full leaves an empty file, and an earlier version picked other modules.
 fn is_whole(folder: &Path) -> bool {
     let kernel = folder.join("kernel").metadata();
+    let picked = fs::read_to_string(folder.join("picked"));
     kernel.is_ok_and(|kernel| kernel.is_file() && kernel.len() > 0)
+        && picked.is_ok_and(|picked| picked == wanted())
+}
+
+/// The names of the modules that are picked, as they are kept beside them.
+fn wanted() -> String {
+    modules::wanted().collect::<Vec<_>>().join("\n")
 }
 
 fn fetch(folder: &Path, given: Option<&Path>) -> Result<()> {
@@ -91,6 +98,7 @@ fn fetch(folder: &Path, given: Option<&Path>) -> Result<()> {
         fs::write(at.with_extension("ko"), &module.content)?;
         fs::write(at.with_extension("order"), module.order.join("\n"))?;
     }
+    fs::write(ready.join("picked"), wanted())?;
     let configuration = fs::read_to_string(only_entry(&tree.join("boot"), "config-")?)?;
     let compressed = fs::read(&kernel)?;
     let plain = if configuration.contains("CONFIG_PVH=y") {

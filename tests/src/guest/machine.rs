@@ -14,8 +14,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Signal, kill_process, kill_process_group};
 
-use super::accel;
 use super::channel::{Answer, Channel};
+use super::{accel, disk};
 use crate::limit::{Deadline, now, wait_for};
 use crate::user::User;
 use crate::{blackbox, command, place};
@@ -141,6 +141,15 @@ impl Machine {
     pub fn share(mut self, name: &str, at: &str) -> Self {
         self.load_virtiofs();
         self.word(&format!("sharectl.share={name}:{at}"))
+    }
+
+    /// Boots the system of a disk ([`disk`](super::disk)), which the caller's arguments give it as the first of virtio's.
+    #[must_use]
+    pub fn disk(mut self) -> Self {
+        self.load_virtiofs();
+        self.load
+            .extend(disk::MODULES.iter().map(|&name| name.to_owned()));
+        self.word("sharectl.root=/dev/vda")
     }
 
     fn load_virtiofs(&mut self) {

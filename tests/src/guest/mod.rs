@@ -6,6 +6,7 @@
 pub mod accel;
 mod channel;
 mod cpio;
+pub mod disk;
 mod initramfs;
 mod kernel;
 mod machine;

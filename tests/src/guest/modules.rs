@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::disk;
 use crate::command;
 
 /// The modules that guests load by name; what is compiled into the kernel is left out.
-pub(super) const WANTED: &[&str] = &[
+const WANTED: &[&str] = &[
     "virtio_pci",
     "virtio_net",
     "e1000",
@@ -34,15 +35,20 @@ pub(super) struct Module {
     pub(super) content: Vec<u8>,
 }
 
-/// Finds [`WANTED`] and all they depend on below `tree` (`lib/modules/RELEASE`).
+/// All that some guest loads by name: [`WANTED`] and those of a guest with a disk.
+pub(super) fn wanted() -> impl Iterator<Item = &'static str> {
+    WANTED.iter().chain(disk::MODULES).copied()
+}
+
+/// Finds what is [`wanted`] and all it depends on below `tree` (`lib/modules/RELEASE`).
 pub(super) fn pick(tree: &Path) -> Result<Vec<Module>> {
     let files = index(tree)?;
     let built_in = built_in(tree)?;
     let mut picked: BTreeMap<String, Module> = BTreeMap::new();
-    for name in WANTED {
-        if files.contains_key(*name) {
+    for name in wanted() {
+        if files.contains_key(name) {
             take(name, &files, &mut picked)?;
-        } else if !built_in.contains(*name) {
+        } else if !built_in.contains(name) {
             bail!("the guest kernel has no module {name}, and it is not built in");
         }
     }
@@ -174,9 +180,8 @@ mod tests {
 
     #[test]
     fn a_module_that_is_nowhere_is_an_error_but_a_built_in_one_is_not() {
-        let all: Vec<_> = WANTED
-            .iter()
-            .filter(|name| **name != "af_packet")
+        let all: Vec<_> = wanted()
+            .filter(|name| *name != "af_packet")
             .map(|name| (format!("{name}.ko"), ""))
             .collect();
         let all: Vec<_> = all.iter().map(|(file, on)| (file.as_str(), *on)).collect();

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::{Signal, kill_process_group};
+use tests::guest::disk;
 use tests::programs::{self, Cargo};
-use tests::{command, packages, place, skip, suites, systemd};
+use tests::{command, debian, packages, place, skip, suites, systemd};
 
 use super::count::Count;
 use crate::{tidy, ui};
@@ -111,6 +112,8 @@ impl Step {
                     packages::NINEP,
                     packages::LISTS,
                     packages::LIBVIRT,
+                    debian::NEEDS,
+                    disk::NEEDS,
                     systemd::NEEDS,
                 ]
                 .concat();
@@ -121,6 +124,7 @@ impl Step {
                         suite.installed()?;
                     }
                     systemd::root()?;
+                    disk::image()?;
                 }
                 Ok(Count::ONE)
             }

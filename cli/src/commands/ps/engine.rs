@@ -1,12 +1,13 @@
 //! The container engines that are known, and what runs in them.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use control::config::Config;
 use control::engine;
 use control::names::{GuestName, SourceName};
-use control::port::Endpoint;
+use control::port::{Endpoint, Protocol};
 use serde::Deserialize;
 
 use crate::docker;
@@ -48,6 +49,21 @@ pub(super) struct Port {
     pub public_port: Option<u16>,
     #[serde(rename = "Type")]
     pub kind: Option<String>,
+}
+
+impl Port {
+    pub(super) fn protocol(&self) -> Protocol {
+        match self.kind.as_deref() {
+            Some("udp") => Protocol::Udp,
+            _ => Protocol::Tcp,
+        }
+    }
+
+    /// Whether only the engine's own machine gets there.
+    pub(super) fn is_on_loopback(&self) -> bool {
+        let ip = self.ip.as_deref().and_then(|ip| ip.parse().ok());
+        ip.is_some_and(|ip: IpAddr| ip.is_loopback())
+    }
 }
 
 impl Listed {

@@ -321,10 +321,10 @@ fn guest(
     let shares = shares(config, status, (state, &report.shares), &mut tell);
     let engine = engine.map(|engine| {
         let leads = |port: &Port| {
-            let public = port.public_port?;
+            let public = port.public_port.filter(|_| !port.is_on_loopback())?;
             let to_it = ports
                 .iter()
-                .filter(|port| port.guest_port == public && port.protocol == Protocol::Tcp);
+                .filter(|known| (known.guest_port, known.protocol) == (public, port.protocol()));
             Some(to_it.flat_map(|port| port.reach.clone()).collect())
         };
         // With the VM off, that is what there is to say.
@@ -472,7 +472,7 @@ fn engine_view(
             about: format!("docker at {}", engine.place),
             why: why.clone(),
             fix: engine.guest.as_ref().map(|_| {
-                "in the guest, start the engine and have it listen there, e.g. dockerd -H tcp://0.0.0.0:2375"
+                "in the guest, start the engine and have it listen on that port, e.g. by ListenStream=2375 of docker.socket"
                     .to_owned()
             }),
         }),
@@ -509,10 +509,7 @@ fn container_view(
         let (Some(engine_port), Some(mut reach)) = (port.public_port, leads(port)) else {
             continue;
         };
-        let protocol = match port.kind.as_deref() {
-            Some("udp") => Protocol::Udp,
-            _ => Protocol::Tcp,
-        };
+        let protocol = port.protocol();
         // The same port of IPv4 and of IPv6 is one.
         let same = ports.iter_mut().find(|known| {
             (known.container_port, known.engine_port, known.protocol)

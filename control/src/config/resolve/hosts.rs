@@ -6,13 +6,15 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::problem::Findings;
 use super::super::raw::{At, RawHosts};
 use super::super::{
-    DNS_PORT, Hosts, HostsDns, HostsFile, RecordName, Surroundings, WindowsAddress,
+    DNS_PORT, Guest, Hosts, HostsDns, HostsFile, RecordName, Surroundings, WindowsAddress,
 };
 use super::paths::read_folder;
 use super::{is_reserved, read, read_address, sources};
+use crate::names::GuestName;
 
 pub(super) fn hosts(
     raw: &RawHosts,
+    guests: &BTreeMap<GuestName, Guest>,
     surroundings: &Surroundings,
     findings: &mut Findings<'_>,
 ) -> Hosts {
@@ -60,7 +62,7 @@ pub(super) fn hosts(
         }),
         entries,
         wildcards,
-        sources: sources::sources(&raw.source, surroundings, findings),
+        sources: sources::sources(&raw.source, guests, surroundings, findings),
         dns: raw.dns.as_ref().and_then(|text| read_dns(findings, text)),
     }
 }

@@ -45,7 +45,7 @@ pub(in crate::config) fn resolve(
     let guests = guests::guests(&raw, &networks, around, &mut findings);
     let shares = shares::shares(&raw, &guests, around, &mut findings);
     guest_mounts::check(&raw, &guests, &shares, &mut findings);
-    let hosts = hosts::hosts(&raw.hosts, surroundings, &mut findings);
+    let hosts = hosts::hosts(&raw.hosts, &guests, surroundings, &mut findings);
     let accepted = projects::accepted(&projects, &guests, &shares);
     let config = Config {
         networks,

@@ -7,12 +7,13 @@ use std::time::Duration;
 use super::super::problem::Findings;
 use super::super::raw::{At, RawSource, Table};
 use super::super::{
-    ContainerAddress, DEFAULT_DOMAIN, HostsSource, NETD_PRIORITY, SOURCE_KEEP, SOURCE_PRIORITY,
-    SourceKind, Surroundings, duration,
+    ContainerAddress, DEFAULT_DOMAIN, Guest, HostsSource, NETD_PRIORITY, SOURCE_KEEP,
+    SOURCE_PRIORITY, SourceKind, Surroundings, duration,
 };
 use super::paths::read_folder;
 use super::{is_reserved, read, read_word};
-use crate::names::{HostName, SourceName};
+use crate::names::{GuestName, HostName, SourceName};
+use crate::port::HostSide;
 
 /// netd's place in `[hosts.source]`.
 const NETD: &str = "netd";
@@ -23,14 +24,20 @@ const LONGEST_KEEP: Duration = Duration::from_secs(365 * 86_400);
 
 pub(super) fn sources(
     raw: &Table<RawSource>,
+    guests: &BTreeMap<GuestName, Guest>,
     surroundings: &Surroundings,
     findings: &mut Findings<'_>,
 ) -> BTreeMap<SourceName, HostsSource> {
     let mut sources = BTreeMap::new();
     for (key, raw) in raw {
         if let Some(name) = read::<SourceName>(findings, "hosts", "source", key)
-            && let Some(source) = source(name, (key, raw), surroundings, findings)
+            && let Some(mut source) = source(name, (key, raw), surroundings, findings)
         {
+            if source.address == ContainerAddress::Auto
+                && let Some(guest) = guests.values().find(|guest| publishes(guest, &source))
+            {
+                source.address = ContainerAddress::Guest(guest.host_address);
+            }
             sources.insert(source.name.clone(), source);
         }
     }
@@ -45,6 +52,15 @@ pub(super) fn sources(
         sources.insert(source.name.clone(), source);
     }
     sources
+}
+
+/// Whether this host has the source's socket from the guest.
+fn publishes(guest: &Guest, source: &HostsSource) -> bool {
+    source.kind.is_engine()
+        && guest.publish.iter().any(|spec| match &spec.host {
+            HostSide::Unix(socket) => Some(socket) == source.path.as_ref(),
+            HostSide::Ports { .. } => false,
+        })
 }
 
 /// A source with everything at its default; the path may be missing.

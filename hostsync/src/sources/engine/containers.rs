@@ -7,7 +7,8 @@
 //! the best: all ports, and no two containers in each other's way; so it is taken where this
 //! host has a route to the container's network that is no default route (the engine's bridge, or
 //! one made to a guest's). Else a published port leads to it: where that port listens.
-//! A container on the host's own network is at 127.0.0.1. One that cannot be reached has no name.
+//! A container on the host's own network is at 127.0.0.1. Where the engine runs in a guest, it is
+//! the guest's address on this host that leads to its ports. One that cannot be reached has no name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -183,6 +184,11 @@ impl Container {
             ContainerAddress::Fixed(address) => Some(address),
             ContainerAddress::Container => self.own().next().map(IpAddr::V4),
             ContainerAddress::Published => self.published(),
+            ContainerAddress::Guest(address) => {
+                let is_reached = self.host_config.network_mode == "host"
+                    || self.bindings().any(|at| !at.is_loopback());
+                is_reached.then_some(address.into())
+            }
             ContainerAddress::Auto => {
                 if self.host_config.network_mode == "host" {
                     return Some(Ipv4Addr::LOCALHOST.into());
@@ -202,15 +208,24 @@ impl Container {
             .filter_map(|text| text.parse().ok())
     }
 
+    /// The addresses of the engine's machine at which its published ports listen.
+    fn bindings(&self) -> impl Iterator<Item = IpAddr> {
+        let bindings = self.network_settings.ports.values().flatten().flatten();
+        bindings.filter_map(|binding| match binding.host_ip.as_str() {
+            // podman says nothing where Docker says 0.0.0.0.
+            "" => Some(Ipv4Addr::UNSPECIFIED.into()),
+            text => text.parse().ok(),
+        })
+    }
+
     /// Where a published port listens, as seen from this host.
     fn published(&self) -> Option<IpAddr> {
-        let bindings = self.network_settings.ports.values().flatten().flatten();
-        let mut addresses: Vec<IpAddr> = bindings
-            .filter_map(|binding| match binding.host_ip.as_str() {
-                // podman says nothing where Docker says 0.0.0.0.
-                "" | "0.0.0.0" => Some(Ipv4Addr::LOCALHOST.into()),
-                "::" => Some(Ipv6Addr::LOCALHOST.into()),
-                text => text.parse().ok(),
+        let mut addresses: Vec<IpAddr> = self
+            .bindings()
+            .map(|address| match address {
+                IpAddr::V4(all) if all.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(all) if all.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                IpAddr::V4(_) | IpAddr::V6(_) => address,
             })
             .collect();
         // IPv4 first: a port on all addresses is there twice.
@@ -292,7 +307,7 @@ mod tests {
                 .map(|fact| fact.split(' ').nth(1).unwrap().to_owned());
             assert_eq!(address.as_deref(), expected, "{json}");
         };
-        use ContainerAddress::{Auto, Container, Fixed, Published};
+        use ContainerAddress::{Auto, Container, Fixed, Guest, Published};
         let same = |_: &mut serde_json::Value| {};
         let elsewhere = |json: &mut serde_json::Value| {
             json["NetworkSettings"]["Networks"]["shop_default"]["IPAddress"] = "10.88.0.5".into();
@@ -323,6 +338,17 @@ mod tests {
         check(&host, Auto, Some("127.0.0.1"));
         check(&elsewhere, Container, Some("10.88.0.5"));
         check(&same, Published, Some("127.0.0.1"));
+        // The guest's loopback is its own, and this host's 127.0.0.1 is somebody else's.
+        let guest = Guest("127.64.0.1".parse().unwrap());
+        let inside = |json: &mut serde_json::Value| {
+            json["NetworkSettings"]["Ports"]["80/tcp"] =
+                serde_json::json!([{ "HostIp": "127.0.0.1" }]);
+        };
+        check(&same, guest, Some("127.64.0.1"));
+        check(&podman, guest, Some("127.64.0.1"));
+        check(&host, guest, Some("127.64.0.1"));
+        check(&unpublished, guest, None);
+        check(&inside, guest, None);
         let fixed = Fixed("127.124.255.98".parse().unwrap());
         check(&unpublished, fixed, Some("127.124.255.98"));
     }
