@@ -111,6 +111,12 @@ impl PortSpec {
             .map(move |port| (first.map(|first| first + (port - guest.first)), port))
     }
 
+    /// Whether it is a range of ports.
+    #[must_use]
+    pub fn is_several(&self) -> bool {
+        self.guest.first < self.guest.last
+    }
+
     /// The ports of the host, where they are named.
     #[must_use]
     pub fn host_ports(&self) -> Option<PortRange> {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `host` | commands behind `$ `, in one bash for the whole chapter; what stands below one is looked for in its output, `…` for anything |
 //! | `guest` | the same behind `guest# `, as the guest's root |
-//! | `soon` | (with either) the commands are tried until they succeed, at most for 20 s |
+//! | `soon` | (with either) the commands are tried until they succeed, at most for a minute |
 //! | `fails` | (with either) the commands must fail |
 //! | `vm` | (with `host`) the command starts a VM and goes on beside the chapter |
 //! | `file=PATH`, `append=PATH` | a file the reader writes, or adds to |

@@ -23,9 +23,11 @@ use crate::{blackbox, mounts, packages};
 /// For one command, on either side.
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 /// For what is said to come soon.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// From the VM's start until its guest obeys.
 const BOOT_LIMIT: Duration = Duration::from_secs(90);
+/// The same from within a guest that ends first what it runs.
+const REBOOT_LIMIT: Duration = Duration::from_secs(240);
 /// From the VM's start until QEMU listens.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
@@ -237,7 +239,7 @@ impl Stage {
             let guest = self.guest()?;
             guest.run(&line, COMMAND_LIMIT)?;
             if text == "reboot" {
-                guest.wait_ready(BOOT_LIMIT)?;
+                guest.wait_ready(REBOOT_LIMIT)?;
             } else {
                 self.channel = None;
             }

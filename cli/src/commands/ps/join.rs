@@ -293,9 +293,12 @@ fn guest(
         for (host, inside) in port.spec.pairs() {
             let lead = port.leads.iter().find(|lead| lead.guest == inside);
             let publication = Publication::of(port, (inside, lead), &report.guests);
+            // A range is for services that come and go.
+            let is_at_rest = port.spec.is_several() && publication.answers == GuestAnswer::Refuses;
             // With the VM off, that is what there is to say.
             if state == GuestState::Running
                 && port.problems.is_empty()
+                && !is_at_rest
                 && let Some(fix) = publication.advice()
             {
                 tell(

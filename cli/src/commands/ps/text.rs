@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use control::api::GuestAnswer;
+use control::port::PortSpec;
 
-use super::join::{ContainerView, EngineView, GuestState, GuestView, ShareState, View};
+use super::join::{ContainerView, EngineView, GuestState, GuestView, PortView, ShareState, View};
 use crate::output::{comma_list, or_dash, printable, table};
 
 pub(super) fn whole(view: &View) -> String {
@@ -88,7 +89,10 @@ fn add_guest(guest: &GuestView, rows: &mut Vec<Vec<String>>) {
         };
         add("name", one.name.to_string(), one.address.to_string(), state);
     }
-    for port in &guest.ports {
+    // Of a range the ports that nobody serves are one line.
+    let is_at_rest =
+        |port: &&PortView| port.spec.is_several() && port.answers == GuestAnswer::Refuses;
+    for port in guest.ports.iter().filter(|port| !is_at_rest(port)) {
         add(
             "port",
             format!("{}/{}", port.guest_port, port.protocol),
@@ -100,6 +104,18 @@ fn add_guest(guest: &GuestView, rows: &mut Vec<Vec<String>>) {
                 GuestAnswer::Absent => "absent",
                 GuestAnswer::Unknown => "",
             },
+        );
+    }
+    let resting = guest.ports.iter().filter(is_at_rest);
+    let mut specs: Vec<&PortSpec> = resting.clone().map(|port| &port.spec).collect();
+    specs.dedup();
+    for spec in specs {
+        let count = resting.clone().filter(|port| port.spec == *spec).count();
+        add(
+            "ports",
+            format!("{}/{}", spec.guest, spec.protocol),
+            String::new(),
+            &format!("{count} of {} free", spec.guest.count()),
         );
     }
     for share in &guest.shares {
