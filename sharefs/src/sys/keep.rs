@@ -207,6 +207,13 @@ impl Awaited {
     }
 }
 
+/// A second descriptor of what a number of this process stands for; EBADF where it is not open.
+#[cfg(test)]
+pub(crate) fn duplicate(number: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: the kernel looks the number up, and nothing is kept of it.
+    rustix::io::fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(number) }, 0)
+}
+
 /// Closes a number that belongs to no value of this process: what a process before us left open.
 pub(crate) fn close_left_open(number: RawFd) {
     // SAFETY: by the contract above nobody here owns it; if it is not open, nothing happens.

@@ -19,6 +19,8 @@ mod keep;
 pub(crate) use device::{clone_connection, ignore_termination};
 pub(crate) use extended::{GETXATTRAT, extended_at};
 pub(crate) use handle::{FileHandle, Handle};
+#[cfg(test)]
+pub(crate) use keep::duplicate;
 pub(crate) use keep::{
     Awaited, Shared, Side, clone_with_descriptors, close_left_open, set_inherited,
 };

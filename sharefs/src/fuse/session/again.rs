@@ -111,7 +111,7 @@ impl<T: Tree> Session<T> {
     fn take_back(&self, state: &State<T>, told: Told) {
         match told {
             Told::Node(number) => {
-                state.nodes.forget(number, 1);
+                state.nodes.forget(number, 1, &*self.tree);
             }
             Told::File(handle) => {
                 if let Some(open) = state.files.remove(handle) {
@@ -137,14 +137,16 @@ impl<T: Tree> Session<T> {
                 self.unmake(&node(state, number)?, *name);
                 return Ok(None);
             }
-            Operation::RemoveFile(name) => unless(
-                Errno::NOENT,
-                self.tree.remove_file(&node(state, number)?, *name),
-            ),
-            Operation::RemoveDirectory(name) => unless(
-                Errno::NOENT,
-                self.tree.remove_directory(&node(state, number)?, *name),
-            ),
+            Operation::RemoveFile(name) => {
+                let folder = node(state, number)?;
+                let _kept = self.keep(state, &folder, *name);
+                unless(Errno::NOENT, self.tree.remove_file(&folder, *name))
+            }
+            Operation::RemoveDirectory(name) => {
+                let folder = node(state, number)?;
+                let _kept = self.keep(state, &folder, *name);
+                unless(Errno::NOENT, self.tree.remove_directory(&folder, *name))
+            }
             Operation::Rename {
                 old,
                 folder,
@@ -152,7 +154,9 @@ impl<T: Tree> Session<T> {
                 how,
             } => {
                 let (from, to) = (node(state, number)?, node(state, *folder)?);
-                self.rename_again((&from, *old), (&to, *new), *how)
+                self.rename_by(state, (&from, *old), (&to, *new), *how, |_| {
+                    self.rename_again((&from, *old), (&to, *new), *how)
+                })
             }
             Operation::Write {
                 handle,

@@ -40,6 +40,8 @@ pub(crate) struct Descriptors {
     known: AtomicUsize,
     /// Of the nodes known: those without a descriptor.
     let_go: AtomicUsize,
+    /// Of the nodes known: those that a next process goes on with.
+    kept: AtomicUsize,
     pub(super) clock: Clock,
     /// How often a guest was answered EMFILE.
     pub(crate) refused: Count,
@@ -68,6 +70,7 @@ impl Descriptors {
             known_limit: known,
             known: AtomicUsize::new(0),
             let_go: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
             clock: Clock::new((limit - limit / 4).clamp(1, MOST_HELD_NODES)),
             refused: Count::default(),
             refused_nodes: Count::default(),
@@ -178,6 +181,15 @@ impl Descriptors {
         }
     }
 
+    /// A node is written down for a next process, or not any more.
+    pub(super) fn count_kept(&self, is_kept: bool) {
+        if is_kept {
+            self.kept.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.kept.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Nodes known, and those among them that have no descriptor.
     pub(crate) fn known(&self) -> usize {
         self.known.load(Ordering::Relaxed)
@@ -189,7 +201,7 @@ impl Descriptors {
 
     /// Nodes that a next process goes on with.
     pub(crate) fn kept(&self) -> usize {
-        self.clock.kept()
+        self.kept.load(Ordering::Relaxed)
     }
 
     pub(crate) fn known_limit(&self) -> usize {

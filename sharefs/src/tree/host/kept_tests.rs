@@ -1,19 +1,18 @@
-//! Nodes in words, and taken up again by their descriptors.
+//! Nodes in words, and taken up again by their rows.
 
-use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::descriptors::Descriptors;
 use super::{HostNode, HostTree};
-use crate::keep::records::KeptNode;
+use crate::keep::nodes::{KeptPlace, Left};
+use crate::keep::records::Records;
 use crate::tree::owner::OwnerMap;
-use crate::tree::{Name, OpenHow, Tree};
+use crate::tree::{Name, Tree};
 
-/// Nine nodes may be held: four of them as kept, six with those that are open.
+/// Nine nodes may be held.
 const DESCRIPTORS: usize = 12;
 
 fn tree(folder: &Path) -> HostTree {
@@ -26,11 +25,16 @@ fn find(tree: &HostTree, root: &HostNode, name: &str) -> HostNode {
     tree.child(root, Name::new(&name).unwrap()).unwrap().node
 }
 
-/// As the next process would have it.
-fn again(number: RawFd) -> OwnedFd {
-    let path = format!("/proc/self/fd/{number}");
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).unwrap()
+/// As a session does it.
+fn write_down(records: &Records, tree: &HostTree, slot: usize, node: &HostNode) {
+    let row = records.new_node(slot, 1, &tree.keep(node).unwrap());
+    tree.bind(node, row);
+    records.begin_node(slot, 0);
+}
+
+/// As the next process finds them.
+fn left(records: &Records) -> Vec<Left> {
+    records.nodes().map(|row| row.there.unwrap()).collect()
 }
 
 fn crowd() -> tempfile::TempDir {
@@ -42,59 +46,65 @@ fn crowd() -> tempfile::TempDir {
 }
 
 #[test]
-fn what_is_kept_is_held_and_the_rest_comes_and_goes() {
+fn a_row_says_at_every_moment_how_its_node_is_found() {
     let folder = crowd();
-    let tree = tree(folder.path());
-    let root = tree.root().unwrap().node;
-    let nodes: Vec<HostNode> = (0..8)
-        .map(|index| find(&tree, &root, &format!("f{index}")))
-        .collect();
-    let kept: Vec<Option<KeptNode>> = nodes.iter().map(|node| tree.keep(node)).collect();
-    assert!(kept[..4].iter().all(Option::is_some) && kept[4..].iter().all(Option::is_none));
-    assert_eq!(tree.keep(&nodes[0]), kept[0], "the same once more");
-    let how = OpenHow {
-        read: true,
-        ..OpenHow::default()
-    };
-    let open = tree.open(&nodes[7], how).unwrap();
-    assert!(
-        tree.keep(&nodes[7]).is_some(),
-        "there is room for what is open"
-    );
-    drop(open);
-    let others: Vec<HostNode> = (8..30)
-        .map(|index| find(&tree, &root, &format!("f{index}")))
-        .collect();
-    for node in nodes.iter().chain(&others) {
-        tree.attributes(node).unwrap();
+    for tree in [tree(folder.path()), tree(folder.path()).by_names()] {
+        let records = Records::create(0, 0).unwrap();
+        let root = tree.root().unwrap().node;
+        let mut nodes = vec![root.clone()];
+        nodes.extend((0..30).map(|index| find(&tree, &root, &format!("f{index}"))));
+        for (slot, node) in nodes.iter().enumerate() {
+            write_down(&records, &tree, slot, node);
+        }
+        assert_eq!(tree.descriptors.kept(), 31);
+        for turn in 0..100 {
+            let asked = &nodes[turn * 7 % nodes.len()];
+            tree.attributes(asked).unwrap();
+            for (node, left) in nodes.iter().zip(left(&records)) {
+                assert_eq!(left.kept, tree.keep(node).unwrap());
+                let is_held = matches!(left.place, KeptPlace::Held(_));
+                assert_eq!(is_held, node.is_held());
+                let is_named = left.way.is_some();
+                assert_eq!(is_named, !tree.handles && !node.record().is_root);
+            }
+        }
+        assert!(tree.descriptors.let_go() > 20 && tree.descriptors.held() <= DESCRIPTORS);
+        // Who is not known by the guest any more writes nothing.
+        let before = records.texts_used();
+        nodes.iter().for_each(|node| tree.bind(node, None));
+        assert_eq!(tree.descriptors.kept(), 0);
+        for node in &nodes {
+            tree.attributes(node).unwrap();
+        }
+        assert_eq!(records.texts_used(), before);
+        (0..nodes.len()).for_each(|slot| records.end_node(slot, 1));
+        assert_eq!(records.texts_used(), 0);
     }
-    for index in [0, 1, 2, 3, 7] {
-        assert!(nodes[index].is_held(), "f{index}");
-    }
-    assert!(tree.descriptors.let_go() > 0 && tree.descriptors.held() <= DESCRIPTORS);
-    assert_eq!(tree.descriptors.kept(), 5);
-    drop(nodes);
-    assert_eq!(tree.descriptors.kept(), 0);
 }
 
 #[test]
 fn what_is_taken_up_is_the_file_that_its_row_says() {
     let folder = crowd();
+    let records = Records::create(0, 0).unwrap();
     let old = tree(folder.path());
     let root = old.root().unwrap().node;
     let (a, b) = (find(&old, &root, "f1"), find(&old, &root, "f2"));
-    let [kept_root, kept_a, kept_b] = [&root, &a, &b].map(|node| old.keep(node).unwrap());
+    for (slot, node) in [&root, &a, &b].into_iter().enumerate() {
+        write_down(&records, &old, slot, node);
+    }
     std::fs::remove_file(folder.path().join("f1")).unwrap();
 
     let new = tree(folder.path());
-    let root = new.adopt(&kept_root, again(kept_root.number)).unwrap();
-    let taken = new.adopt(&kept_a, again(kept_a.number)).unwrap();
-    assert_eq!(new.identity(&taken), kept_a.identity);
+    let [root, kept_a, kept_b]: [Left; 3] = left(&records).try_into().unwrap();
+    let root = new.adopt(&root.kept, (root.place, root.row)).unwrap();
+    let taken = new.adopt(&kept_a.kept, (kept_a.place, kept_a.row)).unwrap();
+    assert_eq!(new.identity(&taken), kept_a.kept.identity);
     assert_eq!(new.attributes(&taken).unwrap().links, 0, "without its name");
     assert!(Arc::ptr_eq(&root.0.ground, &taken.0.ground));
     assert!(root.record().is_root && !taken.record().is_root);
     // The number has become another file's.
-    let other = new.adopt(&kept_b, again(kept_a.number));
+    let other = left(&records).swap_remove(1).place;
+    let other = new.adopt(&kept_b.kept, (other, kept_b.row));
     assert_eq!(other.map(drop), Err(Errno::STALE));
-    assert_eq!((new.descriptors.kept(), new.descriptors.held()), (1, 2));
+    assert_eq!((new.descriptors.kept(), new.descriptors.held()), (2, 2));
 }

@@ -27,7 +27,7 @@ use super::{
     AccessWanted, Allocation, Attributes, Caller, Changes, Entry, ExtendedHow, Found, Identity,
     Kind, Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Tree, Upkeep, WholeLock,
 };
-use crate::keep::records::KeptNode;
+use crate::keep::nodes::{KeptNode, KeptPlace, NodeRow};
 use crate::sys::{self, LockRange, Sink, Source};
 use convert::{host_owner, identity, kind, timestamp};
 use credentials::Rights;
@@ -47,6 +47,7 @@ mod file;
 #[cfg(test)]
 mod kept_tests;
 mod node;
+mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -69,6 +70,8 @@ pub(crate) struct HostTree {
     by_name: AtomicBool,
     /// The mount of the share's own folder, and which folder it was, while somebody knows it.
     ground: Mutex<(Option<Identity>, Weak<Ground>)>,
+    /// The mount below it from which a node was adopted last.
+    adopted: Mutex<(Option<u64>, Weak<Ground>)>,
 }
 
 pub(crate) use node::HostNode;
@@ -144,6 +147,7 @@ impl HostTree {
             handles: node::may_open_handles(&folder),
             by_name: AtomicBool::new(false),
             ground: Mutex::new((None, Weak::new())),
+            adopted: Mutex::new((None, Weak::new())),
         })
     }
 
@@ -217,23 +221,6 @@ impl HostTree {
         };
         *known = (Some(root), Arc::downgrade(&ground));
         ground
-    }
-
-    /// The ground of a node that an earlier process left; the root is taken up first.
-    fn ground_of(&self, record: Record, closed: bool) -> Arc<Ground> {
-        if record.is_root {
-            return self.ground_of_root(record.identity, closed);
-        }
-        let known = self.ground.lock().unwrap_or_else(PoisonError::into_inner);
-        let mount = known.0.map(|root| root.mount);
-        let same = known.1.upgrade();
-        match same.filter(|_| mount == Some(record.identity.mount)) {
-            Some(ground) => ground,
-            None => {
-                self.by_name.store(true, Ordering::Relaxed);
-                Ground::new(closed, false)
-            }
-        }
     }
 
     fn found_root(&self, place: Descriptor) -> Result<Found<HostNode>> {
@@ -712,7 +699,6 @@ impl Tree for HostTree {
         let root = if record.is_root { IS_ROOT } else { 0 };
         let closed = if node.0.ground.closed { CLOSED } else { 0 };
         Some(KeptNode {
-            number: node.keep()?,
             identity: record.identity,
             kind: record.kind,
             marks: root | closed,
@@ -720,22 +706,16 @@ impl Tree for HostTree {
         })
     }
 
-    fn adopt(&self, kept: &KeptNode, held: OwnedFd) -> Result<HostNode> {
-        if identity(&status(&held)?) != kept.identity {
-            return Err(Errno::STALE);
-        }
-        let record = Record {
-            identity: kept.identity,
-            kind: kept.kind,
-            is_root: kept.marks & IS_ROOT != 0,
-        };
-        let closed = kept.marks & CLOSED != 0;
-        let ground = self.ground_of(record, closed);
-        let place = self.descriptors.hold_adopted(held);
-        let known = self.descriptors.know()?;
-        let node = HostNode::new(record, ground, None, place, known);
-        node.keep_always();
-        Ok(node)
+    fn bind(&self, node: &HostNode, row: Option<NodeRow>) {
+        node.bind(row);
+    }
+
+    fn adopt(&self, kept: &KeptNode, (place, row): (KeptPlace, NodeRow)) -> Result<HostNode> {
+        self.adopt_node(kept, place, row)
+    }
+
+    fn lead(&self, node: &HostNode, folder: &HostNode, name: &CStr) {
+        node.lead(folder, name);
     }
 
     fn keep_file(&self, file: &HostFile) -> Option<RawFd> {

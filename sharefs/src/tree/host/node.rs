@@ -14,11 +14,11 @@
 //! | removed, with no other name | held, if removed by this guest; else ESTALE | the same |
 //! | replaced under its name | ESTALE | ESTALE |
 //!
-//! Never let go of: a share's own folder, what is kept for a next process, what is open, what has no name left, and
-//! what has neither handle nor time of birth. Read first: open_by_handle_at(2), `host/mod.rs`.
+//! Never let go of: a share's own folder, what is open, what has no name left, and what has neither handle nor time of
+//! birth. `rows.rs` writes for a next process how each is found. Read first: open_by_handle_at(2), `host/mod.rs`.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
@@ -27,6 +27,7 @@ use rustix::io::Errno;
 
 use super::descriptors::{Descriptor, Known};
 use super::{crossing, identity, status, status_of, timestamp};
+use crate::keep::nodes::NodeRow;
 use crate::sys::{FileHandle, Handle};
 use crate::tree::{Identity, Kind, Result, Timestamp};
 
@@ -68,7 +69,7 @@ pub(super) struct Ground {
     /// On procfs, which is not shared; see `is_closed`.
     pub(super) closed: bool,
     /// Whether handles are to be opened here.
-    handles: bool,
+    pub(super) handles: bool,
     /// A folder here that is open, which opening a handle needs.
     entrance: OnceLock<OwnedFd>,
 }
@@ -87,13 +88,13 @@ pub(crate) struct Inner {
     holds: AtomicU32,
     /// Its place on the clock.
     clock: AtomicU32,
-    /// Written down for the next process, by the number of its descriptor: held as long as it is known.
-    kept: AtomicBool,
-    known: Known,
+    /// Where it is written down for the next process, while a session knows it.
+    pub(super) row: Mutex<Option<NodeRow>>,
+    pub(super) known: Known,
 }
 
 #[derive(Debug)]
-enum Place {
+pub(super) enum Place {
     Held(Descriptor),
     LetGo(Generation),
 }
@@ -123,6 +124,15 @@ impl Ground {
             entrance: OnceLock::new(),
         })
     }
+
+    /// By a folder that an earlier process left, before anything is found by handles that it left, too.
+    pub(super) fn enter(&self, folder: &impl AsFd) {
+        if self.handles
+            && let Some(opened) = open_folder(folder.as_fd())
+        {
+            self.entrance.set(opened).ok();
+        }
+    }
 }
 
 impl HostNode {
@@ -133,18 +143,29 @@ impl HostNode {
         place: Descriptor,
         known: Known,
     ) -> Self {
+        Self::begin(record, ground, way, Place::Held(place), (known, None))
+    }
+
+    pub(super) fn begin(
+        record: Record,
+        ground: Arc<Ground>,
+        way: Option<Way>,
+        place: Place,
+        (known, row): (Known, Option<NodeRow>),
+    ) -> Self {
+        let is_held = matches!(place, Place::Held(_));
         let node = Arc::new(Inner {
             record,
             ground,
-            place: RwLock::new(Place::Held(place)),
+            place: RwLock::new(place),
             way: Mutex::new(way),
             used: AtomicBool::new(false),
             holds: AtomicU32::new(0),
             clock: AtomicU32::new(NOWHERE),
-            kept: AtomicBool::new(false),
+            row: Mutex::new(row),
             known,
         });
-        if !record.is_root {
+        if is_held && !record.is_root {
             node.start_clock();
         }
         Self(node)
@@ -170,33 +191,6 @@ impl HostNode {
     pub(super) fn unpin(&self) {
         if self.0.holds.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.known.counter().clock.changed();
-        }
-    }
-
-    /// The number of its descriptor, which it has for as long as it is known from now on. None: as many nodes
-    /// have that already as may, or it is let go of at this moment.
-    pub(super) fn keep(&self) -> Option<RawFd> {
-        let node = &*self.0;
-        let place = node.read();
-        let Place::Held(held) = &*place else {
-            return None;
-        };
-        let is_free = node.record.is_root || node.kept.load(Ordering::Acquire);
-        if !is_free {
-            let is_open = node.holds.load(Ordering::Acquire) > 0;
-            if !node.known.counter().clock.may_keep(is_open) {
-                return None;
-            }
-            node.stay();
-        }
-        Some(held.as_fd().as_raw_fd())
-    }
-
-    /// The same for one that was kept before: there is no bound that it did not have to pass.
-    pub(super) fn keep_always(&self) {
-        if !self.0.record.is_root {
-            self.0.known.counter().clock.keep_always();
-            self.0.stay();
         }
     }
 
@@ -253,6 +247,11 @@ impl HostNode {
     pub(super) fn renamed(&self, folder: &Self, name: &CStr) {
         self.0.set_way(Some(Way::new(folder, name)));
     }
+
+    /// Its name, as an earlier process has written it down.
+    pub(super) fn lead(&self, folder: &Self, name: &CStr) {
+        self.0.replace_way(Some(Way::new(folder, name)), |_| ());
+    }
 }
 
 impl Way {
@@ -284,19 +283,12 @@ impl Generation {
 }
 
 impl Inner {
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Place> {
+    pub(super) fn read(&self) -> std::sync::RwLockReadGuard<'_, Place> {
         self.place.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn way(&self) -> MutexGuard<'_, Option<Way>> {
         self.way.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// With `place` read, or where nobody else has the node yet: nobody lets go of it meanwhile.
-    fn stay(&self) {
-        self.kept.store(true, Ordering::Release);
-        self.holds.fetch_add(1, Ordering::AcqRel);
-        self.stop_clock();
     }
 
     fn start_clock(self: &Arc<Self>) {
@@ -370,7 +362,10 @@ impl Inner {
         (!is_held).then_some(folder)
     }
 
-    fn entrance<'a>(&'a self, generation: &'a Generation) -> Option<(&'a FileHandle, &'a OwnedFd)> {
+    pub(super) fn entrance<'a>(
+        &'a self,
+        generation: &'a Generation,
+    ) -> Option<(&'a FileHandle, &'a OwnedFd)> {
         match generation {
             Generation::Handle(handle) => Some((handle, self.ground.entrance.get()?)),
             Generation::Mark(_) | Generation::Born(_) => None,
@@ -402,7 +397,11 @@ impl Inner {
     /// With `way` held by the caller, so that nobody else does the same.
     fn found_again(self: &Arc<Self>, again: Descriptor) {
         let counter = self.known.counter();
-        *self.place.write().unwrap_or_else(PoisonError::into_inner) = Place::Held(again);
+        {
+            let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
+            self.write_held(&again);
+            *place = Place::Held(again);
+        }
         counter.count_let_go(false);
         counter.reopened.one();
         self.start_clock();
@@ -427,6 +426,7 @@ impl Inner {
         match self.generation_to_find(held) {
             Ok(generation) => {
                 self.stop_clock();
+                self.write_let_go(&generation);
                 let gone = std::mem::replace(&mut *place, Place::LetGo(generation));
                 drop(place);
                 drop(gone);
@@ -469,6 +469,9 @@ impl Inner {
                 return Err(Attempt::Stays);
             }
         }
+        if self.ground.handles {
+            self.write_way(way.as_ref());
+        }
         Ok(generation)
     }
 
@@ -480,15 +483,11 @@ impl Inner {
         if self.ground.entrance.get().is_some() {
             return true;
         }
-        let open = |folder: BorrowedFd<'_>| {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::openat(folder, c".", flags, Mode::empty()).ok()
-        };
         let opened = match (self.record.kind, way) {
-            (Kind::Directory, _) => open(held.as_fd()),
+            (Kind::Directory, _) => open_folder(held.as_fd()),
             (_, Some(way)) if Arc::ptr_eq(&way.folder.ground, &self.ground) => {
                 match way.folder.place.try_read().as_deref() {
-                    Ok(Place::Held(folder)) => open(folder.as_fd()),
+                    Ok(Place::Held(folder)) => open_folder(folder.as_fd()),
                     Ok(Place::LetGo(_)) | Err(_) => None,
                 }
             }
@@ -501,6 +500,14 @@ impl Inner {
     }
 
     fn set_way(self: &Arc<Self>, way: Option<Way>) {
+        self.replace_way(way, |way| {
+            if !self.ground.handles || self.has_written_way() {
+                self.write_way(way);
+            }
+        });
+    }
+
+    fn replace_way(self: &Arc<Self>, way: Option<Way>, write: impl FnOnce(Option<&Way>)) {
         // Folders that went round in a circle would never be dropped. The kernel has no such; what two guests
         // and the host rename under one another can look so from here.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -508,15 +515,17 @@ impl Inner {
             .then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
         let is_circle = self.record.kind == Kind::Directory
             && way.as_ref().is_some_and(|way| self.is_above(&way.folder));
+        let way = way.filter(|_| !is_circle);
         let old = {
             let mut kept = self.way();
             if matches!(&*self.read(), Place::Held(_))
                 && self.clock.load(Ordering::Acquire) == NOWHERE
-                && !self.kept.load(Ordering::Acquire)
+                && !self.record.is_root
             {
                 self.start_clock();
             }
-            std::mem::replace(&mut *kept, way.filter(|_| !is_circle))
+            write(way.as_ref());
+            std::mem::replace(&mut *kept, way)
         };
         drop(old);
     }
@@ -561,10 +570,15 @@ fn step_again(way: Option<&Way>) -> Result<OwnedFd> {
     }
 }
 
+/// For reading, as opening a handle needs it.
+fn open_folder(folder: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(folder, c".", flags, Mode::empty()).ok()
+}
+
 /// Whether this process may open files of the folder by their handles.
 pub(super) fn may_open_handles(folder: &impl AsFd) -> bool {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(entrance) = rustix::fs::openat(folder, c".", flags, Mode::empty()) else {
+    let Some(entrance) = open_folder(folder.as_fd()) else {
         return false;
     };
     match FileHandle::of(folder.as_fd()) {
@@ -581,12 +595,10 @@ impl Drop for Inner {
         if place != NOWHERE {
             counter.clock.remove(place);
         }
-        if *self.kept.get_mut() {
-            counter.clock.keep_no_longer();
-        }
         if let Ok(Place::LetGo(_)) = self.place.get_mut() {
             counter.count_let_go(false);
         }
+        self.drop_row();
         let mut way = self
             .way
             .get_mut()
