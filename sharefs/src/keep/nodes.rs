@@ -7,7 +7,7 @@
 //! | | first | then | last |
 //! |---|---|---|---|
 //! | it is let go of | its generation, name | no descriptor | the descriptor is closed |
-//! | it is found again | it is opened | its descriptor | the generation's room is free |
+//! | it is found again | it is opened | its descriptor | |
 //! | it is renamed | the new name's text | the name | the old text's room is free |
 //!
 //! Each "then" is one store, so that a death leaves what was or what is. What was is as good: a rename is told again
@@ -219,23 +219,22 @@ impl NodeRow {
         self.records.row(Table::Nodes, self.slot as usize)
     }
 
-    /// The node has that descriptor from now on.
+    /// The node has that descriptor from now on. Its generation stays written down, for when it is let go of again.
     pub(crate) fn hold(&self, number: RawFd) {
         if let Some(row) = self.words() {
             self.put_descriptor(row, named(Some(number)));
-            self.lead_to(row, word::GENERATION, Lead::NOWHERE);
         }
     }
 
     /// It is found by this from now on. To be called before its descriptor is closed. Without room for it the node is
     /// lost with this process.
-    pub(crate) fn let_go(&self, generation: &KeptGeneration) {
+    pub(crate) fn let_go(&self, kind: u8, generation: &[u8]) {
         let Some(row) = self.words() else {
             return;
         };
-        match self.records.put_text(generation.kind, &generation.bytes) {
-            Some(lead) => self.lead_to(row, word::GENERATION, lead),
-            None => self.lead_to(row, word::GENERATION, Lead::NOWHERE),
+        if !lead(row, word::GENERATION).says(self.records.texts(), kind, generation) {
+            let lead = self.records.put_text(kind, generation);
+            self.lead_to(row, word::GENERATION, lead.unwrap_or(Lead::NOWHERE));
         }
         self.put_descriptor(row, 0);
     }
@@ -409,10 +408,10 @@ mod tests {
     fn a_death_between_any_two_stores_leaves_what_was_or_what_is() {
         type Step = (&'static str, fn(&Scene));
         let steps: [Step; 6] = [
-            ("let go", |scene| scene.row.let_go(&generation_of(1))),
+            ("let go", |scene| scene.row.let_go(1, &[1; 30])),
             ("let go anew", |scene| {
                 scene.row.hold(scene.file.as_raw_fd());
-                scene.row.let_go(&generation_of(2));
+                scene.row.let_go(2, &[2; 30]);
             }),
             ("found again", |scene| {
                 scene.row.hold(scene.file.as_raw_fd())
@@ -467,7 +466,7 @@ mod tests {
             scene.records.end_node(1, 6);
             let died = dead_after(stores, || {
                 let row = scene.records.new_node(1, 1, &node(2)).unwrap();
-                row.let_go(&generation_of(3));
+                row.let_go(3, &[3; 30]);
                 row.lead(Some(&(scene.folder.clone(), c"name")));
                 scene.records.begin_node(1, 6);
             });
@@ -488,7 +487,7 @@ mod tests {
             let scene = Scene::new();
             let used = scene.records.texts_used();
             dead_after(stores, || {
-                scene.row.let_go(&generation_of(1));
+                scene.row.let_go(1, &[1; 30]);
                 scene
                     .row
                     .lead(Some(&(scene.folder.clone(), c"another name")));

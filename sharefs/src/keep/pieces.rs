@@ -51,16 +51,32 @@ impl Lead {
         usize::from(u16::try_from(self.0 >> 32 & 0xffff).unwrap_or_default())
     }
 
-    /// The pieces of its chain. One that leads outside of the memory ends it.
+    /// The pieces of its chain. One that leads outside of the memory ends it. A piece is looked into only for the
+    /// next one: who gives a short text back touches no memory of it.
     fn chain(self, words: &[AtomicU64]) -> impl Iterator<Item = (u32, &[AtomicU64])> {
-        let pieces = self.length().div_ceil(TEXT);
-        let mut next = self.first();
-        (0..pieces).map_while(move |_| {
-            let piece = next?;
+        let mut before: Option<&[AtomicU64]> = None;
+        (0..self.length().div_ceil(TEXT)).map_while(move |_| {
+            let piece = match before {
+                Some(before) => piece_of(before[0].load(Ordering::Relaxed))?,
+                None => self.first()?,
+            };
             let here = piece_in(words, piece)?;
-            next = piece_of(here[0].load(Ordering::Relaxed));
+            before = Some(here);
             Some((piece, here))
         })
+    }
+
+    /// Whether it leads to that text.
+    pub(super) fn says(self, words: &[AtomicU64], mark: u8, text: &[u8]) -> bool {
+        let parts = text.chunks(TEXT);
+        let is_long = self.mark() == mark && self.length() == text.len();
+        is_long
+            && self.chain(words).zip(parts).all(|((_, piece), part)| {
+                let words = piece[1..].iter().zip(part.chunks(8));
+                words
+                    .into_iter()
+                    .all(|(word, bytes)| word.load(Ordering::Relaxed) == super::packed(bytes))
+            })
     }
 
     /// The text. None where the chain is broken: no row leads to such, unless somebody else wrote the memory.
@@ -171,6 +187,9 @@ mod tests {
                 .collect();
             for (mark, (lead, text)) in (0..).zip(leads.iter().zip(&texts)) {
                 assert_eq!((lead.mark(), lead.read(&words)), (mark, Some(text.clone())));
+                assert!(lead.says(&words, mark, text) && !lead.says(&words, 9, text));
+                let other = [&text[1..], b"x"].concat();
+                assert!(!lead.says(&words, mark, &other) && !lead.says(&words, mark, &text[1..]));
             }
             assert_eq!(pieces.used(), 1 + 1 + 2 + 11);
             leads

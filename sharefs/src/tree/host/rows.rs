@@ -25,25 +25,20 @@ const MARK: u8 = 2;
 const BORN: u8 = 3;
 
 impl Generation {
-    pub(super) fn kept(&self) -> KeptGeneration {
+    fn write(&self, row: &NodeRow) {
         match self {
-            Self::Handle(handle) => KeptGeneration {
-                kind: HANDLE,
-                bytes: handle.as_bytes().into(),
-            },
-            Self::Mark(handle) => KeptGeneration {
-                kind: MARK,
-                bytes: handle.as_bytes().into(),
-            },
+            Self::Handle(handle) => row.let_go(HANDLE, handle.as_bytes()),
+            Self::Mark(handle) => row.let_go(MARK, handle.as_bytes()),
             Self::Born(born) => {
-                let mut bytes = born.seconds.to_le_bytes().to_vec();
-                bytes.extend(born.nanoseconds.to_le_bytes());
-                KeptGeneration { kind: BORN, bytes }
+                let mut bytes = [0; 12];
+                bytes[..8].copy_from_slice(&born.seconds.to_le_bytes());
+                bytes[8..].copy_from_slice(&born.nanoseconds.to_le_bytes());
+                row.let_go(BORN, &bytes);
             }
         }
     }
 
-    /// EINVAL for what `kept` never said.
+    /// EINVAL for what `write` never wrote.
     pub(super) fn of_kept(kept: KeptGeneration) -> Result<Self> {
         match kept.kind {
             HANDLE => Ok(Self::Handle(FileHandle::from_bytes(kept.bytes))),
@@ -137,7 +132,7 @@ impl HostNode {
         let place = node.read();
         match &*place {
             Place::Held(held) => row.hold(held.as_fd().as_raw_fd()),
-            Place::LetGo(generation) => row.let_go(&generation.kept()),
+            Place::LetGo(generation) => generation.write(&row),
         }
         if !node.ground.handles || node.is_led(&place) {
             row.lead(step(way.as_ref()).as_ref());
@@ -157,7 +152,7 @@ impl HostNode {
         known.counter().count_kept(true);
         match place {
             Ok(held) => {
-                // As it says already; a generation that was about to go does so now.
+                // As it says already, but in tests, where no process is followed by another.
                 row.hold(held.as_fd().as_raw_fd());
                 Self::begin(record, ground, None, Place::Held(held), (known, Some(row)))
             }
@@ -190,7 +185,7 @@ impl Inner {
     /// To be called before the descriptor is closed, with `place` held.
     pub(super) fn write_let_go(&self, generation: &Generation) {
         if let Some(row) = &*self.row() {
-            row.let_go(&generation.kept());
+            generation.write(row);
         }
     }
 
