@@ -148,9 +148,9 @@ impl<N: Clone> Nodes<N> {
         records: &Records,
         home: &impl Home<N>,
     ) -> Option<Self> {
-        let mut slots = Vec::new();
+        let mut slots = Vec::with_capacity(records.slots());
         let mut free = Vec::new();
-        let mut by_identity = HashMap::new();
+        let mut by_identity = HashMap::with_capacity(records.slots());
         let mut ways = Vec::new();
         for (index, row) in records.nodes().enumerate() {
             let generation = u16::try_from(row.generation).unwrap_or_default();

@@ -167,6 +167,11 @@ impl Records {
         pieces.put(self.texts(), mark, text)
     }
 
+    /// Slots that were ever used.
+    pub(crate) fn slots(&self) -> usize {
+        self.rows(Table::Nodes).size_hint().1.unwrap_or_default()
+    }
+
     /// All nodes in the order of their slots. None where what the row says cannot be had.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = Row<Left>> {
         self.rows(Table::Nodes).map(|(slot, row)| Row {

@@ -84,8 +84,11 @@ impl Lead {
         self.first()?;
         let mut text = Vec::with_capacity(self.length());
         for (_, piece) in self.chain(words) {
-            let rest = self.length() - text.len();
-            text.extend(super::bytes_of(&piece[1..], rest.min(TEXT)));
+            for word in &piece[1..] {
+                let bytes = word.load(Ordering::Relaxed).to_le_bytes();
+                let rest = self.length() - text.len();
+                text.extend_from_slice(&bytes[..rest.min(bytes.len())]);
+            }
         }
         (text.len() == self.length()).then_some(text)
     }

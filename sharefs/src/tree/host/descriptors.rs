@@ -23,8 +23,9 @@ const KEPT_FOR_THE_DAEMON: usize = 512;
 const MOST_HELD_NODES: usize = 1 << 17;
 /// Descriptors that the process's table has room for from the start: half a MiB of the kernel's memory.
 const TABLE: usize = 1 << 16;
-/// Bytes of a node that is known, with its place in a session's table.
-const NODE: u64 = 352;
+/// Bytes of a node that is known, with its place in a session's table, its row for the next process, and a name of as
+/// many bytes as most have.
+const NODE: u64 = 544;
 /// Nodes known at once: an eighth of the machine's memory, within these. Doors number them with 28 bits.
 const FEWEST_NODES: usize = 1 << 20;
 const MOST_NODES: usize = 1 << 24;
