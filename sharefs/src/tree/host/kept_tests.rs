@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::descriptors::Descriptors;
 use super::{HostNode, HostTree};
+use crate::fuse::nodes::{Nodes, Numbering};
 use crate::keep::nodes::{KeptPlace, Left};
 use crate::keep::records::Records;
 use crate::tree::owner::OwnerMap;
@@ -107,4 +108,90 @@ fn what_is_taken_up_is_the_file_that_its_row_says() {
     let other = new.adopt(&kept_b.kept, (other, kept_b.row));
     assert_eq!(other.map(drop), Err(Errno::STALE));
     assert_eq!((new.descriptors.kept(), new.descriptors.held()), (2, 2));
+}
+
+#[test]
+fn what_has_the_inode_number_of_another_is_told_from_it_by_its_generation() {
+    let folder = crowd();
+    for by_name in [true, false] {
+        let tree = || {
+            let tree = tree(folder.path());
+            if by_name { tree.by_names() } else { tree }
+        };
+        let (old, new) = (tree(), tree());
+        let records = Records::create(0, 0).unwrap();
+        let root = old.root().unwrap().node;
+        let mut nodes = vec![root.clone()];
+        nodes.extend((0..30).map(|index| find(&old, &root, &format!("f{index}"))));
+        for (slot, node) in nodes.iter().enumerate() {
+            write_down(&records, &old, slot, node);
+        }
+        let mut left = left(&records);
+        let top = left.remove(0);
+        let top = new.adopt(&top.kept, (top.place, top.row)).unwrap();
+        let mut gone = left
+            .into_iter()
+            .filter(|left| matches!(left.place, KeptPlace::LetGo(_)));
+        // As if the second file had been given the first one's number and name, and the row were the first one's.
+        let (first, mut second, third) = (
+            gone.next().unwrap(),
+            gone.next().unwrap(),
+            gone.next().unwrap(),
+        );
+        let (name, right) = (second.way.take(), third.way);
+        let mixed = new.adopt(&second.kept, (first.place, second.row)).unwrap();
+        let honest = new.adopt(&third.kept, (third.place, third.row)).unwrap();
+        for (node, way) in [(&mixed, name), (&honest, right)] {
+            assert_eq!(way.is_some(), !new.handles);
+            if let Some((_, _, name)) = way {
+                new.lead(node, &top, &name);
+            }
+        }
+        assert_eq!(new.attributes(&mixed).map(drop), Err(Errno::STALE));
+        assert!(new.attributes(&honest).is_ok());
+        assert_eq!(new.descriptors.stale.get(), 1);
+    }
+}
+
+#[test]
+fn a_node_that_is_used_when_it_is_forgotten_leaves_its_row_to_the_next() {
+    let folder = crowd();
+    let tree = tree(folder.path());
+    let records = Records::create(0, 0).unwrap();
+    let root = tree.root().unwrap();
+    let kept = tree.keep(&root.node).unwrap();
+    let nodes = Nodes::new(
+        root.node.clone(),
+        root.attributes.identity,
+        Numbering::default(),
+    );
+    let nodes = nodes.recorded(&tree, &kept, &records);
+    let told = |name: &str| {
+        let node = find(&tree, &root.node, name);
+        let number = nodes.told(node.clone(), tree.identity(&node), &tree).number;
+        (node, number)
+    };
+    let (used, number) = told("f0");
+    assert!(nodes.forget(number, 1, &tree));
+    let (next, _) = told("f1");
+    let others: Vec<HostNode> = (2..30)
+        .map(|index| find(&tree, &root.node, &format!("f{index}")))
+        .collect();
+    for _ in 0..2 {
+        tree.attributes(&used).unwrap();
+        for other in &others {
+            tree.attributes(other).unwrap();
+        }
+        assert!(!used.is_held() && !next.is_held());
+        let left = left(&records).swap_remove(1);
+        assert_eq!(left.kept, tree.keep(&next).unwrap());
+        let KeptPlace::LetGo(generation) = left.place else {
+            panic!("the row says that it is held");
+        };
+        tree.attributes(&next).unwrap();
+        let handle = next.with(|place| Ok(crate::sys::FileHandle::of(place)?.0));
+        if let Ok(handle) = handle {
+            assert_eq!(generation.bytes, handle.as_bytes());
+        }
+    }
 }
