@@ -341,7 +341,11 @@ fn a_guest_that_knows_more_files_than_can_be_held_finds_them_all_behind_a_killed
         ensure!(number(&world, "sharectl_sharefs_nodes_let_go")? > 0);
         for round in 1..=3 {
             guest.ok(&format!("mv /mnt/d/above* /mnt/d/above{round}"))?;
-            world.crash_worker()?;
+            if round == 2 {
+                world.sharectl(&["restart", "sharefs"])?.success()?;
+            } else {
+                world.crash_worker()?;
+            }
             at_work()?;
             guest.ok(&format!("mv /mnt/d/above* /mnt/d/above-{round}"))?;
             at_work()?;
