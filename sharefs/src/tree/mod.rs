@@ -107,8 +107,18 @@ pub(crate) struct Caller {
 pub(crate) struct Upkeep {
     /// To pin the node whose name is about to be taken away.
     pub(crate) removals: bool,
-    /// To call `renamed` behind each rename.
-    pub(crate) renames: bool,
+    /// To call `renamed` behind each of these.
+    pub(crate) renames: Renames,
+}
+
+/// Renames that a tree has to be told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Renames {
+    #[default]
+    None,
+    /// From one folder to another.
+    Between,
+    All,
 }
 
 /// What a file is opened for.

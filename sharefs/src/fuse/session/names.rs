@@ -10,7 +10,9 @@ use crate::fuse::reply;
 use crate::fuse::wire::{self, Output, ability};
 use crate::keep::journal;
 use crate::tree::host::acl::DEFAULT;
-use crate::tree::{Attributes, Changes, Found, Identity, Kind, Name, RenameHow, Result, Tree};
+use crate::tree::{
+    Attributes, Changes, Found, Identity, Kind, Name, RenameHow, Renames, Result, Tree,
+};
 
 /// A node that stays held until this is dropped.
 pub(super) struct Kept<'t, T: Tree> {
@@ -260,7 +262,12 @@ impl<T: Tree> Session<T> {
     ) -> Result<()> {
         let _kept = (!how.exchange).then(|| self.keep(state, to, new)).flatten();
         rename(&self.tree)?;
-        if self.tree.upkeep().renames {
+        let is_told = match self.tree.upkeep().renames {
+            Renames::None => false,
+            Renames::Between => self.tree.identity(from) != self.tree.identity(to),
+            Renames::All => true,
+        };
+        if is_told {
             let known = |identity| state.nodes.known(identity);
             // Somebody may have taken the new name away already: then there is nothing to be told.
             self.tree.renamed(to, new, &known).ok();

@@ -162,6 +162,39 @@ fn what_is_renamed_before_and_behind_the_death_is_found() {
 }
 
 #[test]
+fn what_was_renamed_while_all_was_held_is_found_when_it_is_let_go_of_behind_a_death() {
+    const EXCHANGE: u32 = 2;
+    for restarts in [false, true] {
+        check(|share| {
+            std::fs::create_dir(share.client.path("folder")).unwrap();
+            for (size, name) in ["a", "b", "c"].iter().enumerate() {
+                share.write(&format!("folder/{name}"), &"x".repeat(size));
+            }
+            let folder = share.find(1, c"folder");
+            let nodes = [c"a", c"b", c"c"].map(|name| share.find(folder, name));
+            assert_eq!(share.client.descriptors.let_go(), 0);
+            let rename = |share: &Crowded, old, new, how| {
+                share.client.rename(folder, old, folder, new, how).unwrap();
+            };
+            rename(share, c"a", c"another", 0);
+            rename(share, c"b", c"c", EXCHANGE);
+            if restarts {
+                share.restart();
+                rename(share, c"another", c"again", 0);
+            }
+            share.push_out();
+            let right = [Ok(0), Ok(1), Ok(2)];
+            assert_eq!(nodes.map(|node| share.size(node)), right);
+            share.push_out();
+            share.restart();
+            assert_eq!(nodes.map(|node| share.size(node)), right);
+            assert_eq!(share.client.descriptors.stale.get(), 0);
+            assert_eq!(share.find(folder, c"b"), nodes[2]);
+        });
+    }
+}
+
+#[test]
 fn what_is_another_file_by_then_is_stale_and_never_the_wrong_one() {
     check(|share| {
         use std::os::unix::fs::MetadataExt;

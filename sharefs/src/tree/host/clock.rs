@@ -50,11 +50,6 @@ impl Clock {
         self.held.load(Ordering::Relaxed) >= self.limit
     }
 
-    /// Whether no node can be let go of: those that are held are held for as long as they are known.
-    pub(super) fn is_empty(&self) -> bool {
-        self.held.load(Ordering::Relaxed) == 0
-    }
-
     /// A node is held from now on; where it stands.
     pub(super) fn add(&self, node: Weak<Inner>) -> u32 {
         self.held.fetch_add(1, Ordering::Relaxed);

@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -43,6 +43,8 @@ pub(crate) struct Descriptors {
     let_go: AtomicUsize,
     /// Of the nodes known: those that a next process goes on with.
     kept: AtomicUsize,
+    /// Whether something may have been renamed in its folder of which no node was told.
+    renamed: AtomicBool,
     pub(super) clock: Clock,
     /// How often a guest was answered EMFILE.
     pub(crate) refused: Count,
@@ -72,6 +74,7 @@ impl Descriptors {
             known: AtomicUsize::new(0),
             let_go: AtomicUsize::new(0),
             kept: AtomicUsize::new(0),
+            renamed: AtomicBool::new(false),
             clock: Clock::new((limit - limit / 4).clamp(1, MOST_HELD_NODES)),
             refused: Count::default(),
             refused_nodes: Count::default(),
@@ -189,6 +192,17 @@ impl Descriptors {
         } else {
             self.kept.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// Something is renamed, or was by an earlier process.
+    pub(super) fn note_rename(&self) {
+        if !self.renamed.load(Ordering::Relaxed) {
+            self.renamed.store(true, Ordering::Release);
+        }
+    }
+
+    pub(super) fn are_names_doubted(&self) -> bool {
+        self.renamed.load(Ordering::Acquire)
     }
 
     /// Nodes known, and those among them that have no descriptor.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::descriptors::Descriptors;
+use super::node::Attempt;
 use super::{HostNode, HostTree};
 use crate::fuse::nodes::{Nodes, Numbering};
 use crate::keep::nodes::{KeptPlace, Left};
 use crate::keep::records::Records;
 use crate::tree::owner::OwnerMap;
-use crate::tree::{Name, Tree};
+use crate::tree::{Name, RenameHow, Tree};
 
 /// Nine nodes may be held.
 const DESCRIPTORS: usize = 12;
@@ -193,5 +194,32 @@ fn a_node_that_is_used_when_it_is_forgotten_leaves_its_row_to_the_next() {
         if let Ok(handle) = handle {
             assert_eq!(generation.bytes, handle.as_bytes());
         }
+    }
+}
+
+#[test]
+fn what_was_renamed_in_its_folder_says_its_name_when_it_is_let_go_of() {
+    for is_folder_held in [true, false] {
+        let folder = crowd();
+        let tree = tree(folder.path()).by_names();
+        std::fs::create_dir(folder.path().join("d")).unwrap();
+        std::fs::write(folder.path().join("d/old"), "1234").unwrap();
+        let root = tree.root().unwrap().node;
+        let above = find(&tree, &root, "d");
+        let file = find(&tree, &above, "old");
+        let [old, new] = [c"old", c"new"].map(|name| Name::new(name).unwrap());
+        tree.rename((&above, old), (&above, new), RenameHow::default())
+            .unwrap();
+        if !is_folder_held {
+            assert_eq!(above.0.let_go(), Attempt::Gone);
+        }
+        assert_eq!(file.0.let_go(), Attempt::Gone);
+        assert_eq!(tree.attributes(&file).map(|found| found.size), Ok(4));
+        assert_eq!(tree.descriptors.let_go(), 0);
+        // In a folder that nobody told of it is not found, and stays.
+        std::fs::rename(folder.path().join("d/new"), folder.path().join("out")).unwrap();
+        assert!(above.is_held());
+        assert_eq!(file.0.let_go(), Attempt::Stays);
+        assert_eq!(tree.descriptors.let_go(), 0);
     }
 }

@@ -25,7 +25,8 @@ use rustix::path::DecInt;
 use super::owner::{HostGid, HostOwner, HostUid, OwnerMap};
 use super::{
     AccessWanted, Allocation, Attributes, Caller, Changes, Entry, ExtendedHow, Found, Identity,
-    Kind, Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Tree, Upkeep, WholeLock,
+    Kind, Name, NewNode, OpenHow, RenameHow, Renames, Result, Seek, Statistics, Tree, Upkeep,
+    WholeLock,
 };
 use crate::keep::nodes::{KeptNode, KeptPlace, NodeRow};
 use crate::sys::{self, LockRange, Sink, Source};
@@ -58,7 +59,7 @@ pub(crate) struct HostTree {
     /// The folder that the share's own may not be reached outside of.
     within: Option<PathBuf>,
     /// /proc/self/fd, held open so that it is found under any later root.
-    own_descriptors: OwnedFd,
+    own_descriptors: Arc<OwnedFd>,
     owners: OwnerMap,
     rights: Rights,
     descriptors: Arc<Descriptors>,
@@ -139,7 +140,7 @@ impl HostTree {
         Ok(Self {
             path: path.to_owned(),
             within: None,
-            own_descriptors,
+            own_descriptors: Arc::new(own_descriptors),
             rights: Rights::of(&owners, daemon.is_root()),
             owners,
             descriptors,
@@ -199,7 +200,7 @@ impl HostTree {
             Arc::clone(&above.0.ground)
         } else {
             self.by_name.store(true, Ordering::Relaxed);
-            Ground::new(is_closed(&place)?, false)
+            self.new_ground(is_closed(&place)?, false)
         };
         let record = Record {
             identity,
@@ -212,12 +213,16 @@ impl HostTree {
         Ok(Found { node, attributes })
     }
 
+    fn new_ground(&self, closed: bool, handles: bool) -> Arc<Ground> {
+        Ground::new(closed, handles, Arc::clone(&self.own_descriptors))
+    }
+
     /// That of the share's own folder, of all on its mount.
     fn ground_of_root(&self, root: Identity, closed: bool) -> Arc<Ground> {
         let mut known = self.ground.lock().unwrap_or_else(PoisonError::into_inner);
         let ground = match known.1.upgrade().filter(|_| known.0 == Some(root)) {
             Some(ground) => ground,
-            None => Ground::new(closed, self.handles),
+            None => self.new_ground(closed, self.handles),
         };
         *known = (Some(root), Arc::downgrade(&ground));
         ground
@@ -337,11 +342,16 @@ impl Tree for HostTree {
     }
 
     fn upkeep(&self) -> Upkeep {
+        let is_any_let_go = self.descriptors.let_go() > 0;
+        let by_name = !self.handles || self.by_name.load(Ordering::Relaxed);
         Upkeep {
-            removals: self.descriptors.let_go() > 0,
-            // A node that is held for ever is never looked for; one that was let go of left the clock.
-            renames: (!self.handles || self.by_name.load(Ordering::Relaxed))
-                && (!self.descriptors.clock.is_empty() || self.descriptors.let_go() > 0),
+            removals: is_any_let_go,
+            // One that is held is asked for its name in the same folder when it is let go of.
+            renames: match by_name {
+                true if is_any_let_go => Renames::All,
+                true => Renames::Between,
+                false => Renames::None,
+            },
         }
     }
 
@@ -526,6 +536,8 @@ impl Tree for HostTree {
         how: RenameHow,
     ) -> Result<()> {
         let flags = change::rename_flags(how);
+        // Before it is so: who lets go of the node at this moment sees the new name or this.
+        self.descriptors.note_rename();
         let (old, new) = (old.as_c_str(), new.as_c_str());
         from.with(|from| to.with(|to| rustix::fs::renameat_with(from, old, to, new, flags)))
     }

@@ -9,7 +9,7 @@
 //!
 //! | | by handle | by name |
 //! |---|---|---|
-//! | renamed by this guest | found | found: the session tells (`HostTree::renamed`) |
+//! | renamed by this guest | found | found: the session tells (`HostTree::renamed`), or its descriptor when it is let go of |
 //! | renamed by the host or another guest | found | ESTALE |
 //! | removed, with no other name | held, if removed by this guest; else ESTALE | the same |
 //! | replaced under its name | ESTALE | ESTALE |
@@ -17,13 +17,14 @@
 //! Never let go of: a share's own folder, what is open, what has no name left, and what has neither handle nor time of
 //! birth. `rows.rs` writes for a next process how each is found. Read first: open_by_handle_at(2), `host/mod.rs`.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
+use rustix::path::DecInt;
 
 use super::descriptors::{Descriptor, Known};
 use super::{crossing, identity, status, status_of, timestamp};
@@ -72,6 +73,8 @@ pub(super) struct Ground {
     pub(super) handles: bool,
     /// A folder here that is open, which opening a handle needs.
     entrance: OnceLock<OwnedFd>,
+    /// /proc/self/fd.
+    own_descriptors: Arc<OwnedFd>,
 }
 
 /// See the module's head.
@@ -117,11 +120,12 @@ const ATTEMPTS: usize = 64;
 const DEEPEST: usize = 1 << 16;
 
 impl Ground {
-    pub(super) fn new(closed: bool, handles: bool) -> Arc<Self> {
+    pub(super) fn new(closed: bool, handles: bool, own_descriptors: Arc<OwnedFd>) -> Arc<Self> {
         Arc::new(Self {
             closed,
             handles,
             entrance: OnceLock::new(),
+            own_descriptors,
         })
     }
 
@@ -423,6 +427,9 @@ impl Inner {
         if self.clock.load(Ordering::Acquire) == NOWHERE {
             return Attempt::Busy;
         }
+        let counter = self.known.counter();
+        // First of all: who renames it from now on tells it of that.
+        counter.count_let_go(true);
         match self.generation_to_find(held) {
             Ok(generation) => {
                 self.stop_clock();
@@ -430,16 +437,16 @@ impl Inner {
                 let gone = std::mem::replace(&mut *place, Place::LetGo(generation));
                 drop(place);
                 drop(gone);
-                let counter = self.known.counter();
-                counter.count_let_go(true);
                 counter.evicted.one();
                 Attempt::Gone
             }
-            Err(Attempt::Stays) => {
-                self.stop_clock();
-                Attempt::Stays
+            Err(attempt) => {
+                counter.count_let_go(false);
+                if attempt == Attempt::Stays {
+                    self.stop_clock();
+                }
+                attempt
             }
-            Err(attempt) => attempt,
         }
     }
 
@@ -450,29 +457,61 @@ impl Inner {
             return Err(Attempt::Stays);
         }
         let generation = Generation::of(held.as_fd(), &of_held).ok_or(Attempt::Stays)?;
-        let way = self.way.try_lock().map_err(|_| Attempt::Busy)?;
+        let mut way = self.way.try_lock().map_err(|_| Attempt::Busy)?;
         if matches!(generation, Generation::Handle(_)) && self.open_entrance(held, way.as_ref()) {
             return Ok(generation);
         }
-        let Way { folder, name } = way.as_ref().ok_or(Attempt::Stays)?;
-        // A folder that is let go of cannot be asked; then the name is believed, and seen when it is used.
-        if let Ok(above) = folder.place.try_read()
-            && let Place::Held(above) = &*above
-        {
+        let found = way.as_mut().ok_or(Attempt::Stays)?;
+        let mut is_to_write = self.ground.handles;
+        if let Some(now) = self.other_name(held, found)? {
+            found.name = now;
+            is_to_write = true;
+        }
+        if is_to_write {
+            self.write_way(way.as_ref());
+        }
+        Ok(generation)
+    }
+
+    /// The name that it has in its folder by now, where nobody told of that; None: that by which it was found.
+    fn other_name(
+        &self,
+        held: &Descriptor,
+        way: &Way,
+    ) -> std::result::Result<Option<Box<CStr>>, Attempt> {
+        let place = way.folder.place.try_read();
+        let above = match place.as_deref() {
+            Ok(Place::Held(above)) => above,
+            // A folder that is let go of cannot be asked; then the name is believed, and seen when it is used.
+            Ok(Place::LetGo(_)) | Err(_) => {
+                let is_doubted = self.known.counter().are_names_doubted();
+                let now = is_doubted.then(|| self.name_of(held)).flatten();
+                return Ok(now.filter(|now| *now != way.name));
+            }
+        };
+        let is_here = |name: &CStr| {
             // Asking by name asks what is mounted there, which may be ourselves.
             let there = if crossing::serves_mounts() {
                 crossing::step(above, name).and_then(|there| status(&there))
             } else {
                 status_of(above, name, AtFlags::SYMLINK_NOFOLLOW)
             };
-            if !there.is_ok_and(|there| identity(&there) == self.record.identity) {
-                return Err(Attempt::Stays);
-            }
+            there.is_ok_and(|there| identity(&there) == self.record.identity)
+        };
+        if is_here(&way.name) {
+            return Ok(None);
         }
-        if self.ground.handles {
-            self.write_way(way.as_ref());
-        }
-        Ok(generation)
+        let now = self.name_of(held).filter(|now| is_here(now));
+        now.map(Some).ok_or(Attempt::Stays)
+    }
+
+    /// The last of the names that lead to what a descriptor holds, as the kernel has followed it.
+    fn name_of(&self, held: &Descriptor) -> Option<Box<CStr>> {
+        let number = DecInt::from_fd(held);
+        let path = rustix::fs::readlinkat(&*self.ground.own_descriptors, number, Vec::new());
+        let path = path.ok()?.into_bytes();
+        let name = path.rsplit(|byte| *byte == b'/').next()?;
+        Some(CString::new(name).ok()?.into_boxed_c_str())
     }
 
     /// Whether handles can be opened on this mount.

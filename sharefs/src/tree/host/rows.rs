@@ -79,6 +79,9 @@ impl HostTree {
                 if record.is_root {
                     ground.enter(&held);
                 }
+                if !ground.handles {
+                    self.descriptors.note_rename();
+                }
                 (ground, Ok(self.descriptors.hold_adopted(held)))
             }
             KeptPlace::LetGo(generation) => {
@@ -109,7 +112,7 @@ impl HostTree {
         match same.filter(|ground| ground.closed == closed) {
             Some(ground) => ground,
             None => {
-                let ground = Ground::new(closed, false);
+                let ground = self.new_ground(closed, false);
                 *last = (mount, Arc::downgrade(&ground));
                 ground
             }
