@@ -195,6 +195,34 @@ fn what_was_renamed_while_all_was_held_is_found_when_it_is_let_go_of_behind_a_de
 }
 
 #[test]
+fn what_was_moved_while_all_was_held_can_be_let_go_of() {
+    check(|share| {
+        std::fs::create_dir(share.client.path("folder")).unwrap();
+        // One less than may be held: layers look at what they rename.
+        let names: Vec<CString> = (0..7)
+            .map(|index| CString::new(format!("f{index}")).unwrap())
+            .collect();
+        for name in &names {
+            share.write(&format!("folder/{}", name.to_str().unwrap()), "x");
+        }
+        let folder = share.find(1, c"folder");
+        let nodes: Vec<u64> = names.iter().map(|name| share.find(folder, name)).collect();
+        assert_eq!(share.client.descriptors.let_go(), 0);
+        for name in &names {
+            share.client.rename(folder, name, 1, name, 0).unwrap();
+        }
+        assert_eq!(share.client.descriptors.let_go(), 0);
+        share.push_out();
+        // The root, and as many as may be held: none stays because its name is not known.
+        let counted = &share.client.descriptors;
+        assert!(counted.known() - counted.let_go() <= 10, "{counted:?}");
+        share.restart();
+        assert!(nodes.iter().all(|node| share.size(*node) == Ok(1)));
+        assert_eq!(share.client.descriptors.stale.get(), 0);
+    });
+}
+
+#[test]
 fn what_is_another_file_by_then_is_stale_and_never_the_wrong_one() {
     check(|share| {
         use std::os::unix::fs::MetadataExt;
