@@ -23,6 +23,7 @@ pub(crate) mod owner;
 pub(crate) mod owner_store;
 pub(crate) mod places;
 pub(crate) mod read_only;
+pub(crate) mod undo;
 
 pub(crate) use name::Name;
 use owner::{GuestGid, GuestUid};
