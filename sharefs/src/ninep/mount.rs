@@ -2,6 +2,7 @@
 //!
 //! Used by one thread; what may take long (fsync) is handed back as a `Slow` to be done elsewhere.
 
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -82,13 +83,35 @@ pub(crate) enum Answer {
     Slow(Slow),
 }
 
-/// What may take seconds, for a thread that may wait. Its answer is empty.
-pub(crate) struct Slow(Box<dyn FnOnce() -> Result<()> + Send>);
+/// What may take seconds, for a thread that may wait. Its answer is empty. What is open for it stays so while it lives.
+pub(crate) struct Slow {
+    work: Box<dyn Fn() -> Result<()> + Send>,
+    /// What is open for it.
+    open: Option<RawFd>,
+}
 
 impl Slow {
     /// Does it.
-    pub(crate) fn run(self) -> Result<()> {
-        self.0()
+    pub(crate) fn run(&self) -> Result<()> {
+        (self.work)()
+    }
+
+    pub(crate) fn open(&self) -> Option<RawFd> {
+        self.open
+    }
+
+    /// What an earlier process was to do with something that is open for it alone by now.
+    pub(crate) fn sync(open: OwnedFd, data_only: bool) -> Self {
+        Self {
+            open: Some(open.as_raw_fd()),
+            work: Box::new(move || {
+                if data_only {
+                    rustix::fs::fdatasync(&open)
+                } else {
+                    rustix::fs::fsync(&open)
+                }
+            }),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::Shutdown;
 
-use connection::{Line, OTHERS};
+use connection::{Before, Line, OTHERS};
 
 use super::door::DoorError;
 use super::turns::Turns;
@@ -284,11 +284,18 @@ impl Shared {
             .session(&entry)
             .adopt(Arc::clone(&rows), longest, &claim);
         let session = session.inspect_err(|_| drop(locked(&self.live).remove(&number)))?;
+        // Behind the session, which has what is open for more than a job.
+        let slow = rows.slow().into_iter();
+        let slow = slow.map(|slow| {
+            let open = slow.open.and_then(claim);
+            (slow, open)
+        });
+        let slow = slow.collect();
         let line = Line {
             stream,
             memory,
             rows: Some(rows),
-            before: turn.0.take(),
+            before: turn.0.take().map(|turns| Before { turns, slow }),
         };
         self.begin((number, entry), (line, Some(listed)), session)
     }

@@ -36,7 +36,7 @@ const TABLES: [(usize, usize); 7] = [
     (LIFE + 9 + TEXT, 1 << 18),
     (LIFE + 6 + TEXT, 1 << 16),
     (LIFE + 6 + TEXT, 1 << 12),
-    (LIFE + 4, 256),
+    (LIFE + 3 + 2, 256),
     (LIFE + TEXT + VALUE_BYTES / 8, 128),
 ];
 const HEAD: usize = 64;
@@ -210,6 +210,8 @@ pub(crate) struct KeptSlow {
     pub(crate) frame: Vec<u8>,
     /// Its fid is gone, and another may have its number.
     pub(crate) is_over: bool,
+    /// What was open there.
+    pub(crate) open: Option<RawFd>,
     /// The commit it began with: their order.
     born: u64,
 }
@@ -642,15 +644,16 @@ impl Rows {
         .collect()
     }
 
-    /// A request of the slow lane; `fid`: what it is about, if it is about one.
-    pub(crate) fn put_slow(&self, frame: &[u8], fid: Option<u32>) -> Row {
+    /// A request of the slow lane; `about`: the fid, and what is open there, which stays open until it is answered.
+    pub(crate) fn put_slow(&self, frame: &[u8], about: Option<(u32, Option<RawFd>)>) -> Row {
+        self.slow.fetch_add(1, Ordering::Relaxed);
         if frame.len() > 16 {
             return self.put_nowhere();
         }
-        let fid = fid.map_or(0, |fid| u64::from(fid) + 1);
-        let fields = [0, fid | (frame.len() as u64) << 40];
-        self.slow.fetch_add(1, Ordering::Relaxed);
-        self.put_or_nowhere(Table::Slow, &fields, &[(LIFE + 2, frame)])
+        let fid = about.map_or(0, |(fid, _)| u64::from(fid) + 1);
+        let open = named(about.and_then(|(_, open)| open));
+        let fields = [0, fid | (frame.len() as u64) << 40, open];
+        self.put_or_nowhere(Table::Slow, &fields, &[(LIFE + 3, frame)])
     }
 
     pub(crate) fn end_slow(&self, row: Row) {
@@ -676,10 +679,11 @@ impl Rows {
         let live = self.live(Table::Slow).map(|(index, row)| KeptSlow {
             row: index,
             frame: text(
-                &row[LIFE + 2..],
+                &row[LIFE + 3..],
                 row[LIFE + 1].load(Ordering::Relaxed) >> 40,
                 16,
             ),
+            open: number(row[LIFE + 2].load(Ordering::Relaxed)),
             is_over: row[LIFE].load(Ordering::Relaxed) != 0,
             born: row[0].load(Ordering::Relaxed),
         });
@@ -703,6 +707,7 @@ pub(super) fn names(memory: &Shared) -> Vec<RawFd> {
     };
     let mut all: Vec<RawFd> = column(Table::Fids, 3)
         .chain(column(Table::Owners, 0))
+        .chain(column(Table::Slow, 2))
         .collect();
     for index in living(memory, Table::Places) {
         let held = row(memory, Table::Places, index)[LIFE + 1].load(Ordering::Relaxed);

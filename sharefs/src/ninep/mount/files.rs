@@ -154,12 +154,18 @@ impl<T: Tree> Attached<T> {
         Ok(Answer::Slow(match &synced.used {
             Use::Directory(directory) => {
                 let directory = Arc::clone(directory);
-                Slow(Box::new(move || tree.sync_directory(&directory, data_only)))
+                Slow {
+                    open: tree.keep_directory(&directory),
+                    work: Box::new(move || tree.sync_directory(&directory, data_only)),
+                }
             }
             Use::Nothing | Use::File { .. } | Use::Reading(_) | Use::Writing(_) => {
                 let (file, _) = synced.file()?;
                 let file = Arc::clone(file);
-                Slow(Box::new(move || tree.sync(&file, data_only)))
+                Slow {
+                    open: tree.keep_file(&file),
+                    work: Box::new(move || tree.sync(&file, data_only)),
+                }
             }
         }))
     }

@@ -5,6 +5,7 @@
 //! budget of `patience`: a client that asks one thing after the other is answered without a wake-up. A lock that
 //! is waited for is asked for again from time to time; the connection goes on meanwhile.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,7 +25,7 @@ use crate::keep::ninep::Connection as Kept;
 use crate::keep::ninep::rows::{KeptSlow, Row, Rows};
 use crate::ninep::counters::Counters;
 use crate::ninep::messages::{Request, VERSION};
-use crate::ninep::session::{Outcome, Session};
+use crate::ninep::session::{Outcome, Session, Slow};
 use crate::ninep::wire::Frame;
 use crate::serve::patience::Patience;
 use crate::serve::turns::Turns;
@@ -59,8 +60,16 @@ pub(super) struct Line {
     pub(super) memory: Kept,
     /// Where it is written down what the client knows, if anybody is to follow.
     pub(super) rows: Option<Arc<Rows>>,
-    /// An earlier process served it; whose turn it is among those.
-    pub(super) before: Option<Arc<Turns>>,
+    /// An earlier process served it.
+    pub(super) before: Option<Before>,
+}
+
+/// What an earlier process left, beside what is in memory.
+pub(super) struct Before {
+    /// Among connections that are taken up.
+    pub(super) turns: Arc<Turns>,
+    /// Jobs of its slow lane, with what is open for them alone.
+    pub(super) slow: Vec<(KeptSlow, Option<OwnedFd>)>,
 }
 
 /// Serves it to its end, and calls `ended` before anything of it is closed. `fids` is kept at how many there are.
@@ -106,9 +115,9 @@ pub(super) fn run(
         connection.journal.clone().of_thread();
     }
     let mut went = Ok(());
-    if let Some(turns) = before {
+    if let Some(Before { turns, slow }) = before {
         keep::wait_until_serving(OTHERS);
-        turns.take(|| went = connection.take_up());
+        turns.take(|| went = connection.take_up(slow));
     }
     loop {
         let next = went
@@ -172,10 +181,9 @@ enum Turn {
 impl Connection {
     /// What the process before us was at: jobs of its slow lane, and the request that it had begun. Answers that it
     /// had not sent go with the next.
-    fn take_up(&mut self) -> Result<(), End> {
-        let slow = self.rows.as_ref().map_or_else(Vec::new, |rows| rows.slow());
-        for slow in slow {
-            self.take_up_slow(&slow)?;
+    fn take_up(&mut self, slow: Vec<(KeptSlow, Option<OwnedFd>)>) -> Result<(), End> {
+        for (slow, open) in slow {
+            self.take_up_slow(&slow, open)?;
         }
         if self.memory.is_begun(self.input.head()) {
             self.serve_one(Turn::Again)?;
@@ -183,7 +191,7 @@ impl Connection {
         self.send()
     }
 
-    fn take_up_slow(&mut self, slow: &KeptSlow) -> Result<(), End> {
+    fn take_up_slow(&mut self, slow: &KeptSlow, open: Option<OwnedFd>) -> Result<(), End> {
         let frame = Frame::first(&slow.frame, u32::MAX)?;
         let Some(frame) = frame else {
             return Err(End::Socket(Errno::STALE));
@@ -192,7 +200,13 @@ impl Connection {
         let work = if is_flush {
             Work::Flush
         } else if slow.is_over {
-            Work::Fail(Errno::IO)
+            match (Request::decode(&frame), open) {
+                (Some(Ok(Request::Sync { data_only, .. })), Some(open)) => {
+                    let data_only = data_only.is_some_and(|flag| flag != 0);
+                    Work::Slow(Slow::sync(open, data_only))
+                }
+                (_, _) => Work::Fail(Errno::IO),
+            }
         } else {
             // Nothing else comes to the lane, and it changes nothing that is written down.
             match self.session.serve(&frame, &mut []) {
@@ -250,6 +264,9 @@ impl Connection {
                 Turn::First => Some(session.serve(&frame, room)),
                 Turn::Again => self.journal.again(|| session.serve(&frame, room)),
             };
+            if outcome.is_some() {
+                fault::at(Point::Done);
+            }
             match outcome {
                 Some(Outcome::Done(length)) => (length, None),
                 Some(Outcome::Waits) => {
@@ -266,11 +283,10 @@ impl Connection {
                 }
             }
         };
-        fault::at(Point::Done);
         let job = job.map(|work| Job {
             tag: frame.tag,
+            row: rows.map(|rows| put_slow(rows, &frame, &work)),
             work,
-            row: rows.map(|rows| put_slow(rows, &frame)),
         });
         let longest = self.session.longest_agreed();
         self.input.pass(length);
@@ -378,18 +394,18 @@ impl Connection {
 }
 
 /// Written down until the slow lane has answered it.
-fn put_slow(rows: &Rows, frame: &Frame<'_>) -> Row {
+fn put_slow(rows: &Rows, frame: &Frame<'_>, work: &Work) -> Row {
     let mut bytes = Vec::with_capacity(frame.length());
     let length = u32::try_from(frame.length()).unwrap_or(u32::MAX);
     bytes.extend(length.to_le_bytes());
     bytes.push(frame.kind);
     bytes.extend(frame.tag.to_le_bytes());
     bytes.extend(frame.body);
-    let fid = match Request::decode(frame) {
-        Some(Ok(Request::Sync { fid, .. })) => Some(fid),
-        Some(_) | None => None,
+    let about = match (Request::decode(frame), work) {
+        (Some(Ok(Request::Sync { fid, .. })), Work::Slow(slow)) => Some((fid, slow.open())),
+        (_, _) => None,
     };
-    rows.put_slow(&bytes, fid)
+    rows.put_slow(&bytes, about)
 }
 
 #[expect(

@@ -124,9 +124,10 @@ fn finish(
     rows: Option<&Rows>,
     counters: &Counters,
 ) -> Result<()> {
-    let result = match work {
+    // What is open for it is closed behind the commit: its row names it.
+    let result = match &work {
         Work::Slow(slow) => Some(slow.run()),
-        Work::Fail(error) => Some(Err(error)),
+        Work::Fail(error) => Some(Err(*error)),
         Work::Flush => None,
     };
     let mut ledger = held(ledger);
