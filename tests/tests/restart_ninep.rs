@@ -479,3 +479,124 @@ fn a_connection_whose_share_is_gone_or_another_ends_behind_a_killed_daemon() {
         Ok(())
     });
 }
+
+/// Works in the folder it is given until there is a file `stop`, and leaves a line of what went wrong, or of how
+/// often it went round. What it appends is always the same.
+const WORK: &str = r#"
+cd $1; rounds=0; fail() { echo "round $rounds: $*" > result; exit 1; }
+while [ ! -e stop ]; do
+    mkdir t || fail mkdir
+    for i in 1 2 3 4 5; do
+        (set -C; echo "$rounds $i" > t/f$i) || fail create
+        mv t/f$i t/g$i || fail rename
+    done
+    ln t/g1 t/hard || fail link
+    ln -s g2 t/soft || fail symlink
+    [ "$(cat t/g? t/soft | wc -l)" = 6 ] || fail read
+    echo same >> log || fail append
+    [ "$(ls t | wc -l)" = 7 ] || fail list
+    chmod 600 t/g1 || fail chmod
+    rm t/hard t/soft t/g? || fail unlink
+    rmdir t || fail rmdir
+    rounds=$((rounds + 1))
+done
+echo "good $rounds" > result
+"#;
+
+/// Holds two locks, an open file and one without a name until there is a file `finish`; then it goes on with the files.
+/// A second process waits for a lock of it meanwhile.
+const HOLD: &str = r#"
+use Fcntl qw(:DEFAULT :flock :seek); chdir "/mnt" or die "chdir: $!";
+my $range = pack("s s x4 q q i x4", F_WRLCK, 0, 0, 6, 0);
+sysopen(F, "lock", O_RDWR|O_CREAT) or die "open: $!"; flock(F, LOCK_EX|LOCK_NB) or die "flock: $!";
+sysopen(G, "range", O_RDWR|O_CREAT) or die; fcntl(G, F_SETLK, $range) or die "fcntl: $!";
+sysopen(N, "nameless", O_RDWR|O_CREAT|O_EXCL) or die; syswrite(N, "still here"); unlink "nameless" or die;
+sysopen(O, "open", O_WRONLY|O_CREAT) or die; syswrite(O, "one\n");
+my $waiter = fork // die;
+if (!$waiter) {
+    sysopen(W, "range", O_RDWR) or die; sysopen(H, "awaits", O_WRONLY|O_CREAT) or die; close H;
+    fcntl(W, F_SETLKW, $range) or die "wait: $!"; sysopen(H, "got", O_WRONLY|O_CREAT) or die; exit 0;
+}
+select(undef, undef, undef, 0.05) until -e "awaits"; sysopen(H, "held", O_WRONLY|O_CREAT) or die; close H;
+select(undef, undef, undef, 0.05) until -e "finish";
+-e "got" and die "two have the lock";
+syswrite(O, "two\n") or die "write: $!"; sysseek(N, 0, SEEK_SET); sysread(N, my $read, 100) or die "read: $!";
+syswrite(O, $read) or die; my $none = pack("s s x4 q q i x4", F_UNLCK, 0, 0, 6, 0);
+fcntl(G, F_SETLK, $none) or die "unlock: $!"; waitpid($waiter, 0); $? == 0 or die "waiter: $?";
+sysopen(H, "finished", O_WRONLY|O_CREAT) or die;
+"#;
+
+/// Awaits a file of the share on the host, and says what else happened if it does not come.
+fn soon(world: &World, guest: &Guest, name: &str) -> Result<()> {
+    let path = world.share_folder("d")?.join(name);
+    let came = wait_for(name, LONG, || Ok(path.exists().then_some(())));
+    if came.is_err() {
+        let said = guest.run("cat /tmp/said /tmp/held; dmesg | tail -5")?;
+        return came.with_context(|| said.stdout);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_guest_that_has_mounted_a_share_by_tcp_outlives_killed_daemons_and_another_program() {
+    whole_system(|| {
+        let mut world = world()?;
+        let d = world.share_folder("d")?;
+        let guest = world
+            .machine("dev", &[("host", "/host")])?
+            .module("9p")
+            .module("9pnet_fd")
+            .boot()?;
+        guest.address(LONG)?;
+        guest.ok(
+            "mkdir -p /mnt/d && mount -t 9p -o trans=tcp,version=9p2000.L,msize=1048576,cache=mmap,aname=d \
+             192.168.130.1 /mnt/d && mount --bind /mnt/d /host/mnt",
+        )?;
+        let quoted = |text: &str| text.replace('\'', r"'\''");
+        guest.ok(&format!(
+            "chroot /host perl -e '{}' < /dev/null > /tmp/held 2>&1 &",
+            quoted(HOLD)
+        ))?;
+        soon(&world, &guest, "held")?;
+        guest.ok(&format!(
+            "printf '%s' '{}' > /tmp/work && (sh /tmp/work /mnt/d < /dev/null > /tmp/said 2>&1 &)",
+            quoted(WORK)
+        ))?;
+        for turn in 0..20 {
+            if turn == 10 {
+                world.sharectl(&["restart", "sharefs"])?.success()?;
+            } else {
+                world.crash_worker()?;
+            }
+            wait_for("the guest to go on", LONG, || {
+                let requests = number(&world, "sharectl_sharefs_ninep_requests")?;
+                Ok((requests > 60 || d.join("result").exists()).then_some(()))
+            })?;
+        }
+        ensure!(!d.join("got").exists(), "the lock is held");
+        world.write(&d.join("stop"), "")?;
+        soon(&world, &guest, "result")?;
+        wait_for("the result", LONG, || {
+            Ok(fs::read_to_string(d.join("result"))?
+                .contains('\n')
+                .then_some(()))
+        })?;
+        let result = fs::read_to_string(d.join("result"))?;
+        let rounds = result.trim().strip_prefix("good ");
+        let rounds: usize = rounds
+            .and_then(|rounds| rounds.parse().ok())
+            .with_context(|| result.clone())?;
+        let log = fs::read_to_string(d.join("log"))?;
+        ensure!(
+            rounds > 0 && log == "same\n".repeat(rounds),
+            "{rounds}: {log}"
+        );
+        world.write(&d.join("finish"), "")?;
+        soon(&world, &guest, "finished")?;
+        ensure!(fs::read_to_string(d.join("open"))? == "one\ntwo\nstill here");
+        ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);
+        // It ends as any other does.
+        guest.ok("umount /host/mnt && umount /mnt/d")?;
+        Ok(())
+    });
+}
