@@ -51,7 +51,7 @@ pub(crate) trait Home<N> {
     fn is_same(&self, known: &N, found: &N) -> bool;
     fn keep(&self, node: &N) -> Option<KeptNode>;
     fn bind(&self, node: &N, row: Option<NodeRow>);
-    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, NodeRow)) -> Result<N>;
+    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, Option<NodeRow>)) -> Result<N>;
     fn lead(&self, node: &N, folder: &N, name: &CStr);
 }
 
@@ -68,7 +68,7 @@ impl<T: Tree> Home<T::Node> for T {
     fn bind(&self, node: &T::Node, row: Option<NodeRow>) {
         self.bind(node, row);
     }
-    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, NodeRow)) -> Result<T::Node> {
+    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, Option<NodeRow>)) -> Result<T::Node> {
         self.adopt(kept, left)
     }
     fn lead(&self, node: &T::Node, folder: &T::Node, name: &CStr) {
@@ -413,7 +413,7 @@ fn adopt<N>(home: &impl Home<N>, left: Left) -> Option<Adopted<N>> {
         row,
     } = left;
     Some(Adopted {
-        node: home.adopt(&kept, (place, row)).ok()?,
+        node: home.adopt(&kept, (place, Some(row))).ok()?,
         identity: kept.identity,
         lookups,
         way,
@@ -470,7 +470,7 @@ mod tests {
             None
         }
         fn bind(&self, _: &&'static str, _: Option<NodeRow>) {}
-        fn adopt(&self, _: &KeptNode, _: (KeptPlace, NodeRow)) -> Result<&'static str> {
+        fn adopt(&self, _: &KeptNode, _: (KeptPlace, Option<NodeRow>)) -> Result<&'static str> {
             Err(rustix::io::Errno::STALE)
         }
         fn lead(&self, _: &&'static str, _: &&'static str, _: &CStr) {}

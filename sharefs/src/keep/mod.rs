@@ -13,6 +13,8 @@
 //! | `device::Connection` | VMM connected | `serve/relay.rs`, queues' threads | what the VMM has set up, requests taken and not answered |
 //! | `mount::Mount` | mount on the host | `serve/mount.rs` | the kernel's descriptors, requests read and not answered |
 //! | `device::Listing` | VMM connected, if it carries several shares | `fuse/many` | the shares' numbers |
+//! | `ninep::Connection` | 9P client | `serve/ninep` | its socket, bytes that have come and that are to go |
+//! | `ninep::rows::Rows` | 9P client, in `Connection` | `ninep/` | shares, fids, lock owners, requests answered later |
 //! | `records::Records` | mount of a share | `fuse/session`, `tree/host` | nodes, open files, lock owners |
 //! | `journal::Journal` | queue, in `Connection` | `fuse/session` | how far the request under way has come |
 //!
@@ -38,6 +40,7 @@ pub(crate) mod device;
 pub(crate) mod fault;
 pub(crate) mod journal;
 pub(crate) mod mount;
+pub(crate) mod ninep;
 pub(crate) mod nodes;
 mod pieces;
 pub(crate) mod process;
@@ -199,6 +202,7 @@ fn enter(root: Arc<Shared>, inherited: &BTreeSet<RawFd>) -> Result<(), Errno> {
         let left = connection.load(Ordering::Acquire);
         named.extend(device::names(left));
         named.extend(mount::names(left));
+        named.extend(ninep::names(left));
     }
     let open = process::open_descriptors()?;
     named.retain(|number| open.contains(number) && !inherited.contains(number));

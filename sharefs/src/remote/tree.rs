@@ -559,9 +559,13 @@ impl Tree for RemoteTree {
         None
     }
 
+    fn hold(&self, _: &Arc<RemoteNode>) -> Option<RawFd> {
+        None
+    }
+
     fn bind(&self, _: &Arc<RemoteNode>, _: Option<NodeRow>) {}
 
-    fn adopt(&self, _: &KeptNode, _: (KeptPlace, NodeRow)) -> Result<Arc<RemoteNode>> {
+    fn adopt(&self, _: &KeptNode, _: (KeptPlace, Option<NodeRow>)) -> Result<Arc<RemoteNode>> {
         Err(Errno::STALE)
     }
 

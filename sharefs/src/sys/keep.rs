@@ -102,6 +102,15 @@ impl Shared {
         advised.ok();
     }
 
+    /// So many words are there from now on, and stay in memory as far as this process may have them so (RLIMIT_MEMLOCK).
+    pub(crate) fn hold(&self, start: usize, words: usize) {
+        self.populate(start, words);
+        let range = self.range(start, bytes(words));
+        // SAFETY: the range is inside the mapping; to be in memory changes nothing of it.
+        let held = unsafe { rustix::mm::mlock(range.iov_base, range.iov_len) };
+        held.ok();
+    }
+
     /// Cut to what is mapped.
     fn range(&self, start: usize, length: usize) -> libc::iovec {
         let words = self.words().get(start..).unwrap_or_default();

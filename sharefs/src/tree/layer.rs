@@ -62,6 +62,9 @@ macro_rules! pass_on {
         fn unpin(&self, node: &Self::Node) {
             Layer::below(self).unpin(<Self as Layer>::node(node));
         }
+        fn hold(&self, node: &Self::Node) -> Option<std::os::fd::RawFd> {
+            Layer::below(self).hold(<Self as Layer>::node(node))
+        }
         fn bind(&self, node: &Self::Node, row: Option<$crate::keep::nodes::NodeRow>) {
             Layer::below(self).bind(<Self as Layer>::node(node), row);
         }
@@ -285,7 +288,10 @@ macro_rules! pass_on {
         fn adopt(
             &self,
             kept: &$crate::keep::nodes::KeptNode,
-            left: ($crate::keep::nodes::KeptPlace, $crate::keep::nodes::NodeRow),
+            left: (
+                $crate::keep::nodes::KeptPlace,
+                Option<$crate::keep::nodes::NodeRow>,
+            ),
         ) -> Result<Self::Node> {
             Layer::below(self).adopt(kept, left)
         }

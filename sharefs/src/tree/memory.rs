@@ -545,8 +545,11 @@ impl Tree for MemoryTree {
     fn keep(&self, _: &MemoryNode) -> Option<KeptNode> {
         None
     }
+    fn hold(&self, _: &MemoryNode) -> Option<RawFd> {
+        None
+    }
     fn bind(&self, _: &MemoryNode, _: Option<NodeRow>) {}
-    fn adopt(&self, _: &KeptNode, _: (KeptPlace, NodeRow)) -> Result<MemoryNode> {
+    fn adopt(&self, _: &KeptNode, _: (KeptPlace, Option<NodeRow>)) -> Result<MemoryNode> {
         Err(Errno::OPNOTSUPP)
     }
     fn lead(&self, _: &MemoryNode, _: &MemoryNode, _: &CStr) {}

@@ -23,6 +23,7 @@ pub(crate) mod owner;
 pub(crate) mod owner_store;
 pub(crate) mod places;
 pub(crate) mod read_only;
+pub(crate) mod undo;
 
 pub(crate) use name::Name;
 use owner::{GuestGid, GuestUid};
@@ -408,10 +409,12 @@ pub(crate) trait Tree: Send + Sync + 'static {
 
     /// The node in words (keep/nodes.rs). None: it cannot be kept.
     fn keep(&self, node: &Self::Node) -> Option<KeptNode>;
+    /// Holds it for as long as it is known, for who writes its descriptor's number down; None: as many as may are.
+    fn hold(&self, node: &Self::Node) -> Option<RawFd>;
     /// How it is found is written into that row from now on; None: no more, the row is another's.
     fn bind(&self, node: &Self::Node, row: Option<NodeRow>);
     /// What `keep` said, in a later process, and what its row says of how it is found.
-    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, NodeRow)) -> Result<Self::Node>;
+    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, Option<NodeRow>)) -> Result<Self::Node>;
     /// The name of an adopted node, as its row says.
     fn lead(&self, node: &Self::Node, folder: &Self::Node, name: &CStr);
     /// The descriptors that open things are, while the values are held.

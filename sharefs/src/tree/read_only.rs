@@ -219,10 +219,13 @@ impl<T: Tree> Tree for ReadOnly<T> {
     fn keep(&self, node: &T::Node) -> Option<KeptNode> {
         self.0.keep(node)
     }
+    fn hold(&self, node: &T::Node) -> Option<RawFd> {
+        self.0.hold(node)
+    }
     fn bind(&self, node: &T::Node, row: Option<NodeRow>) {
         self.0.bind(node, row);
     }
-    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, NodeRow)) -> Result<T::Node> {
+    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, Option<NodeRow>)) -> Result<T::Node> {
         self.0.adopt(kept, left)
     }
     fn lead(&self, node: &T::Node, folder: &T::Node, name: &CStr) {

@@ -27,9 +27,7 @@ use crate::fuse::request::Operation;
 use crate::fuse::wire::{self, Output};
 use crate::keep::journal::{self, Told};
 use crate::sys::{self, Sink};
-use crate::tree::{
-    Attributes, ExtendedHow, Kind, Name, RenameHow, Result, Timestamp, Tree, WholeLock,
-};
+use crate::tree::{ExtendedHow, Name, RenameHow, Result, Tree, WholeLock, undo};
 
 impl<T: Tree> Session<T> {
     /// The answer, for a request that was done before. None: it is to be done as ever.
@@ -246,25 +244,8 @@ impl<T: Tree> Session<T> {
 
     /// Removes what the request made before, so that it is made by all of its steps.
     fn unmake(&self, parent: &T::Node, name: Name<'_>) {
-        let (Ok(there), Some(moment)) = (self.tree.look(parent, name), journal::moment()) else {
-            return;
-        };
-        if !is_made_since(&there, moment) {
-            return;
-        }
-        let removed = match there.kind {
-            // Only an empty one is.
-            Kind::Directory => self.tree.remove_directory(parent, name),
-            Kind::File if there.size != 0 || there.links != 1 => return,
-            Kind::File
-            | Kind::SymbolicLink
-            | Kind::BlockDevice
-            | Kind::CharacterDevice
-            | Kind::Fifo
-            | Kind::Socket => self.tree.remove_file(parent, name),
-        };
-        if let Err(error) = removed {
-            tracing::debug!(%error, "what a request made before its process died stays");
+        if let Some(moment) = journal::moment() {
+            undo::unmake(&*self.tree, parent, name, moment);
         }
     }
 
@@ -345,9 +326,4 @@ fn unless(error: Errno, result: Result<()>) -> Result<()> {
 /// Done twice, it is undone.
 fn is_two_way(how: RenameHow) -> bool {
     how.exchange || how.whiteout
-}
-
-fn is_made_since(attributes: &Attributes, moment: Timestamp) -> bool {
-    let made = attributes.born.unwrap_or(attributes.changed);
-    (made.seconds, made.nanoseconds) >= (moment.seconds, moment.nanoseconds)
 }

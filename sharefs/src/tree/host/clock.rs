@@ -17,6 +17,8 @@ const AT_ONCE: usize = 16;
 pub(super) struct Clock {
     limit: usize,
     held: AtomicUsize,
+    /// Of these, nodes that are held for as long as they are known.
+    always: AtomicUsize,
     face: Mutex<Face>,
     /// Counts what may have made a node free to go.
     changes: AtomicU64,
@@ -36,6 +38,7 @@ impl Clock {
         Self {
             limit,
             held: AtomicUsize::new(0),
+            always: AtomicUsize::new(0),
             face: Mutex::default(),
             changes: AtomicU64::new(1),
             nothing_at: AtomicU64::new(0),
@@ -48,6 +51,19 @@ impl Clock {
 
     pub(super) fn is_full(&self) -> bool {
         self.held.load(Ordering::Relaxed) >= self.limit
+    }
+
+    /// Whether one node more may be held for as long as it is known, which then counts: half of all that may be held.
+    pub(super) fn may_hold_always(&self) -> bool {
+        let may = self.always.fetch_add(1, Ordering::Relaxed) < self.limit / 2;
+        if !may {
+            self.hold_no_longer();
+        }
+        may
+    }
+
+    pub(super) fn hold_no_longer(&self) {
+        self.always.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A node is held from now on; where it stands.

@@ -98,15 +98,17 @@ fn what_is_taken_up_is_the_file_that_its_row_says() {
 
     let new = tree(folder.path());
     let [root, kept_a, kept_b]: [Left; 3] = left(&records).try_into().unwrap();
-    let root = new.adopt(&root.kept, (root.place, root.row)).unwrap();
-    let taken = new.adopt(&kept_a.kept, (kept_a.place, kept_a.row)).unwrap();
+    let root = new.adopt(&root.kept, (root.place, Some(root.row))).unwrap();
+    let taken = new
+        .adopt(&kept_a.kept, (kept_a.place, Some(kept_a.row)))
+        .unwrap();
     assert_eq!(new.identity(&taken), kept_a.kept.identity);
     assert_eq!(new.attributes(&taken).unwrap().links, 0, "without its name");
     assert!(Arc::ptr_eq(&root.0.ground, &taken.0.ground));
     assert!(root.record().is_root && !taken.record().is_root);
     // The number has become another file's.
     let other = left(&records).swap_remove(1).place;
-    let other = new.adopt(&kept_b.kept, (other, kept_b.row));
+    let other = new.adopt(&kept_b.kept, (other, Some(kept_b.row)));
     assert_eq!(other.map(drop), Err(Errno::STALE));
     assert_eq!((new.descriptors.kept(), new.descriptors.held()), (2, 2));
 }
@@ -129,7 +131,7 @@ fn what_has_the_inode_number_of_another_is_told_from_it_by_its_generation() {
         }
         let mut left = left(&records);
         let top = left.remove(0);
-        let top = new.adopt(&top.kept, (top.place, top.row)).unwrap();
+        let top = new.adopt(&top.kept, (top.place, Some(top.row))).unwrap();
         let mut gone = left
             .into_iter()
             .filter(|left| matches!(left.place, KeptPlace::LetGo(_)));
@@ -140,8 +142,12 @@ fn what_has_the_inode_number_of_another_is_told_from_it_by_its_generation() {
             gone.next().unwrap(),
         );
         let (name, right) = (second.way.take(), third.way);
-        let mixed = new.adopt(&second.kept, (first.place, second.row)).unwrap();
-        let honest = new.adopt(&third.kept, (third.place, third.row)).unwrap();
+        let mixed = new
+            .adopt(&second.kept, (first.place, Some(second.row)))
+            .unwrap();
+        let honest = new
+            .adopt(&third.kept, (third.place, Some(third.row)))
+            .unwrap();
         for (node, way) in [(&mixed, name), (&honest, right)] {
             assert_eq!(way.is_some(), !new.handles);
             if let Some((_, _, name)) = way {

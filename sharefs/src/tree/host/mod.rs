@@ -718,11 +718,19 @@ impl Tree for HostTree {
         })
     }
 
+    fn hold(&self, node: &HostNode) -> Option<RawFd> {
+        node.hold()
+    }
+
     fn bind(&self, node: &HostNode, row: Option<NodeRow>) {
         node.bind(row);
     }
 
-    fn adopt(&self, kept: &KeptNode, (place, row): (KeptPlace, NodeRow)) -> Result<HostNode> {
+    fn adopt(
+        &self,
+        kept: &KeptNode,
+        (place, row): (KeptPlace, Option<NodeRow>),
+    ) -> Result<HostNode> {
         self.adopt_node(kept, place, row)
     }
 

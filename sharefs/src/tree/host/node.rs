@@ -88,7 +88,9 @@ pub(crate) struct Inner {
     /// Since the clock's hand passed.
     used: AtomicBool,
     /// Open files and folders, and whoever else needs it to stay.
-    holds: AtomicU32,
+    pub(super) holds: AtomicU32,
+    /// One of the holds is for as long as it is known.
+    pub(super) is_held_always: AtomicBool,
     /// Its place on the clock.
     clock: AtomicU32,
     /// Where it is written down for the next process, while a session knows it.
@@ -165,6 +167,7 @@ impl HostNode {
             way: Mutex::new(way),
             used: AtomicBool::new(false),
             holds: AtomicU32::new(0),
+            is_held_always: AtomicBool::new(false),
             clock: AtomicU32::new(NOWHERE),
             row: Mutex::new(row),
             known,
@@ -636,6 +639,9 @@ impl Drop for Inner {
         }
         if let Ok(Place::LetGo(_)) = self.place.get_mut() {
             counter.count_let_go(false);
+        }
+        if *self.is_held_always.get_mut() {
+            self.known.counter().clock.hold_no_longer();
         }
         self.drop_row();
         let mut way = self

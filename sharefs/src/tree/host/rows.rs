@@ -6,7 +6,7 @@
 //! name; `row` itself is the last lock of all.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -62,7 +62,7 @@ impl HostTree {
         &self,
         kept: &KeptNode,
         place: KeptPlace,
-        row: NodeRow,
+        row: Option<NodeRow>,
     ) -> Result<HostNode> {
         let record = Record {
             identity: kept.identity,
@@ -145,24 +145,47 @@ impl HostNode {
         }
     }
 
+    /// Held for as long as it is known; the number of its descriptor. None: as many are as may be, or it is let go of at
+    /// this moment.
+    pub(super) fn hold(&self) -> Option<RawFd> {
+        let node = &*self.0;
+        let place = node.read();
+        let Place::Held(held) = &*place else {
+            return None;
+        };
+        let is_free = node.record.is_root || node.is_held_always.load(Ordering::Acquire);
+        if !is_free {
+            if !node.known.counter().clock.may_hold_always() {
+                return None;
+            }
+            node.is_held_always.store(true, Ordering::Release);
+            node.holds.fetch_add(1, Ordering::AcqRel);
+        }
+        Some(held.as_fd().as_raw_fd())
+    }
+
     /// One that an earlier process left, written down in that row already.
     pub(super) fn left(
         record: Record,
         ground: Arc<Ground>,
         place: std::result::Result<Descriptor, Generation>,
-        (known, row): (Known, NodeRow),
+        (known, row): (Known, Option<NodeRow>),
     ) -> Self {
-        known.counter().count_kept(true);
+        if row.is_some() {
+            known.counter().count_kept(true);
+        }
         match place {
             Ok(held) => {
                 // As it says already, but in tests, where no process is followed by another.
-                row.hold(held.as_fd().as_raw_fd());
-                Self::begin(record, ground, None, Place::Held(held), (known, Some(row)))
+                if let Some(row) = &row {
+                    row.hold(held.as_fd().as_raw_fd());
+                }
+                Self::begin(record, ground, None, Place::Held(held), (known, row))
             }
             Err(generation) => {
                 known.counter().count_let_go(true);
                 let place = Place::LetGo(generation);
-                Self::begin(record, ground, None, place, (known, Some(row)))
+                Self::begin(record, ground, None, place, (known, row))
             }
         }
     }

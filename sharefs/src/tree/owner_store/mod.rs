@@ -472,7 +472,7 @@ impl<T: Tree> Tree for OwnerStore<T> {
         })
     }
 
-    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, NodeRow)) -> Result<Self::Node> {
+    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, Option<NodeRow>)) -> Result<Self::Node> {
         let below = KeptNode {
             kind: kind_of(kept.marks >> KIND_AT & 0b111).ok_or(Errno::INVAL)?,
             marks: kept.marks & ((1 << KIND_AT) - 1),

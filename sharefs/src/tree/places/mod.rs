@@ -402,7 +402,7 @@ impl<T: Tree> Tree for Places<T> {
         })
     }
 
-    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, NodeRow)) -> Result<Self::Node> {
+    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, Option<NodeRow>)) -> Result<Self::Node> {
         let below = KeptNode {
             marks: kept.marks & !FROZEN,
             ..*kept
