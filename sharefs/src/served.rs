@@ -86,7 +86,7 @@ impl<T: Tree> Served for Of<T> {
     }
 
     fn ninep(&self, counters: Arc<ninep::counters::Counters>) -> Box<dyn Mount> {
-        ninep::session::mount(Arc::clone(&self.tree), counters)
+        ninep::session::mount(Arc::clone(&self.tree), counters, self.options)
     }
 }
 

@@ -16,6 +16,7 @@ pub mod http;
 pub mod limit;
 pub mod mounts;
 pub mod netns;
+pub mod ninep;
 pub mod noise;
 pub mod outside;
 pub mod packages;

@@ -104,6 +104,27 @@ pub fn build(profile: &str, shown: Cargo) -> Result<PathBuf> {
     Ok(place::target().join(folder))
 }
 
+/// Builds an example of a package, which is no program of the project's and is run from where it was built.
+///
+/// # Errors
+/// When it does not build.
+pub fn example(package: &str, name: &str) -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut line = Command::new(cargo);
+    line.current_dir(place::workspace())
+        .args(["build", "--locked", "--quiet", "--profile", profile()])
+        .args(["--package", package, "--example", name])
+        .arg("--target-dir")
+        .arg(place::target());
+    command::run(&mut line, BUILD_LIMIT).with_context(|| format!("build {name}"))?;
+    let folder = if profile() == "dev" {
+        "debug"
+    } else {
+        profile()
+    };
+    Ok(place::target().join(folder).join("examples").join(name))
+}
+
 /// The profile that this very program was built with.
 fn profile() -> &'static str {
     if cfg!(debug_assertions) {

@@ -65,7 +65,7 @@ impl Folder {
 }
 
 /// To the user who owns the share: the daemon may run as that user and not as us.
-fn give(path: &Path, owner: &fs::Metadata) -> Result<()> {
+pub(crate) fn give(path: &Path, owner: &fs::Metadata) -> Result<()> {
     use std::os::unix::fs::MetadataExt as _;
     Ok(std::os::unix::fs::lchown(
         path,

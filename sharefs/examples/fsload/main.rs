@@ -14,6 +14,7 @@ mod guest;
 mod many;
 mod ninep;
 mod ninep_rows;
+mod outlive;
 mod paced;
 mod rows;
 
@@ -47,6 +48,12 @@ struct Arguments {
     /// Instead of all that: what it costs to know so many files
     #[arg(long)]
     many: Option<usize>,
+    /// With that: kill the process, and ask the one that follows it for each of the files
+    #[arg(long, requires = "many")]
+    kill: bool,
+    /// Instead of all that: whether it finds so many files when it is killed three times
+    #[arg(long, conflicts_with = "many")]
+    outlive: Option<usize>,
 }
 
 fn main() -> ExitCode {
@@ -69,8 +76,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let guest = guest::Guest::connect(&arguments.socket)?;
     let mut bench = rows::Bench::new(guest, arguments.pid, time, &arguments.rows)?;
+    if let Some(files) = arguments.outlive {
+        return outlive::run(&mut bench, &arguments.folder, files);
+    }
     match arguments.many {
-        Some(files) => many::run(&mut bench, &arguments.folder, files),
+        Some(files) => many::run(&mut bench, &arguments.folder, files, arguments.kill),
         None => bench.run(&folder),
     }
 }

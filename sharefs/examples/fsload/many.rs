@@ -1,13 +1,15 @@
 //! A guest that knows more files than a process may hold descriptors: what each costs the daemon in memory, and
-//! how fast it is found, and found again.
+//! how fast it is found, and found again, also by a process that follows one that was killed.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::clock::{now, spent};
 use crate::fuse::{self, ROOT};
+use crate::outlive;
 use crate::rows::{Bench, say};
 
 /// Files in a folder.
@@ -18,7 +20,7 @@ const ASKED: usize = 200_000;
 const FEW: usize = 500;
 
 /// So many files, and the rows about them; they are removed with the folder.
-pub(crate) fn run(bench: &mut Bench, folder: &Path, files: usize) -> Result<()> {
+pub(crate) fn run(bench: &mut Bench, folder: &Path, files: usize, kill: bool) -> Result<()> {
     let many = folder.join("many");
     for number in 0..files {
         let folder = many.join((number / EACH).to_string());
@@ -61,6 +63,9 @@ pub(crate) fn run(bench: &mut Bench, folder: &Path, files: usize) -> Result<()> 
         let taken = spent(bench.pid)?.saturating_sub(processor);
         say(&format!("{key}.cpu"), each(taken, ASKED));
     }
+    if kill {
+        find_again(bench, &many, &nodes)?;
+    }
     let begin = now();
     for nodes in nodes.chunks(128) {
         let list: Vec<(u64, u64)> = nodes.iter().map(|node| (*node, 1)).collect();
@@ -72,6 +77,34 @@ pub(crate) fn run(bench: &mut Bench, folder: &Path, files: usize) -> Result<()> 
     );
     Ok(())
 }
+
+/// The process dies, and the next one is asked for every file: how long until it answers, in ms, and how fast it
+/// finds them.
+fn find_again(bench: &mut Bench, many: &Path, nodes: &[u64]) -> Result<()> {
+    let keeper = outlive::parent(bench.pid)?;
+    let begin = now();
+    outlive::follow(bench, keeper)?;
+    say("many-pause", begin.elapsed().as_secs_f64() * 1e3);
+    let begin = now();
+    for (number, node) in nodes.iter().enumerate() {
+        let said = bench.guest.ask(&fuse::getattr(*node))?;
+        if number % 97 == 0 {
+            let folder = many.join((number / EACH).to_string());
+            let inode = fs::metadata(folder.join(format!("file-{number}")))?.ino();
+            ensure!(fuse::number(&said, INODE) == inode, "another file's answer");
+        }
+    }
+    say(
+        "many-found",
+        nodes.len() as f64 / begin.elapsed().as_secs_f64() / 1e3,
+    );
+    let bytes = resident(bench.pid)?;
+    say("many-resident-again", bytes as f64 / (1 << 20) as f64);
+    Ok(())
+}
+
+/// Where a GETATTR's answer has the inode's number: behind how long it is good (fuse_attr_out).
+const INODE: usize = 16;
 
 /// Bytes of a process's memory that are in use.
 fn resident(pid: u32) -> Result<u64> {

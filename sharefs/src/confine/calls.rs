@@ -27,15 +27,25 @@ pub(crate) struct NotConfined(String);
 /// # Errors
 /// When the kernel has no seccomp filters, or this processor's numbers are not known.
 pub(crate) fn confine_thread() -> Result<(), NotConfined> {
-    static PROGRAM: LazyLock<Result<BpfProgram, NotConfined>> = LazyLock::new(program);
+    static PROGRAM: LazyLock<Result<BpfProgram, NotConfined>> = LazyLock::new(|| program(&[]));
     let program = PROGRAM.as_ref().map_err(Clone::clone)?;
     apply_filter(program).map_err(|error| NotConfined(error.to_string()))
 }
 
-fn program() -> Result<BpfProgram, NotConfined> {
+/// The same for a thread that moves the bytes of a stream socket so that their count outlives it (`sys/stream.rs`).
+///
+/// # Errors
+/// As `confine_thread`.
+pub(crate) fn confine_stream_thread() -> Result<(), NotConfined> {
+    static PROGRAM: LazyLock<Result<BpfProgram, NotConfined>> = LazyLock::new(|| program(STREAM));
+    let program = PROGRAM.as_ref().map_err(Clone::clone)?;
+    apply_filter(program).map_err(|error| NotConfined(error.to_string()))
+}
+
+fn program(more: &[i64]) -> Result<BpfProgram, NotConfined> {
     let failed = |error: seccompiler::BackendError| NotConfined(error.to_string());
     let every_use = |call: &i64| (*call, Vec::new());
-    let mut rules: BTreeMap<_, _> = ALLOWED.iter().map(every_use).collect();
+    let mut rules: BTreeMap<_, _> = ALLOWED.iter().chain(more).map(every_use).collect();
     let point = u64::from(POINT.bits());
     let is_point = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, point)
         .and_then(|flags| SeccompRule::new(vec![flags]))
@@ -46,6 +56,9 @@ fn program() -> Result<BpfProgram, NotConfined> {
     let filter = SeccompFilter::new(rules, refused, SeccompAction::Allow, here).map_err(failed)?;
     filter.try_into().map_err(failed)
 }
+
+/// On sockets that are there, as read and write are; none is made or led anywhere else.
+const STREAM: &[i64] = &[libc::SYS_recvmmsg, libc::SYS_sendmmsg];
 
 const ALLOWED: &[i64] = &[
     // The tree: names and attributes, always from a descriptor.

@@ -10,11 +10,13 @@
 //! space each. The root has the number it is given.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::collections::hash_map::Entry;
+use std::ffi::{CStr, CString};
 use std::sync::{PoisonError, RwLock};
 
-use crate::keep::records::{KeptNode, Records};
-use crate::tree::{Identity, Result};
+use crate::keep::nodes::{KeptNode, KeptPlace, Left, NodeRow};
+use crate::keep::records::Records;
+use crate::tree::{Identity, Result, Tree};
 
 use super::wire::ROOT;
 
@@ -42,6 +44,37 @@ const SLOT_BITS: u32 = 28;
 const GENERATION_BITS: u32 = 16;
 /// The largest space that a number has room for.
 pub(crate) const LAST_SPACE: u32 = (1 << (64 - SLOT_BITS - GENERATION_BITS)) - 1;
+
+/// What a table asks the tree of its nodes; see `Tree`.
+pub(crate) trait Home<N> {
+    fn is_held(&self, node: &N) -> bool;
+    fn is_same(&self, known: &N, found: &N) -> bool;
+    fn keep(&self, node: &N) -> Option<KeptNode>;
+    fn bind(&self, node: &N, row: Option<NodeRow>);
+    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, Option<NodeRow>)) -> Result<N>;
+    fn lead(&self, node: &N, folder: &N, name: &CStr);
+}
+
+impl<T: Tree> Home<T::Node> for T {
+    fn is_held(&self, node: &T::Node) -> bool {
+        self.is_held(node)
+    }
+    fn is_same(&self, known: &T::Node, found: &T::Node) -> bool {
+        self.is_same(known, found)
+    }
+    fn keep(&self, node: &T::Node) -> Option<KeptNode> {
+        self.keep(node)
+    }
+    fn bind(&self, node: &T::Node, row: Option<NodeRow>) {
+        self.bind(node, row);
+    }
+    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, Option<NodeRow>)) -> Result<T::Node> {
+        self.adopt(kept, left)
+    }
+    fn lead(&self, node: &T::Node, folder: &T::Node, name: &CStr) {
+        self.lead(node, folder, name);
+    }
+}
 
 /// All of one session.
 #[derive(Debug)]
@@ -94,31 +127,52 @@ impl<N: Clone> Nodes<N> {
         }
     }
 
-    /// The same, written down; `kept`: the root in words.
-    pub(crate) fn recorded(mut self, kept: &KeptNode, records: &Records) -> Self {
-        records.put_node(0, 0, 1, kept);
+    /// The same, written down from now on; `kept`: the root in words.
+    pub(crate) fn recorded(
+        mut self,
+        home: &impl Home<N>,
+        kept: &KeptNode,
+        records: &Records,
+    ) -> Self {
+        if let Some(root) = self.find(self.numbering.root) {
+            write_down(records, home, (0, 0), (&root, kept));
+        }
         self.records = Some(records.clone());
         self
     }
 
-    /// The table that an earlier process wrote down. Nodes that `adopt` cannot make again are gone. None
+    /// The table that an earlier process wrote down. Nodes that the tree cannot make again are gone. None
     /// where the root is not among them.
     pub(crate) fn adopted(
         numbering: Numbering,
         records: &Records,
-        mut adopt: impl FnMut(&KeptNode, OwnedFd) -> Result<N>,
+        home: &impl Home<N>,
     ) -> Option<Self> {
-        let mut slots = Vec::new();
+        let mut slots = Vec::with_capacity(records.slots());
         let mut free = Vec::new();
-        let mut by_identity = HashMap::new();
+        let mut by_identity = HashMap::with_capacity(records.slots());
+        let mut ways = Vec::new();
         for (index, row) in records.nodes().enumerate() {
             let generation = u16::try_from(row.generation).unwrap_or_default();
-            let there = row.there.and_then(|(held, kept, lookups)| {
-                Some((adopt(&kept, held).ok()?, kept.identity, lookups))
-            });
+            let there = row.there.and_then(|left| adopt(home, left));
             slots.push(match there {
-                Some((node, identity, lookups)) => {
-                    by_identity.insert(identity, index);
+                Some(Adopted {
+                    node,
+                    identity,
+                    lookups,
+                    way,
+                }) => {
+                    ways.extend(way.map(|way| (index, way)));
+                    match by_identity.entry(identity) {
+                        Entry::Vacant(vacant) => {
+                            vacant.insert(index);
+                        }
+                        // One of the two is gone, and its number was given to the other: not to one that is held.
+                        Entry::Occupied(mut other) if home.is_held(&node) => {
+                            other.insert(index);
+                        }
+                        Entry::Occupied(_) => {}
+                    }
                     let taken = Some((node, identity));
                     Slot {
                         generation,
@@ -140,6 +194,16 @@ impl<N: Clone> Nodes<N> {
             });
         }
         slots.first()?.taken.as_ref()?;
+        // A folder may stand behind what is in it.
+        for (index, (folder, generation, name)) in ways {
+            let at = |index: usize| slots.get(index).and_then(Slot::with_node);
+            // A folder that is forgotten may have left its slot to another.
+            if let (Some((node, _)), Some((folder, reached))) = (at(index), at(folder))
+                && reached == generation
+            {
+                home.lead(node, folder, &name);
+            }
+        }
         let table = Table {
             slots,
             free,
@@ -193,21 +257,14 @@ impl<N: Clone> Nodes<N> {
         slot.checked_sub(1).filter(|slot| *slot != 0)
     }
 
-    /// The guest is told of the node once more. `is_same`: whether the node known by its identity, which comes
-    /// first, is this one. `keep`: the node in words; None: it is lost with this process.
-    pub(crate) fn told(
-        &self,
-        node: N,
-        identity: Identity,
-        is_same: impl FnOnce(&N, &N) -> bool,
-        keep: impl FnOnce(&N) -> Option<KeptNode>,
-    ) -> Told<N> {
+    /// The guest is told of the node once more, or of the one that is the same file and known already.
+    pub(crate) fn told(&self, node: N, identity: Identity, home: &impl Home<N>) -> Told<N> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let table = &mut *table;
         if let Some(&index) = table.by_identity.get(&identity) {
             let slot = &mut table.slots[index];
             let known = slot.taken.as_ref().map(|(known, _)| known);
-            if known.is_some_and(|known| is_same(known, &node)) {
+            if known.is_some_and(|known| home.is_same(known, &node)) {
                 slot.lookups = slot.lookups.saturating_add(1);
                 self.record_lookups(index, slot.lookups);
                 return Told {
@@ -216,31 +273,27 @@ impl<N: Clone> Nodes<N> {
                 };
             }
         }
-        let kept = self.records.as_ref().and_then(|_| keep(&node));
-        let taken = Some((node, identity));
-        let index = if let Some(index) = table.free.pop() {
-            let slot = &mut table.slots[index];
-            slot.lookups = 1;
-            slot.taken = taken;
-            index
-        } else {
+        let index = table.free.pop().unwrap_or_else(|| {
             table.slots.push(Slot {
                 generation: 0,
-                lookups: 1,
-                taken,
+                lookups: 0,
+                taken: None,
             });
             table.slots.len() - 1
-        };
+        });
         table.by_identity.insert(identity, index);
-        let generation = table.slots[index].generation;
-        match (&self.records, &kept) {
-            (Some(records), Some(kept)) => records.put_node(index, generation, 1, kept),
-            // The next process is not to give its number to another.
-            (Some(records), None) => records.pass_over(index, generation),
-            (None, _) => {}
+        let slot = &mut table.slots[index];
+        if let Some(records) = &self.records {
+            match home.keep(&node) {
+                Some(kept) => write_down(records, home, (index, slot.generation), (&node, &kept)),
+                // The next process is not to give its number to another.
+                None => records.pass_over(index, slot.generation),
+            }
         }
+        slot.lookups = 1;
+        slot.taken = Some((node, identity));
         Told {
-            number: self.number(index, generation),
+            number: self.number(index, slot.generation),
             unneeded: None,
         }
     }
@@ -272,25 +325,6 @@ impl<N: Clone> Nodes<N> {
         slot.taken.as_ref().map(|(node, _)| node.clone())
     }
 
-    /// The guest has it open: it is written down too, if it was not before.
-    pub(crate) fn opened(&self, number: u64, keep: impl FnOnce(&N) -> Option<KeptNode>) {
-        let (Some(records), Some(index)) = (&self.records, self.slot_of(number)) else {
-            return;
-        };
-        if records.is_kept(index) {
-            return;
-        }
-        let table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = table.slots.get(index)
-            && let Some((node, _)) = &slot.taken
-            && slot.generation == generation_of(number)
-            && !records.is_kept(index)
-            && let Some(kept) = keep(node)
-        {
-            records.put_node(index, slot.generation, slot.lookups, &kept);
-        }
-    }
-
     fn record_lookups(&self, slot: usize, lookups: u64) {
         if let Some(records) = &self.records {
             records.set_lookups(slot, lookups);
@@ -304,7 +338,7 @@ impl<N: Clone> Nodes<N> {
     }
 
     /// The guest forgets `times` of the times it was told. False: it forgot more than it knew.
-    pub(crate) fn forget(&self, number: u64, times: u64) -> bool {
+    pub(crate) fn forget(&self, number: u64, times: u64, home: &impl Home<N>) -> bool {
         if number == self.numbering.root {
             return true;
         }
@@ -328,10 +362,13 @@ impl<N: Clone> Nodes<N> {
             let right = times == slot.lookups;
             slot.lookups = 0;
             slot.generation = slot.generation.wrapping_add(1);
+            let taken = slot.taken.take();
             if let Some(records) = &self.records {
+                if let Some((node, _)) = &taken {
+                    home.bind(node, None);
+                }
                 records.end_node(index, slot.generation);
             }
-            let taken = slot.taken.take();
             if let Some((_, identity)) = &taken
                 && table.by_identity.get(identity) == Some(&index)
             {
@@ -348,6 +385,52 @@ impl<N: Clone> Nodes<N> {
     pub(crate) fn count(&self) -> usize {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         table.slots.len() - table.free.len()
+    }
+}
+
+impl<N> Slot<N> {
+    fn with_node(&self) -> Option<(&N, u16)> {
+        let (node, _) = self.taken.as_ref()?;
+        Some((node, self.generation))
+    }
+}
+
+/// A node that an earlier process knew.
+struct Adopted<N> {
+    node: N,
+    identity: Identity,
+    lookups: u64,
+    /// Its folder's slot and generation, and its name there.
+    way: Option<(usize, u16, CString)>,
+}
+
+fn adopt<N>(home: &impl Home<N>, left: Left) -> Option<Adopted<N>> {
+    let Left {
+        kept,
+        place,
+        lookups,
+        way,
+        row,
+    } = left;
+    Some(Adopted {
+        node: home.adopt(&kept, (place, Some(row))).ok()?,
+        identity: kept.identity,
+        lookups,
+        way,
+    })
+}
+
+/// A slot's node is told of for the first time.
+fn write_down<N>(
+    records: &Records,
+    home: &impl Home<N>,
+    (slot, generation): (usize, u16),
+    (node, kept): (&N, &KeptNode),
+) {
+    // Without a row it is one that the next process cannot know.
+    if let Some(row) = records.new_node(slot, 1, kept) {
+        home.bind(node, Some(row));
+        records.begin_node(slot, generation);
     }
 }
 
@@ -373,15 +456,33 @@ mod tests {
         }
     }
 
-    fn same(_: &&str, _: &&str) -> bool {
-        true
+    /// Whether two of one identity are the same file.
+    struct Same(bool);
+
+    impl Home<&'static str> for Same {
+        fn is_held(&self, _: &&'static str) -> bool {
+            true
+        }
+        fn is_same(&self, _: &&'static str, _: &&'static str) -> bool {
+            self.0
+        }
+        fn keep(&self, _: &&'static str) -> Option<KeptNode> {
+            None
+        }
+        fn bind(&self, _: &&'static str, _: Option<NodeRow>) {}
+        fn adopt(&self, _: &KeptNode, _: (KeptPlace, Option<NodeRow>)) -> Result<&'static str> {
+            Err(rustix::io::Errno::STALE)
+        }
+        fn lead(&self, _: &&'static str, _: &&'static str, _: &CStr) {}
     }
+
+    const SAME: Same = Same(true);
 
     #[test]
     fn a_node_lives_as_long_as_it_was_told() {
         let nodes = Nodes::new("root", identity(1), Numbering::default());
-        let first = nodes.told("a", identity(2), same, |_| None);
-        let again = nodes.told("a by another name", identity(2), same, |_| None);
+        let first = nodes.told("a", identity(2), &SAME);
+        let again = nodes.told("a by another name", identity(2), &SAME);
         assert_eq!(
             (first.number, again.unneeded),
             (again.number, Some("a by another name"))
@@ -389,9 +490,9 @@ mod tests {
         assert_eq!(nodes.told_again(identity(2), |_| true), Some(first.number));
         assert_eq!(nodes.told_again(identity(3), |_| true), None);
         assert!(nodes.knows(identity(2)) && !nodes.knows(identity(3)));
-        assert!(nodes.forget(first.number, 2));
+        assert!(nodes.forget(first.number, 2, &SAME));
         assert_eq!(nodes.find(first.number), Some("a"));
-        assert!(nodes.forget(first.number, 1));
+        assert!(nodes.forget(first.number, 1, &SAME));
         assert_eq!(nodes.find(first.number), None);
         assert_eq!(nodes.count(), 1);
     }
@@ -399,44 +500,42 @@ mod tests {
     #[test]
     fn an_old_number_never_means_a_new_node() {
         let nodes = Nodes::new("root", identity(1), Numbering::default());
-        let old = nodes.told("old", identity(2), same, |_| None).number;
-        assert!(nodes.forget(old, 1));
-        let new = nodes.told("new", identity(3), same, |_| None).number;
+        let old = nodes.told("old", identity(2), &SAME).number;
+        assert!(nodes.forget(old, 1, &SAME));
+        let new = nodes.told("new", identity(3), &SAME).number;
         assert_ne!(old, new);
         assert_eq!(nodes.find(old), None);
-        assert!(!nodes.forget(old, 1));
+        assert!(!nodes.forget(old, 1, &SAME));
         assert_eq!(nodes.find(new), Some("new"));
     }
 
     #[test]
     fn a_file_that_got_the_inode_of_one_that_is_gone_has_a_number_of_its_own() {
         let nodes = Nodes::new("root", identity(1), Numbering::default());
-        let gone = nodes.told("gone", identity(2), same, |_| None).number;
+        let gone = nodes.told("gone", identity(2), &SAME).number;
         assert_eq!(nodes.told_again(identity(2), |_| false), None);
-        let new = nodes
-            .told("new", identity(2), |_, _| false, |_| None)
-            .number;
+        let new = nodes.told("new", identity(2), &Same(false)).number;
         assert_ne!(gone, new);
         assert_eq!(
             (nodes.find(gone), nodes.find(new)),
             (Some("gone"), Some("new"))
         );
         assert_eq!((nodes.known(identity(2)), nodes.count()), (Some("new"), 3));
-        assert!(nodes.forget(gone, 1));
+        assert!(nodes.forget(gone, 1, &SAME));
         assert_eq!(nodes.told_again(identity(2), |_| true), Some(new));
-        assert!(nodes.forget(new, 2));
+        assert!(nodes.forget(new, 2, &SAME));
         assert_eq!((nodes.known(identity(2)), nodes.count()), (None, 1));
     }
 
     #[test]
     fn forgetting_too_much_is_told_and_harms_nothing() {
         let nodes = Nodes::new("root", identity(1), Numbering::default());
-        let a = nodes.told("a", identity(2), same, |_| None).number;
-        assert!(!nodes.forget(a, 7));
-        assert!(!nodes.forget(a, 1));
-        assert!(!nodes.forget(0, 1));
-        assert!(!nodes.forget(u64::MAX, 1));
-        assert!(nodes.forget(ROOT, 99));
+        let a = nodes.told("a", identity(2), &SAME).number;
+        assert!(!nodes.forget(a, 7, &SAME));
+        assert!(!nodes.forget(a, 1, &SAME));
+        assert!(!nodes.forget(0, 1, &SAME));
+        assert!(!nodes.forget(u64::MAX, 1, &SAME));
+        assert!(nodes.forget(ROOT, 99, &SAME));
         assert_eq!(nodes.find(ROOT), Some("root"));
     }
 
@@ -445,16 +544,16 @@ mod tests {
         let of = |root, space| Nodes::new("root", identity(1), Numbering { root, space });
         let (a, b) = (of(3, 1), of(4, LAST_SPACE));
         let (x, y) = (
-            a.told("x", identity(2), same, |_| None).number,
-            b.told("y", identity(2), same, |_| None).number,
+            a.told("x", identity(2), &SAME).number,
+            b.told("y", identity(2), &SAME).number,
         );
         assert_ne!(x, y);
         assert_eq!((space_of(x), space_of(y)), (1, LAST_SPACE));
         assert_eq!((a.find(y), b.find(x)), (None, None));
         assert!(a.is_elsewhere(y) && a.is_elsewhere(4) && !a.is_elsewhere(3));
         assert_eq!(b.find(4), Some("root"));
-        assert!(!a.forget(y, 1) && a.forget(3, 9));
-        assert_eq!(a.told("again", identity(1), same, |_| None).number, 3);
+        assert!(!a.forget(y, 1, &SAME) && a.forget(3, 9, &SAME));
+        assert_eq!(a.told("again", identity(1), &SAME).number, 3);
         assert_eq!(a.find(ROOT), None);
     }
 }

@@ -139,9 +139,7 @@ impl<T: Tree> Session<T> {
 
     fn take_up(&mut self, records: Records) {
         let tree = &*self.tree;
-        let nodes = Nodes::adopted(self.numbering, &records, |kept, held| {
-            tree.adopt(kept, held)
-        });
+        let nodes = Nodes::adopted(self.numbering, &records, tree);
         let Some(nodes) = nodes else {
             tracing::warn!("the folder of a mount is not open any more");
             return;
@@ -221,7 +219,7 @@ impl<T: Tree> Session<T> {
         };
         let state = match (&records, root) {
             (Some(records), Some(root)) => State {
-                nodes: nodes.recorded(&root, records),
+                nodes: nodes.recorded(&*self.tree, &root, records),
                 files: Handles::recorded(records.files()),
                 directories: Handles::recorded(records.folders()),
                 locks: Locks::recorded(&*self.tree, records),
@@ -412,7 +410,6 @@ impl<T: Tree> Session<T> {
             }
             Operation::OpenDirectory => {
                 let directory = self.tree.open_directory(&node(state, number)?)?;
-                state.nodes.opened(number, |node| self.tree.keep(node));
                 let open = self.tree.keep_directory(&directory);
                 let open = open.map(|open| (open, number));
                 let handle = state.directories.add(directory, open);

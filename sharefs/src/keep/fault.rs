@@ -1,6 +1,12 @@
 //! Dying on purpose, in debug builds only: a file named by `SHARECTL_SHAREFS_DIE` with `POINT N` kills each
-//! worker that finds it at that point of its Nth request and those behind. For tests, which want a death at every point and
+//! worker that finds it at that point of its Nth request, or its Nth store, and those behind. For tests, which want a death at every point and
 //! not only at those that a `kill` from outside happens to hit.
+//!
+//! And between any two stores of a row (`dead_after`), in tests of one process: the stores behind do not happen.
+
+#[cfg(debug_assertions)]
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,21 +19,22 @@ pub(crate) enum Point {
     Answered,
     /// The guest is told, and it is not crossed out.
     Told,
+    /// Before a store into a row (`store`).
+    Stored,
 }
 
 /// Deaths before this would be those of workers that cannot live (`enter`), of which few are borne.
 pub(crate) fn begin() {
     #[cfg(debug_assertions)]
-    BEGUN.store(true, std::sync::atomic::Ordering::Release);
+    BEGUN.store(true, Ordering::Release);
 }
 
 #[cfg(debug_assertions)]
-static BEGUN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+static BEGUN: AtomicBool = AtomicBool::new(false);
 
 #[cfg(debug_assertions)]
 pub(crate) fn at(point: Point) {
     use std::sync::LazyLock;
-    use std::sync::atomic::{AtomicU64, Ordering};
     static WANTED: LazyLock<Option<(Point, u64)>> = LazyLock::new(|| {
         let text = std::fs::read_to_string(std::env::var_os("SHARECTL_SHAREFS_DIE")?).ok()?;
         let (point, count) = text.trim().split_once(' ')?;
@@ -36,6 +43,7 @@ pub(crate) fn at(point: Point) {
             "done" => Point::Done,
             "answered" => Point::Answered,
             "told" => Point::Told,
+            "stored" => Point::Stored,
             _ => return None,
         };
         Some((point, count.parse().ok()?))
@@ -53,3 +61,50 @@ pub(crate) fn at(point: Point) {
 
 #[cfg(not(debug_assertions))]
 pub(crate) fn at(_: Point) {}
+
+/// A store into memory that outlives this process.
+pub(super) fn store(word: &AtomicU64, value: u64) {
+    #[cfg(test)]
+    if !tests::lives_on() {
+        return;
+    }
+    at(Point::Stored);
+    word.store(value, Ordering::Release);
+}
+
+#[cfg(test)]
+pub(crate) use tests::dead_after;
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Stores that are left, while they are counted, and whether there was one more.
+        static STORES: Cell<Option<usize>> = const { Cell::new(None) };
+        static DIED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Does `work` as a thread whose process dies behind so many stores. Whether it died.
+    pub(crate) fn dead_after(stores: usize, work: impl FnOnce()) -> bool {
+        STORES.set(Some(stores));
+        DIED.set(false);
+        work();
+        STORES.set(None);
+        DIED.get()
+    }
+
+    pub(super) fn lives_on() -> bool {
+        match STORES.get() {
+            Some(0) => {
+                DIED.set(true);
+                false
+            }
+            Some(left) => {
+                STORES.set(Some(left - 1));
+                true
+            }
+            None => true,
+        }
+    }
+}

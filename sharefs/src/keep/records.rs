@@ -1,24 +1,25 @@
-//! What one mount of a share knows, as rows of shared memory: nodes, open files and folders, lock owners.
+//! What one mount of a share knows, as rows of shared memory: nodes (`nodes.rs`), open files and folders, lock owners.
 //!
 //! A row has the place of the slot it is written for, so nothing is searched, and its first word says
 //! whether it is there. Rows are written by whoever holds the lock of their table.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::Errno;
 
+use super::nodes::{DESCRIPTOR, NODE};
+use super::pieces::{MOST_PIECES, PIECE, Pieces};
 use super::{MAGIC, claim, named, number};
 use crate::sys::Shared;
-use crate::tree::{Identity, Kind};
+use crate::tree::Identity;
 
 /// As many as a process may know (`tree::host::descriptors`); rows that were never used take no memory.
 const MOST_NODES: usize = 1 << 24;
 const MOST_HANDLES: usize = 1 << 20;
 const MOST_OWNERS: usize = 1 << 16;
 
-const NODE: usize = 12;
 const HANDLE: usize = 4;
 const OWNER: usize = 8;
 
@@ -27,7 +28,8 @@ const NODES: usize = HEAD;
 const FILES: usize = NODES + MOST_NODES * NODE;
 const FOLDERS: usize = FILES + MOST_HANDLES * HANDLE;
 const OWNERS: usize = FOLDERS + MOST_HANDLES * HANDLE;
-const ALL: usize = OWNERS + MOST_OWNERS * OWNER;
+const TEXTS: usize = OWNERS + MOST_OWNERS * OWNER;
+const ALL: usize = TEXTS + MOST_PIECES * PIECE;
 
 mod word {
     pub(super) const MAGIC: usize = 0;
@@ -39,30 +41,23 @@ mod word {
 }
 
 /// In a row's first word, above its generation.
-const THERE: u64 = 1 << 32;
+pub(super) const THERE: u64 = 1 << 32;
 /// This memory is of this kind.
 const KIND: u64 = MAGIC ^ (1 << 56);
 
 /// See the module's head.
 #[derive(Clone, Debug)]
-pub(crate) struct Records(Arc<Shared>);
+pub(crate) struct Records(Arc<Memory>);
 
-/// A node in words, for a tree of the same options in the next worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct KeptNode {
-    /// What holds it.
-    pub(crate) number: RawFd,
-    pub(crate) identity: Identity,
-    pub(crate) kind: Kind,
-    /// The tree's own, 16 bits.
-    pub(crate) marks: u16,
-    /// The layers' own.
-    pub(crate) extra: [u64; 4],
+#[derive(Debug)]
+struct Memory {
+    shared: Shared,
+    pieces: Mutex<Pieces>,
 }
 
 /// One kind of row.
 #[derive(Clone, Copy, Debug)]
-enum Table {
+pub(super) enum Table {
     Nodes,
     Files,
     Folders,
@@ -125,7 +120,7 @@ impl Records {
         shared.words()[word::AGREED].store(agreed, Ordering::Relaxed);
         shared.words()[word::OPTIONS].store(options, Ordering::Relaxed);
         shared.words()[word::MAGIC].store(KIND, Ordering::Release);
-        Ok(Self(Arc::new(shared)))
+        Ok(Self::of(shared))
     }
 
     /// As the worker before us left them; EINVAL for a share of other options.
@@ -137,100 +132,75 @@ impl Records {
         {
             return Err(Errno::INVAL);
         }
-        Ok(Self(Arc::new(shared)))
+        let records = Self::of(shared);
+        let left = Pieces::left(records.texts(), records.leads());
+        *records
+            .pieces()
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = left;
+        Ok(records)
+    }
+
+    fn of(shared: Shared) -> Self {
+        let pieces = Mutex::default();
+        Self(Arc::new(Memory { shared, pieces }))
+    }
+
+    /// As the next worker has them.
+    #[cfg(test)]
+    pub(crate) fn of_same(other: &Self) -> Self {
+        Self::adopt(claim(named(Some(other.number()))).unwrap(), 0).unwrap()
+    }
+
+    /// Pieces that are in use.
+    #[cfg(test)]
+    pub(crate) fn texts_used(&self) -> usize {
+        self.pieces().lock().unwrap().used()
     }
 
     pub(crate) fn number(&self) -> RawFd {
-        self.0.number()
+        self.0.shared.number()
+    }
+
+    /// Whether both are of one mount.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// What INIT agreed on.
     pub(crate) fn agreed(&self) -> u64 {
-        self.0.words()[word::AGREED].load(Ordering::Relaxed)
+        self.words()[word::AGREED].load(Ordering::Relaxed)
     }
 
-    fn row(&self, table: Table, index: usize) -> Option<&[AtomicU64]> {
-        let (start, width, rows) = table.shape();
-        let from = start + index * width;
-        (index < rows).then(|| &self.0.words()[from..from + width])
+    fn words(&self) -> &[AtomicU64] {
+        self.0.shared.words()
+    }
+
+    /// Those that `pieces` says are free, and those that rows lead to.
+    pub(super) fn texts(&self) -> &[AtomicU64] {
+        &self.words()[TEXTS..]
+    }
+
+    pub(super) fn pieces(&self) -> &Mutex<Pieces> {
+        &self.0.pieces
+    }
+
+    pub(super) fn row(&self, table: Table, index: usize) -> Option<&[AtomicU64]> {
+        row(self.words(), table, index)
     }
 
     /// A row to be written, counted as used from now on.
-    fn write(&self, table: Table, index: usize) -> Option<&[AtomicU64]> {
-        let used = &self.0.words()[table.used()];
+    pub(super) fn write(&self, table: Table, index: usize) -> Option<&[AtomicU64]> {
+        let row = self.row(table, index)?;
+        let used = &self.words()[table.used()];
         if used.load(Ordering::Relaxed) <= index as u64 {
             used.store(index as u64 + 1, Ordering::Release);
         }
-        self.row(table, index)
+        Some(row)
     }
 
-    fn rows(&self, table: Table) -> impl Iterator<Item = (usize, &[AtomicU64])> {
-        let used = self.0.words()[table.used()].load(Ordering::Acquire);
-        let used = usize::try_from(used).unwrap_or_default();
-        (0..used).filter_map(move |index| Some((index, self.row(table, index)?)))
-    }
-
-    /// The guest knows a node from now on, `lookups` times.
-    pub(crate) fn put_node(&self, slot: usize, generation: u16, lookups: u64, node: &KeptNode) {
-        let Some(row) = self.write(Table::Nodes, slot) else {
-            return;
-        };
-        let Identity {
-            device,
-            inode,
-            mount,
-        } = node.identity;
-        let what = u64::from(kind_word(node.kind)) << 32 | u64::from(node.marks) << 40;
-        let fields = [
-            lookups,
-            named(Some(node.number)) | what,
-            device,
-            inode,
-            mount,
-            node.extra[0],
-            node.extra[1],
-            node.extra[2],
-            node.extra[3],
-        ];
-        for (word, field) in row[1..].iter().zip(fields) {
-            word.store(field, Ordering::Relaxed);
-        }
-        row[0].store(THERE | u64::from(generation), Ordering::Release);
-    }
-
-    pub(crate) fn is_kept(&self, slot: usize) -> bool {
-        self.row(Table::Nodes, slot).is_some_and(is_there)
-    }
-
-    /// The slot is taken by a node that is not kept.
-    pub(crate) fn pass_over(&self, slot: usize, generation: u16) {
-        if let Some(row) = self.write(Table::Nodes, slot) {
-            row[0].store(u64::from(generation), Ordering::Release);
-        }
-    }
-
-    pub(crate) fn set_lookups(&self, slot: usize, lookups: u64) {
-        if let Some(row) = self.row(Table::Nodes, slot) {
-            row[1].store(lookups, Ordering::Release);
-        }
-    }
-
-    /// The slot is free, and has come so far. To be called before what held the node is closed.
-    pub(crate) fn end_node(&self, slot: usize, generation: u16) {
-        if let Some(row) = self.row(Table::Nodes, slot) {
-            row[0].store(u64::from(generation), Ordering::Release);
-        }
-    }
-
-    /// All nodes, with their lookups, in the order of their slots. None where the row's descriptor is gone.
-    pub(crate) fn nodes(&self) -> impl Iterator<Item = Row<(OwnedFd, KeptNode, u64)>> {
-        self.rows(Table::Nodes).map(|(_, row)| {
-            let there = is_there(row).then(|| node_of(row)).flatten();
-            Row {
-                generation: generation(row),
-                there,
-            }
-        })
+    pub(super) fn rows(&self, table: Table) -> impl Iterator<Item = (usize, &[AtomicU64])> {
+        rows(self.words(), table)
     }
 
     fn put_handle(&self, table: Table, slot: usize, (generation, open, node): (u32, RawFd, u64)) {
@@ -338,65 +308,39 @@ impl HandleRows {
     }
 }
 
-fn is_there(row: &[AtomicU64]) -> bool {
+fn row(words: &[AtomicU64], table: Table, index: usize) -> Option<&[AtomicU64]> {
+    let (start, width, rows) = table.shape();
+    let from = start + index * width;
+    (index < rows).then(|| &words[from..from + width])
+}
+
+fn rows(words: &[AtomicU64], table: Table) -> impl Iterator<Item = (usize, &[AtomicU64])> {
+    let used = words[table.used()].load(Ordering::Acquire);
+    let used = usize::try_from(used).unwrap_or_default();
+    (0..used).filter_map(move |index| Some((index, row(words, table, index)?)))
+}
+
+pub(super) fn is_there(row: &[AtomicU64]) -> bool {
     row[0].load(Ordering::Acquire) & THERE != 0
 }
 
-fn generation(row: &[AtomicU64]) -> u32 {
+pub(super) fn generation(row: &[AtomicU64]) -> u32 {
     let low = row[0].load(Ordering::Acquire) & (THERE - 1);
     u32::try_from(low).unwrap_or_default()
 }
 
-fn node_of(row: &[AtomicU64]) -> Option<(OwnedFd, KeptNode, u64)> {
-    let field = |at: usize| row[at].load(Ordering::Relaxed);
-    let held = claim(field(2) & 0xffff_ffff)?;
-    let node = KeptNode {
-        number: held.as_raw_fd(),
-        identity: Identity {
-            device: field(3),
-            inode: field(4),
-            mount: field(5),
-        },
-        kind: kind_of(u16::try_from(field(2) >> 32 & 0xff).ok()?)?,
-        marks: u16::try_from(field(2) >> 40 & 0xffff).unwrap_or_default(),
-        extra: [field(6), field(7), field(8), field(9)],
-    };
-    Some((held, node, field(1)))
-}
-
-const KINDS: [Kind; 7] = [
-    Kind::File,
-    Kind::Directory,
-    Kind::SymbolicLink,
-    Kind::BlockDevice,
-    Kind::CharacterDevice,
-    Kind::Fifo,
-    Kind::Socket,
-];
-
-pub(crate) fn kind_word(kind: Kind) -> u16 {
-    let place = KINDS.iter().position(|known| *known == kind);
-    place
-        .and_then(|place| u16::try_from(place).ok())
-        .unwrap_or_default()
-}
-
-pub(crate) fn kind_of(word: u16) -> Option<Kind> {
-    KINDS.get(usize::from(word)).copied()
-}
-
 /// All descriptors that a mount's memory names, its own not among them; for the sweep.
-pub(super) fn names(memory: &Arc<Shared>) -> Vec<RawFd> {
-    if memory.words()[word::MAGIC].load(Ordering::Acquire) != KIND {
+fn names(memory: &Shared) -> Vec<RawFd> {
+    let words = memory.words();
+    if words[word::MAGIC].load(Ordering::Acquire) != KIND {
         return Vec::new();
     }
-    let records = Records(Arc::clone(memory));
     let mut all = Vec::new();
     let column = |table| if matches!(table, Table::Nodes) { 2 } else { 1 };
     for table in [Table::Nodes, Table::Files, Table::Folders, Table::Owners] {
-        let there = records.rows(table).filter(|(_, row)| is_there(row));
+        let there = rows(words, table).filter(|(_, row)| is_there(row));
         all.extend(there.filter_map(|(_, row)| {
-            number(row[column(table)].load(Ordering::Relaxed) & 0xffff_ffff)
+            number(row[column(table)].load(Ordering::Relaxed) & DESCRIPTOR)
         }));
     }
     all
@@ -404,5 +348,5 @@ pub(super) fn names(memory: &Arc<Shared>) -> Vec<RawFd> {
 
 /// As `names`, of the memory behind a descriptor that stays open.
 pub(super) fn names_behind(number: RawFd) -> Vec<RawFd> {
-    super::peek(number, ALL).map_or_else(Vec::new, |memory| names(&Arc::new(memory)))
+    super::peek(number, ALL).map_or_else(Vec::new, |memory| names(&memory))
 }

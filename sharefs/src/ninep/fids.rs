@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use crate::keep::ninep::rows::{KeptPlace, Row, Rows};
 use crate::tree::owner::GuestUid;
 use crate::tree::{Found, Identity, Kind, Name, Result, Tree};
 
@@ -23,6 +24,8 @@ pub(super) struct Place<T: Tree> {
     pub(super) node: T::Node,
     pub(super) kind: Kind,
     above: Option<Above<T>>,
+    /// Where it is written down, if it is.
+    row: Option<(Arc<Rows>, usize)>,
 }
 
 struct Above<T: Tree> {
@@ -36,7 +39,45 @@ impl<T: Tree> Place<T> {
             node: found.node,
             kind: found.attributes.kind,
             above: None,
+            row: None,
         }
+    }
+
+    /// What an earlier process wrote down in that row.
+    pub(super) fn adopted(
+        (node, kind): (T::Node, Kind),
+        above: Option<(Arc<Self>, CString)>,
+        row: (Arc<Rows>, usize),
+    ) -> Self {
+        Self {
+            node,
+            kind,
+            above: above.map(|(folder, name)| Above { folder, name }),
+            row: Some(row),
+        }
+    }
+
+    /// The same, written down as far as that can be: for a fid to be, the whole way has to be.
+    pub(super) fn recorded(mut self, tree: &T, rows: Option<&Arc<Rows>>) -> Self {
+        self.row = rows.and_then(|rows| {
+            let above = match &self.above {
+                None => None,
+                Some(Above { folder, name }) => Some((folder.row()?, name.as_bytes().to_vec())),
+            };
+            let node = tree.keep(&self.node)?;
+            let number = tree.hold(&self.node)?;
+            let row = rows.put_place(&KeptPlace {
+                number,
+                node,
+                above,
+            })?;
+            Some((Arc::clone(rows), row))
+        });
+        self
+    }
+
+    pub(super) fn row(&self) -> Option<usize> {
+        self.row.as_ref().map(|(_, row)| *row)
     }
 
     /// What was found, or made, in `folder` as `name`.
@@ -48,6 +89,7 @@ impl<T: Tree> Place<T> {
                 folder: Arc::clone(folder),
                 name: name.as_c_str().to_owned(),
             }),
+            row: None,
         }
     }
 
@@ -86,13 +128,19 @@ impl<T: Tree> Place<T> {
                 folder: Arc::clone(folder),
                 name: name.to_owned(),
             }),
+            row: None,
         }
     }
 }
 
-/// A client can make a way a hundred thousand folders long; dropped one by one, not one within the other.
+/// A client can make a way a hundred thousand folders long; dropped one by one, not one within the other. What is
+/// written down stays until the commit, and the node's descriptor, which the row names, with it.
 impl<T: Tree> Drop for Place<T> {
     fn drop(&mut self) {
+        if let Some((rows, row)) = self.row.take() {
+            rows.end_place(row);
+            rows.retire(self.node.clone());
+        }
         let mut above = self.above.take();
         while let Some(Above { folder, .. }) = above {
             above = Arc::into_inner(folder).and_then(|mut last| last.above.take());
@@ -119,6 +167,17 @@ pub(super) enum Use<T: Tree> {
     Writing(Box<Value>),
 }
 
+impl<T: Tree> Use<T> {
+    /// Bytes of the attribute's value that it takes.
+    pub(super) fn value_length(&self) -> usize {
+        match self {
+            Self::Reading(value) => value.len(),
+            Self::Writing(value) => value.length,
+            Self::Nothing | Self::File { .. } | Self::Directory(_) => 0,
+        }
+    }
+}
+
 /// See [`Use::Writing`].
 pub(super) struct Value {
     pub(super) name: CString,
@@ -132,6 +191,8 @@ pub(super) struct Fid<T: Tree> {
     pub(super) place: Arc<Place<T>>,
     pub(super) user: GuestUid,
     pub(super) used: Use<T>,
+    /// Where it is written down, if anything is.
+    pub(super) row: Option<Row>,
 }
 
 /// All of one connection in one share.
@@ -182,6 +243,10 @@ impl<T: Tree> Fids<T> {
     pub(super) fn count(&self) -> usize {
         self.table.len()
     }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Fid<T>> {
+        self.table.values()
+    }
 }
 
 impl<T: Tree> Fid<T> {
@@ -190,6 +255,7 @@ impl<T: Tree> Fid<T> {
             place,
             user,
             used: Use::Nothing,
+            row: None,
         }
     }
 

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::mount::Keeping;
+use crate::keep::ninep::rows::{KeptOwner, KeptWait, Row};
 use crate::sys::LockRange;
 use crate::tree::{Identity, Result, Tree};
 
@@ -38,6 +40,15 @@ impl OwnerKey {
             client: client.into(),
         })
     }
+
+    /// As an earlier process wrote it down.
+    fn kept(kept: &KeptOwner) -> Self {
+        Self {
+            file: kept.file,
+            process: kept.process,
+            client: kept.client.clone().into(),
+        }
+    }
 }
 
 struct Owner<T: Tree> {
@@ -45,6 +56,8 @@ struct Owner<T: Tree> {
     /// The fid it first locked through: clunked, the owner is gone too. A client unlocks before in most cases,
     /// but not when the process that unlocks is another than the one that locked.
     fid: u32,
+    /// Where it is written down, if it is.
+    row: Option<Row>,
 }
 
 /// A lock that cannot be had yet.
@@ -52,13 +65,18 @@ struct Wait<T: Tree> {
     locks: Arc<T::Locks>,
     range: LockRange,
     fid: u32,
+    row: Option<Row>,
 }
+
+/// A wait that ended without the lock: its tag, and where it is written down.
+pub(super) type Ended = (u16, Option<Row>);
 
 /// All locks of one connection in one share.
 pub(super) struct Locks<T: Tree> {
     owners: HashMap<OwnerKey, Owner<T>>,
     /// By tag, which answers them.
     waits: BTreeMap<u16, Wait<T>>,
+    pub(super) keeping: Option<Keeping>,
 }
 
 impl<T: Tree> Default for Locks<T> {
@@ -66,6 +84,7 @@ impl<T: Tree> Default for Locks<T> {
         Self {
             owners: HashMap::new(),
             waits: BTreeMap::new(),
+            keeping: None,
         }
     }
 }
@@ -85,9 +104,59 @@ impl<T: Tree> Locks<T> {
         let owner = Owner {
             locks: Arc::clone(&locks),
             fid,
+            row: None,
         };
         self.owners.insert(key, owner);
         Ok(locks)
+    }
+
+    /// The owner has locks, or waits for some: it is written down.
+    pub(super) fn record_owner(&mut self, tree: &T, key: &OwnerKey) {
+        let (Some(keeping), Some(owner)) = (&self.keeping, self.owners.get_mut(key)) else {
+            return;
+        };
+        if owner.row.is_some() {
+            return;
+        }
+        owner.row = Some(match tree.keep_locks(&owner.locks) {
+            Some(open) => keeping.rows.put_owner(&KeptOwner {
+                open,
+                file: key.file,
+                process: key.process,
+                client: key.client.to_vec(),
+                fid: owner.fid,
+                mount: keeping.place,
+            }),
+            None => keeping.rows.put_nowhere(),
+        });
+    }
+
+    /// What an earlier process wrote down: `locks` is the holder.
+    pub(super) fn adopt_owner(&mut self, kept: &KeptOwner, row: usize, locks: T::Locks) {
+        let owner = Owner {
+            locks: Arc::new(locks),
+            fid: kept.fid,
+            row: Some(Row::At(row)),
+        };
+        self.owners.insert(OwnerKey::kept(kept), owner);
+    }
+
+    /// The same of a wait for `range`. ESTALE where its owner is not there.
+    pub(super) fn adopt_wait(
+        &mut self,
+        (kept, row): (&KeptWait, usize),
+        file: Identity,
+        range: LockRange,
+    ) -> Result<()> {
+        let key = OwnerKey::new(file, kept.process, &kept.client)?;
+        let wait = Wait {
+            locks: self.known_owner(&key).ok_or(Errno::STALE)?,
+            range,
+            fid: kept.fid,
+            row: Some(Row::At(row)),
+        };
+        self.waits.insert(kept.tag, wait);
+        Ok(())
     }
 
     /// The holder, if this owner has locked anything.
@@ -97,51 +166,82 @@ impl<T: Tree> Locks<T> {
 
     /// All of the owner's locks on the file end.
     pub(super) fn end_owner(&mut self, key: &OwnerKey) {
-        self.owners.remove(key);
+        if let Some(owner) = self.owners.remove(key) {
+            end_owner(self.keeping.as_ref(), owner);
+        }
     }
 
     /// The fid is clunked: what was locked through it ends, and what waits is answered EINTR.
-    pub(super) fn end_fid(&mut self, fid: u32) -> Vec<u16> {
+    pub(super) fn end_fid(&mut self, fid: u32) -> Vec<Ended> {
         if self.owners.is_empty() && self.waits.is_empty() {
             return Vec::new();
         }
-        self.owners.retain(|_, owner| owner.fid != fid);
-        let waiting = self.waits.iter().filter(|(_, wait)| wait.fid == fid);
-        let ended: Vec<u16> = waiting.map(|(tag, _)| *tag).collect();
-        ended.iter().for_each(|tag| self.forget(*tag));
+        let keeping = self.keeping.as_ref();
+        let gone = self.owners.extract_if(|_, owner| owner.fid == fid);
+        gone.for_each(|(_, owner)| end_owner(keeping, owner));
+        let ended = self.waits.extract_if(.., |_, wait| wait.fid == fid);
+        let ended = ended.map(|(tag, wait)| (tag, wait.row));
+        let ended: Vec<Ended> = ended.collect();
+        for (_, row) in &ended {
+            if let (Some(keeping), Some(row)) = (keeping, row) {
+                keeping.rows.wait_is_over(*row);
+            }
+        }
         ended
+    }
+
+    /// All rows end: the connection begins anew.
+    pub(super) fn end_rows(&self) {
+        let Some(Keeping { rows, .. }) = &self.keeping else {
+            return;
+        };
+        let owners = self.owners.values().filter_map(|owner| owner.row);
+        owners.for_each(|row| rows.end_owner(row));
+        let waits = self.waits.values().filter_map(|wait| wait.row);
+        waits.for_each(|row| rows.end_wait(row));
     }
 
     /// Puts a request aside. ENOLCK when too many wait, EINVAL when its tag waits already.
     pub(super) fn wait(
         &mut self,
-        tag: u16,
-        fid: u32,
         locks: Arc<T::Locks>,
         range: LockRange,
+        asked: &KeptWait,
     ) -> Result<()> {
+        let (tag, fid) = (asked.tag, asked.fid);
         if self.waits.contains_key(&tag) {
             return Err(Errno::INVAL);
         }
         if self.waits.len() >= MOST_WAITS {
             return Err(Errno::NOLCK);
         }
-        self.waits.insert(tag, Wait { locks, range, fid });
+        let keeping = self.keeping.as_ref();
+        let wait = Wait {
+            locks,
+            range,
+            fid,
+            row: keeping.map(|keeping| keeping.rows.put_wait(asked)),
+        };
+        self.waits.insert(tag, wait);
         Ok(())
     }
 
     /// Nobody wants the answer any more.
     pub(super) fn forget(&mut self, tag: u16) {
-        self.waits.remove(&tag);
+        if let Some(wait) = self.waits.remove(&tag) {
+            end_wait(self.keeping.as_ref(), wait.row);
+        }
     }
 
     /// Asks again for each: those that have an answer now, by tag.
     pub(super) fn retry(&mut self, tree: &T, mut answered: impl FnMut(u16, Result<()>)) {
+        let keeping = self.keeping.as_ref();
         self.waits
             .retain(|tag, wait| match tree.lock(&wait.locks, wait.range) {
                 Err(Errno::AGAIN) => true,
                 answer => {
                     answered(*tag, answer);
+                    end_wait(keeping, wait.row);
                     false
                 }
             });
@@ -149,5 +249,20 @@ impl<T: Tree> Locks<T> {
 
     pub(super) fn waiting(&self) -> usize {
         self.waits.len()
+    }
+}
+
+/// Nobody wants the answer any more, or it is given.
+pub(super) fn end_wait(keeping: Option<&Keeping>, row: Option<Row>) {
+    if let (Some(keeping), Some(row)) = (keeping, row) {
+        keeping.rows.end_wait(row);
+    }
+}
+
+/// What it holds is let go of with the commit, which a follower may have to make: it must find the holder until then.
+fn end_owner<T: Tree>(keeping: Option<&Keeping>, owner: Owner<T>) {
+    if let (Some(keeping), Some(row)) = (keeping, owner.row) {
+        keeping.rows.end_owner(row);
+        keeping.rows.retire(owner.locks);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Used by one thread; what may take long (fsync) is handed back as a `Slow` to be done elsewhere.
 
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -9,15 +10,19 @@ use rustix::io::Errno;
 use super::convert::{self, NameRoom, Qids};
 use super::counters::Counters;
 use super::fids::{Fid, Fids, Place};
-use super::locks::Locks;
+use super::locks::{Ended, Locks, end_wait};
 use super::messages::{Reply, Request};
 use super::wire::Qid;
+use crate::keep::journal;
+use crate::keep::ninep::rows::{Claim, KeptMount, Row, Rows};
 use crate::tree::name::LONGEST_NAME;
 use crate::tree::owner::{GuestGid, GuestUid};
 use crate::tree::{Caller, Result, Tree};
 
+mod again;
 mod extended;
 mod files;
+mod kept;
 mod listing;
 mod locking;
 mod names;
@@ -37,6 +42,26 @@ pub(crate) trait Mount: Send {
     /// Requests that wait for a lock, or whose answer `retry` is to fetch.
     fn waiting(&self) -> usize;
     fn fids(&self) -> usize;
+
+    /// Of the share: what an earlier process left is of the same, or not taken up.
+    fn options(&self) -> u64;
+    /// What is known from now on is written down, under the share's name.
+    fn keep(&mut self, keeping: Keeping, name: &str);
+    /// What an earlier process wrote down of the share is known from now on.
+    fn adopt(&mut self, keeping: Keeping, left: (usize, KeptMount), claim: Claim<'_>)
+    -> Result<()>;
+    /// The client knows nothing of it any more, which is written down; it stays until that is in force.
+    fn end(&mut self);
+    /// A request that was to end this fid is refused: it is ended all the same, and nothing is done for it.
+    fn abandon(&mut self, fid: u32);
+}
+
+/// Where a share of a connection is written down.
+#[derive(Clone, Debug)]
+pub(crate) struct Keeping {
+    pub(crate) rows: Arc<Rows>,
+    /// The share's, among those of the connection.
+    pub(crate) place: u32,
 }
 
 /// One request on its way.
@@ -58,13 +83,35 @@ pub(crate) enum Answer {
     Slow(Slow),
 }
 
-/// What may take seconds, for a thread that may wait. Its answer is empty.
-pub(crate) struct Slow(Box<dyn FnOnce() -> Result<()> + Send>);
+/// What may take seconds, for a thread that may wait. Its answer is empty. What is open for it stays so while it lives.
+pub(crate) struct Slow {
+    work: Box<dyn Fn() -> Result<()> + Send>,
+    /// What is open for it.
+    open: Option<RawFd>,
+}
 
 impl Slow {
     /// Does it.
-    pub(crate) fn run(self) -> Result<()> {
-        self.0()
+    pub(crate) fn run(&self) -> Result<()> {
+        (self.work)()
+    }
+
+    pub(crate) fn open(&self) -> Option<RawFd> {
+        self.open
+    }
+
+    /// What an earlier process was to do with something that is open for it alone by now.
+    pub(crate) fn sync(open: OwnedFd, data_only: bool) -> Self {
+        Self {
+            open: Some(open.as_raw_fd()),
+            work: Box::new(move || {
+                if data_only {
+                    rustix::fs::fdatasync(&open)
+                } else {
+                    rustix::fs::fsync(&open)
+                }
+            }),
+        }
     }
 }
 
@@ -82,25 +129,35 @@ impl Turn<'_> {
 pub(super) struct Attached<T: Tree> {
     tree: Arc<T>,
     counters: Arc<Counters>,
+    /// Of the share.
+    options: u64,
     qids: Option<Qids>,
     fids: Fids<T>,
     locks: Locks<T>,
     /// Waits that ended because their fid was clunked.
-    ended: Vec<u16>,
+    ended: Vec<Ended>,
     /// Length of all values that are open (extended.rs).
     value_bytes: usize,
+    keeping: Option<Keeping>,
+    name: Vec<u8>,
+    /// Where the share itself is written down.
+    row: Option<Row>,
 }
 
 impl<T: Tree> Attached<T> {
-    pub(super) fn new(tree: Arc<T>, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(tree: Arc<T>, counters: Arc<Counters>, options: u64) -> Self {
         Self {
             tree,
             counters,
+            options,
             qids: None,
             fids: Fids::default(),
             locks: Locks::default(),
             ended: Vec::new(),
             value_bytes: 0,
+            keeping: None,
+            name: Vec::new(),
+            row: None,
         }
     }
 
@@ -124,12 +181,16 @@ impl<T: Tree> Mount for Attached<T> {
             .check_new(fid)
             .inspect_err(|error| self.refused(*error))?;
         let root = self.tree.root()?;
+        if self.qids.is_none() {
+            self.record_share(root.attributes.identity);
+        }
         let qids = *self
             .qids
             .get_or_insert_with(|| Qids::new(root.attributes.identity));
         let qid = qids.of(&root.attributes);
-        let place = Arc::new(Place::root(root));
+        let place = Arc::new(Place::root(root).recorded(&*self.tree, self.rows()));
         self.fids.add(fid, Fid::unused(place, user))?;
+        self.record(fid);
         Ok(qid)
     }
 
@@ -138,6 +199,13 @@ impl<T: Tree> Mount for Attached<T> {
     }
 
     fn serve(&mut self, request: &Request<'_>, turn: &mut Turn<'_>) -> Result<Answer> {
+        if journal::is_again() {
+            if let Some(answer) = self.again(request, turn)? {
+                return Ok(answer);
+            }
+        } else if journal::is_on() {
+            self.note(request);
+        }
         match *request {
             Request::Walk {
                 fid,
@@ -297,11 +365,16 @@ impl<T: Tree> Mount for Attached<T> {
 
     fn flush(&mut self, tag: u16) {
         self.locks.forget(tag);
-        self.ended.retain(|ended| *ended != tag);
+        let keeping = self.keeping.as_ref();
+        let wanted = self.ended.extract_if(.., |(ended, _)| *ended == tag);
+        wanted.for_each(|(_, row)| end_wait(keeping, row));
     }
 
     fn retry(&mut self, answered: &mut Vec<(u16, Result<()>)>) {
-        answered.extend(self.ended.drain(..).map(|tag| (tag, Err(Errno::INTR))));
+        for (tag, row) in self.ended.drain(..) {
+            end_wait(self.keeping.as_ref(), row);
+            answered.push((tag, Err(Errno::INTR)));
+        }
         self.locks
             .retry(&self.tree, |tag, answer| answered.push((tag, answer)));
     }
@@ -312,6 +385,35 @@ impl<T: Tree> Mount for Attached<T> {
 
     fn fids(&self) -> usize {
         self.fids.count()
+    }
+
+    fn options(&self) -> u64 {
+        self.options
+    }
+
+    fn keep(&mut self, keeping: Keeping, name: &str) {
+        self.locks.keeping = Some(keeping.clone());
+        self.keeping = Some(keeping);
+        self.name = name.as_bytes().to_vec();
+    }
+
+    fn adopt(
+        &mut self,
+        keeping: Keeping,
+        (row, left): (usize, KeptMount),
+        claim: Claim<'_>,
+    ) -> Result<()> {
+        self.take_up(keeping, (row, left), claim)
+    }
+
+    fn end(&mut self) {
+        self.end_rows();
+    }
+
+    fn abandon(&mut self, fid: u32) {
+        if let Ok(ended) = self.end_fid(fid) {
+            self.retire(ended);
+        }
     }
 }
 

@@ -11,9 +11,10 @@ use rustix::io::Errno;
 
 use super::counters::Counters;
 use super::messages::{self, Reply, Request, kind_name};
-pub(crate) use super::mount::{Answer, Mount, Slow};
+pub(crate) use super::mount::{Answer, Keeping, Mount, Slow};
 use super::mount::{Attached, LOCK_SUCCESS, Turn};
 use super::wire::{DATA_AT, Frame, HEADER, NoRoom, Qid, Text};
+use crate::keep::ninep::rows::{Claim, Rows};
 use crate::tree::owner::GuestUid;
 use crate::tree::{Result, Tree};
 
@@ -45,9 +46,13 @@ pub(crate) trait Offers: Send {
     fn attach(&self, share: &str) -> Result<Box<dyn Mount>>;
 }
 
-/// A tree as a share of a connection.
-pub(crate) fn mount<T: Tree>(tree: Arc<T>, counters: Arc<Counters>) -> Box<dyn Mount> {
-    Box::new(Attached::new(tree, counters))
+/// A tree as a share of a connection; `options`: of the share, in one word.
+pub(crate) fn mount<T: Tree>(
+    tree: Arc<T>,
+    counters: Arc<Counters>,
+    options: u64,
+) -> Box<dyn Mount> {
+    Box::new(Attached::new(tree, counters, options))
 }
 
 /// See the module's head.
@@ -59,6 +64,8 @@ pub(crate) struct Session {
     mounts: Vec<(String, Box<dyn Mount>)>,
     text: Vec<u8>,
     answered: Vec<(u16, Result<()>)>,
+    /// Where it is written down what the client knows.
+    rows: Option<Arc<Rows>>,
 }
 
 /// What became of a request.
@@ -80,7 +87,65 @@ impl Session {
             mounts: Vec::new(),
             text: Vec::new(),
             answered: Vec::new(),
+            rows: None,
         }
+    }
+
+    /// The same, written down from now on.
+    pub(crate) fn kept(mut self, rows: Arc<Rows>) -> Self {
+        self.rows = Some(rows);
+        self
+    }
+
+    /// As an earlier process wrote it down, with the longest frame that was agreed on.
+    ///
+    /// # Errors
+    /// Where not all of it can be had again as it was: ENOENT and the like for a share that is gone, ESTALE for one of
+    /// other options, or a file that is not what it was.
+    pub(crate) fn adopt(
+        mut self,
+        rows: Arc<Rows>,
+        longest: Option<u32>,
+        claim: Claim<'_>,
+    ) -> Result<Self> {
+        for (row, left) in rows.mounts() {
+            let name = String::from_utf8(left.name.clone()).map_err(|_| Errno::STALE)?;
+            let mut mount = self.offers.attach(&name)?;
+            if left.options != mount.options() || left.place != self.mounts.len() as u64 {
+                return Err(Errno::STALE);
+            }
+            let keeping = self.keeping(&rows);
+            mount.adopt(keeping, (row, left), claim)?;
+            self.mounts.push((name, mount));
+        }
+        self.longest = longest;
+        self.rows = Some(rows);
+        Ok(self)
+    }
+
+    /// Where the next share is written down.
+    fn keeping(&self, rows: &Arc<Rows>) -> Keeping {
+        Keeping {
+            rows: Arc::clone(rows),
+            place: u32::try_from(self.mounts.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// What was agreed on; None: nothing yet.
+    pub(crate) fn longest_agreed(&self) -> Option<u32> {
+        self.longest
+    }
+
+    /// Answers a request with EIO that ends whoever does it, and does nothing for it; the length. A fid that it was to
+    /// end is ended, since its number is free to the client from then on.
+    pub(crate) fn give_up(&mut self, frame: &Frame<'_>, room: &mut [u8]) -> usize {
+        if let Some(Ok(Request::Clunk { fid } | Request::Remove { fid })) = Request::decode(frame) {
+            let mut mounts = self.mounts.iter_mut();
+            if let Some((_, mount)) = mounts.find(|(_, mount)| mount.knows(fid)) {
+                mount.abandon(fid);
+            }
+        }
+        self.refuse(frame.tag, Errno::IO, room)
     }
 
     /// The longest frame that may come now.
@@ -258,7 +323,11 @@ impl Session {
 
     /// version(5): whatever was before is over.
     fn version(&mut self, longest: u32, version: &[u8]) -> Result<Reply<'static>> {
-        self.mounts.clear();
+        let mut ended = std::mem::take(&mut self.mounts);
+        if let Some(rows) = &self.rows {
+            ended.iter_mut().for_each(|(_, mount)| mount.end());
+            rows.retire(ended);
+        }
         self.offers.begin();
         self.longest = None;
         if longest < LEAST_FRAME {
@@ -293,6 +362,9 @@ impl Session {
             return mount.attach(fid, user);
         }
         let mut mount = self.offers.attach(&share)?;
+        if let Some(rows) = &self.rows {
+            mount.keep(self.keeping(rows), &share);
+        }
         let qid = mount.attach(fid, user)?;
         self.mounts.push((share, mount));
         Ok(qid)

@@ -547,7 +547,7 @@ fn pair() -> Pair {
     let offer = Offer::new(move |counters| {
         let descriptors = Descriptors::new(1000);
         let tree = HostTree::open(&shared, descriptors, |_| OwnerMap::Pass).unwrap();
-        crate::ninep::session::mount(std::sync::Arc::new(tree), counters)
+        crate::ninep::session::mount(std::sync::Arc::new(tree), counters, 0)
     });
     let offers = OfferList::from([("a".to_owned(), offer)]);
     let path = root.path().join("9p.sock");

@@ -12,7 +12,7 @@ use super::files::{RemoteFile, RemoteLocks};
 use super::line::{Line, Pace};
 use super::nodes::RemoteNode;
 use super::{RemoteTree, longest_data};
-use crate::keep::records::KeptNode;
+use crate::keep::nodes::{KeptNode, KeptPlace, NodeRow};
 use crate::ninep::client::{self, Told};
 use crate::ninep::messages::{Reply, Request};
 use crate::ninep::wire::{Few, Text};
@@ -559,9 +559,17 @@ impl Tree for RemoteTree {
         None
     }
 
-    fn adopt(&self, _: &KeptNode, _: OwnedFd) -> Result<Arc<RemoteNode>> {
+    fn hold(&self, _: &Arc<RemoteNode>) -> Option<RawFd> {
+        None
+    }
+
+    fn bind(&self, _: &Arc<RemoteNode>, _: Option<NodeRow>) {}
+
+    fn adopt(&self, _: &KeptNode, _: (KeptPlace, Option<NodeRow>)) -> Result<Arc<RemoteNode>> {
         Err(Errno::STALE)
     }
+
+    fn lead(&self, _: &Arc<RemoteNode>, _: &Arc<RemoteNode>, _: &CStr) {}
 
     fn keep_file(&self, _: &Self::File) -> Option<RawFd> {
         None

@@ -12,5 +12,6 @@ mod patience;
 mod relay;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod virtiofs;
 pub(crate) mod vsock;

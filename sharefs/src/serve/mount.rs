@@ -26,13 +26,12 @@ use crate::keep::fault::{self, Point};
 use crate::keep::journal::Journal;
 use crate::keep::mount::{LONGEST_REQUEST, LONGEST_WAIT, Left, MOST_SLOTS, Mount, Slot, Waiting};
 use crate::keep::{self, Listed};
+use crate::serve::turns::Turns;
 use crate::sys::{self, Sink, Source};
-use turns::Turns;
 use waits::Waits;
 
 #[cfg(test)]
 mod tests;
-mod turns;
 mod waits;
 
 /// Threads that serve one mount. Programs of a build that ask at once are few; more threads would only

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -19,14 +19,21 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::Shutdown;
 
+use connection::{Before, Line, OTHERS};
+
 use super::door::DoorError;
+use super::turns::Turns;
+use crate::keep::Listed;
+use crate::keep::ninep::rows::claim;
+use crate::keep::ninep::{Connection as Kept, Left};
 use crate::ninep::counters::Counters;
 use crate::ninep::session::{Mount, Offers, Session};
 use crate::tree::Result;
 
-mod buffers;
 mod connection;
+mod incoming;
 mod lane;
+mod ledger;
 #[cfg(test)]
 mod tests;
 
@@ -123,6 +130,7 @@ impl NinepDoor {
             live: Mutex::default(),
         });
         let inner = Arc::clone(&shared);
+        shared.take_up();
         let thread = std::thread::Builder::new()
             .name("9p-door".to_owned())
             .spawn(move || inner.run(&listener))
@@ -248,40 +256,132 @@ impl Shared {
         }
     }
 
+    /// Goes on with the connections of the process before us, each as a whole or not at all.
+    fn take_up(self: &Arc<Self>) {
+        let left = Kept::left(&self.path);
+        let turns = Arc::new(Turns::new(left.len(), OTHERS));
+        for left in left {
+            // A turn that nobody takes would have the others wait.
+            let mine = OneTurn(Some(Arc::clone(&turns)));
+            if let Err(error) = self.go_on(left, mine) {
+                tracing::warn!(path = %self.path.display(), %error, "a 9p connection ends that an earlier process served");
+            }
+        }
+    }
+
+    fn go_on(self: &Arc<Self>, left: Left, mut turn: OneTurn) -> io::Result<()> {
+        let Left {
+            listed,
+            memory,
+            socket,
+        } = left;
+        let stream = UnixStream::from(socket);
+        let (number, entry) = self.enlist(&stream)?;
+        let rows = memory.rows_left();
+        let longest = memory.commit().longest;
+        let longest = u32::try_from(longest).ok().filter(|longest| *longest > 0);
+        let session = self
+            .session(&entry)
+            .adopt(Arc::clone(&rows), longest, &claim);
+        let session = session.inspect_err(|_| drop(locked(&self.live).remove(&number)))?;
+        // Behind the session, which has what is open for more than a job.
+        let slow = rows.slow().into_iter();
+        let slow = slow.map(|slow| {
+            let open = slow.open.and_then(claim);
+            (slow, open)
+        });
+        let slow = slow.collect();
+        let line = Line {
+            stream,
+            memory,
+            rows: Some(rows),
+            before: turn.0.take().map(|turns| Before { turns, slow }),
+        };
+        self.begin((number, entry), (line, Some(listed)), session)
+    }
+
     fn welcome(self: &Arc<Self>, stream: UnixStream) {
-        let number = self.connections.fetch_add(1, Ordering::Relaxed);
-        let prepared = stream
-            .set_nonblocking(false)
-            .and_then(|()| stream.try_clone());
-        let mut live = locked(&self.live);
-        let Some(other) = prepared.ok().filter(|_| live.len() < MOST_CONNECTIONS) else {
+        let Ok((number, entry)) = self.enlist(&stream) else {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return;
         };
+        let kept = Kept::create(&self.path, stream.as_raw_fd());
+        let begun = kept.map_err(io::Error::from).and_then(|(memory, listed)| {
+            // Without a follower nothing is written down.
+            let rows = listed.is_some().then(|| memory.rows());
+            let session = match &rows {
+                Some(rows) => self.session(&entry).kept(Arc::clone(rows)),
+                None => self.session(&entry),
+            };
+            let line = Line {
+                stream,
+                memory,
+                rows,
+                before: None,
+            };
+            self.begin((number, entry), (line, listed), session)
+        });
+        if let Err(error) = begun {
+            tracing::warn!(%error, "a 9p connection cannot be served");
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            locked(&self.live).remove(&number);
+        }
+    }
+
+    /// One more connection, as others see it. An error for one that is too many.
+    fn enlist(&self, stream: &UnixStream) -> io::Result<(u64, Arc<Live>)> {
+        let number = self.connections.fetch_add(1, Ordering::Relaxed);
+        stream.set_nonblocking(false)?;
+        let stream = stream.try_clone()?;
+        let mut live = locked(&self.live);
+        if live.len() >= MOST_CONNECTIONS {
+            return Err(Errno::USERS.into());
+        }
         let entry = Arc::new(Live {
-            stream: other,
+            stream,
             attached: Mutex::default(),
             fids: AtomicU64::new(0),
         });
         live.insert(number, Arc::clone(&entry));
-        drop(live);
+        Ok((number, entry))
+    }
+
+    fn session(self: &Arc<Self>, entry: &Arc<Live>) -> Session {
+        let visitor = Visitor {
+            shared: Arc::clone(self),
+            live: Arc::clone(entry),
+        };
+        Session::new(Box::new(visitor), Arc::clone(&self.counters))
+    }
+
+    /// Serves it in a thread of its own.
+    fn begin(
+        self: &Arc<Self>,
+        (number, entry): (u64, Arc<Live>),
+        (line, listed): (Line, Option<Listed>),
+        session: Session,
+    ) -> io::Result<()> {
         let shared = Arc::clone(self);
         let visit = move || {
-            let visitor = Visitor {
-                shared: Arc::clone(&shared),
-                live: Arc::clone(&entry),
-            };
-            let session = Session::new(Box::new(visitor), Arc::clone(&shared.counters));
-            connection::run(stream, session, &shared.counters, &entry.fids);
+            // First of all: before any descriptor is closed.
+            let unlist = move || drop(listed);
+            connection::run(line, session, &shared.counters, &entry.fids, unlist);
             locked(&shared.live).remove(&number);
         };
         let spawned = std::thread::Builder::new()
             .name("9p".to_owned())
             .spawn(visit);
-        if let Err(error) = spawned {
-            tracing::warn!(%error, "no thread for a 9p connection");
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            locked(&self.live).remove(&number);
+        spawned.map(drop)
+    }
+}
+
+/// A turn among the connections that are taken up: taken by the one it is for, or by nobody.
+struct OneTurn(Option<Arc<Turns>>);
+
+impl Drop for OneTurn {
+    fn drop(&mut self) {
+        if let Some(turns) = self.0.take() {
+            turns.pass();
         }
     }
 }

@@ -51,6 +51,16 @@ impl FileHandle {
         }
     }
 
+    /// Of bytes that a process before us wrote down.
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
+        let bytes = bytes.into_boxed_slice();
+        Self { bytes }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     fn ask(place: BorrowedFd<'_>, flags: libc::c_int) -> Result<Self, Errno> {
         let mut raw = Raw {
             length: ROOM,

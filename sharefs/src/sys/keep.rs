@@ -102,6 +102,15 @@ impl Shared {
         advised.ok();
     }
 
+    /// So many words are there from now on, and stay in memory as far as this process may have them so (RLIMIT_MEMLOCK).
+    pub(crate) fn hold(&self, start: usize, words: usize) {
+        self.populate(start, words);
+        let range = self.range(start, bytes(words));
+        // SAFETY: the range is inside the mapping; to be in memory changes nothing of it.
+        let held = unsafe { rustix::mm::mlock(range.iov_base, range.iov_len) };
+        held.ok();
+    }
+
     /// Cut to what is mapped.
     fn range(&self, start: usize, length: usize) -> libc::iovec {
         let words = self.words().get(start..).unwrap_or_default();
@@ -205,6 +214,13 @@ impl Awaited {
             libc::sigprocmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
         }
     }
+}
+
+/// A second descriptor of what a number of this process stands for; EBADF where it is not open.
+#[cfg(test)]
+pub(crate) fn duplicate(number: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: the kernel looks the number up, and nothing is kept of it.
+    rustix::io::fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(number) }, 0)
 }
 
 /// Closes a number that belongs to no value of this process: what a process before us left open.

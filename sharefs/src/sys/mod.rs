@@ -15,13 +15,17 @@ mod device;
 mod extended;
 mod handle;
 mod keep;
+mod stream;
 
 pub(crate) use device::{clone_connection, ignore_termination};
 pub(crate) use extended::{GETXATTRAT, extended_at};
 pub(crate) use handle::{FileHandle, Handle};
+#[cfg(test)]
+pub(crate) use keep::duplicate;
 pub(crate) use keep::{
     Awaited, Shared, Side, clone_with_descriptors, close_left_open, is_inherited, set_inherited,
 };
+pub(crate) use stream::{HEADER, Region, counted, receive, send};
 
 /// Bytes that a guest gave us to read; it may change them while we look.
 #[repr(transparent)]

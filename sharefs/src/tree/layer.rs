@@ -62,6 +62,16 @@ macro_rules! pass_on {
         fn unpin(&self, node: &Self::Node) {
             Layer::below(self).unpin(<Self as Layer>::node(node));
         }
+        fn hold(&self, node: &Self::Node) -> Option<std::os::fd::RawFd> {
+            Layer::below(self).hold(<Self as Layer>::node(node))
+        }
+        fn bind(&self, node: &Self::Node, row: Option<$crate::keep::nodes::NodeRow>) {
+            Layer::below(self).bind(<Self as Layer>::node(node), row);
+        }
+        fn lead(&self, node: &Self::Node, folder: &Self::Node, name: &std::ffi::CStr) {
+            let (node, folder) = (<Self as Layer>::node(node), <Self as Layer>::node(folder));
+            Layer::below(self).lead(node, folder, name);
+        }
     };
     (@ renamed) => {
         fn renamed(
@@ -272,15 +282,18 @@ macro_rules! pass_on {
     };
     // For layers whose nodes are those of the tree below.
     (@ keeping) => {
-        fn keep(&self, node: &Self::Node) -> Option<$crate::keep::records::KeptNode> {
+        fn keep(&self, node: &Self::Node) -> Option<$crate::keep::nodes::KeptNode> {
             Layer::below(self).keep(node)
         }
         fn adopt(
             &self,
-            kept: &$crate::keep::records::KeptNode,
-            held: std::os::fd::OwnedFd,
+            kept: &$crate::keep::nodes::KeptNode,
+            left: (
+                $crate::keep::nodes::KeptPlace,
+                Option<$crate::keep::nodes::NodeRow>,
+            ),
         ) -> Result<Self::Node> {
-            Layer::below(self).adopt(kept, held)
+            Layer::below(self).adopt(kept, left)
         }
         fn adopt_file(&self, node: &Self::Node, open: std::os::fd::OwnedFd) -> Result<Self::File> {
             Layer::below(self).adopt_file(node, open)

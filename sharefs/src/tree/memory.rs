@@ -16,7 +16,7 @@ use super::{
     Kind, Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Timestamp, Tree, Upkeep,
     WholeLock,
 };
-use crate::keep::records::KeptNode;
+use crate::keep::nodes::{KeptNode, KeptPlace, NodeRow};
 use crate::sys::{self, LockRange, Sink, Source};
 
 /// See the module's head.
@@ -545,9 +545,14 @@ impl Tree for MemoryTree {
     fn keep(&self, _: &MemoryNode) -> Option<KeptNode> {
         None
     }
-    fn adopt(&self, _: &KeptNode, _: OwnedFd) -> Result<MemoryNode> {
+    fn hold(&self, _: &MemoryNode) -> Option<RawFd> {
+        None
+    }
+    fn bind(&self, _: &MemoryNode, _: Option<NodeRow>) {}
+    fn adopt(&self, _: &KeptNode, _: (KeptPlace, Option<NodeRow>)) -> Result<MemoryNode> {
         Err(Errno::OPNOTSUPP)
     }
+    fn lead(&self, _: &MemoryNode, _: &MemoryNode, _: &CStr) {}
     fn keep_file(&self, _: &Self::File) -> Option<RawFd> {
         None
     }

@@ -23,13 +23,14 @@ pub(crate) mod owner;
 pub(crate) mod owner_store;
 pub(crate) mod places;
 pub(crate) mod read_only;
+pub(crate) mod undo;
 
 pub(crate) use name::Name;
 use owner::{GuestGid, GuestUid};
 
 use std::os::fd::{OwnedFd, RawFd};
 
-use crate::keep::records::KeptNode;
+use crate::keep::nodes::{KeptNode, KeptPlace, NodeRow};
 use crate::sys::{LockRange, Sink, Source};
 
 /// Answer of everything that can fail.
@@ -107,8 +108,18 @@ pub(crate) struct Caller {
 pub(crate) struct Upkeep {
     /// To pin the node whose name is about to be taken away.
     pub(crate) removals: bool,
-    /// To call `renamed` behind each rename.
-    pub(crate) renames: bool,
+    /// To call `renamed` behind each of these.
+    pub(crate) renames: Renames,
+}
+
+/// Renames that a tree has to be told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Renames {
+    #[default]
+    None,
+    /// From one folder to another.
+    Between,
+    All,
 }
 
 /// What a file is opened for.
@@ -396,10 +407,16 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn list_extended(&self, node: &Self::Node, into: &mut [u8]) -> Result<usize>;
     fn remove_extended(&self, node: &Self::Node, name: &CStr) -> Result<()>;
 
-    /// The node in words (keep/records.rs), while the value is held. None: it cannot be kept.
+    /// The node in words (keep/nodes.rs). None: it cannot be kept.
     fn keep(&self, node: &Self::Node) -> Option<KeptNode>;
-    /// What `keep` said, in a later process; `held` is what its number stood for.
-    fn adopt(&self, kept: &KeptNode, held: OwnedFd) -> Result<Self::Node>;
+    /// Holds it for as long as it is known, for who writes its descriptor's number down; None: as many as may are.
+    fn hold(&self, node: &Self::Node) -> Option<RawFd>;
+    /// How it is found is written into that row from now on; None: no more, the row is another's.
+    fn bind(&self, node: &Self::Node, row: Option<NodeRow>);
+    /// What `keep` said, in a later process, and what its row says of how it is found.
+    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, Option<NodeRow>)) -> Result<Self::Node>;
+    /// The name of an adopted node, as its row says.
+    fn lead(&self, node: &Self::Node, folder: &Self::Node, name: &CStr);
     /// The descriptors that open things are, while the values are held.
     fn keep_file(&self, file: &Self::File) -> Option<RawFd>;
     fn keep_directory(&self, directory: &Self::Directory) -> Option<RawFd>;

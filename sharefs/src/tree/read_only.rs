@@ -11,7 +11,7 @@ use super::{
     AccessWanted, Allocation, Attributes, Caller, Changes, Entry, ExtendedHow, Found, Identity,
     Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Tree, Upkeep, WholeLock,
 };
-use crate::keep::records::KeptNode;
+use crate::keep::nodes::{KeptNode, KeptPlace, NodeRow};
 use crate::sys::{LockKind, LockRange, Sink, Source};
 
 /// See the module's head.
@@ -219,8 +219,17 @@ impl<T: Tree> Tree for ReadOnly<T> {
     fn keep(&self, node: &T::Node) -> Option<KeptNode> {
         self.0.keep(node)
     }
-    fn adopt(&self, kept: &KeptNode, held: OwnedFd) -> Result<T::Node> {
-        self.0.adopt(kept, held)
+    fn hold(&self, node: &T::Node) -> Option<RawFd> {
+        self.0.hold(node)
+    }
+    fn bind(&self, node: &T::Node, row: Option<NodeRow>) {
+        self.0.bind(node, row);
+    }
+    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, Option<NodeRow>)) -> Result<T::Node> {
+        self.0.adopt(kept, left)
+    }
+    fn lead(&self, node: &T::Node, folder: &T::Node, name: &CStr) {
+        self.0.lead(node, folder, name);
     }
     fn keep_file(&self, file: &T::File) -> Option<RawFd> {
         self.0.keep_file(file)

@@ -27,9 +27,7 @@ use crate::fuse::request::Operation;
 use crate::fuse::wire::{self, Output};
 use crate::keep::journal::{self, Told};
 use crate::sys::{self, Sink};
-use crate::tree::{
-    Attributes, ExtendedHow, Kind, Name, RenameHow, Result, Timestamp, Tree, WholeLock,
-};
+use crate::tree::{ExtendedHow, Name, RenameHow, Result, Tree, WholeLock, undo};
 
 impl<T: Tree> Session<T> {
     /// The answer, for a request that was done before. None: it is to be done as ever.
@@ -111,7 +109,7 @@ impl<T: Tree> Session<T> {
     fn take_back(&self, state: &State<T>, told: Told) {
         match told {
             Told::Node(number) => {
-                state.nodes.forget(number, 1);
+                state.nodes.forget(number, 1, &*self.tree);
             }
             Told::File(handle) => {
                 if let Some(open) = state.files.remove(handle) {
@@ -137,14 +135,16 @@ impl<T: Tree> Session<T> {
                 self.unmake(&node(state, number)?, *name);
                 return Ok(None);
             }
-            Operation::RemoveFile(name) => unless(
-                Errno::NOENT,
-                self.tree.remove_file(&node(state, number)?, *name),
-            ),
-            Operation::RemoveDirectory(name) => unless(
-                Errno::NOENT,
-                self.tree.remove_directory(&node(state, number)?, *name),
-            ),
+            Operation::RemoveFile(name) => {
+                let folder = node(state, number)?;
+                let _kept = self.keep(state, &folder, *name);
+                unless(Errno::NOENT, self.tree.remove_file(&folder, *name))
+            }
+            Operation::RemoveDirectory(name) => {
+                let folder = node(state, number)?;
+                let _kept = self.keep(state, &folder, *name);
+                unless(Errno::NOENT, self.tree.remove_directory(&folder, *name))
+            }
             Operation::Rename {
                 old,
                 folder,
@@ -152,7 +152,9 @@ impl<T: Tree> Session<T> {
                 how,
             } => {
                 let (from, to) = (node(state, number)?, node(state, *folder)?);
-                self.rename_again((&from, *old), (&to, *new), *how)
+                self.rename_by(state, (&from, *old), (&to, *new), *how, |_| {
+                    self.rename_again((&from, *old), (&to, *new), *how)
+                })
             }
             Operation::Write {
                 handle,
@@ -242,25 +244,8 @@ impl<T: Tree> Session<T> {
 
     /// Removes what the request made before, so that it is made by all of its steps.
     fn unmake(&self, parent: &T::Node, name: Name<'_>) {
-        let (Ok(there), Some(moment)) = (self.tree.look(parent, name), journal::moment()) else {
-            return;
-        };
-        if !is_made_since(&there, moment) {
-            return;
-        }
-        let removed = match there.kind {
-            // Only an empty one is.
-            Kind::Directory => self.tree.remove_directory(parent, name),
-            Kind::File if there.size != 0 || there.links != 1 => return,
-            Kind::File
-            | Kind::SymbolicLink
-            | Kind::BlockDevice
-            | Kind::CharacterDevice
-            | Kind::Fifo
-            | Kind::Socket => self.tree.remove_file(parent, name),
-        };
-        if let Err(error) = removed {
-            tracing::debug!(%error, "what a request made before its process died stays");
+        if let Some(moment) = journal::moment() {
+            undo::unmake(&*self.tree, parent, name, moment);
         }
     }
 
@@ -341,9 +326,4 @@ fn unless(error: Errno, result: Result<()>) -> Result<()> {
 /// Done twice, it is undone.
 fn is_two_way(how: RenameHow) -> bool {
     how.exchange || how.whiteout
-}
-
-fn is_made_since(attributes: &Attributes, moment: Timestamp) -> bool {
-    let made = attributes.born.unwrap_or(attributes.changed);
-    (made.seconds, made.nanoseconds) >= (moment.seconds, moment.nanoseconds)
 }

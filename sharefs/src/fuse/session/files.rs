@@ -43,7 +43,6 @@ impl<T: Tree> Session<T> {
         (open, flags): (T::File, u32),
         node: u64,
     ) {
-        state.nodes.opened(node, |node| self.tree.keep(node));
         let kept = self.tree.keep_file(&open).map(|open| (open, node));
         let handle = state.files.add(Arc::new(open), kept);
         journal::told(Told::File(handle));

@@ -10,7 +10,9 @@ use crate::fuse::reply;
 use crate::fuse::wire::{self, Output, ability};
 use crate::keep::journal;
 use crate::tree::host::acl::DEFAULT;
-use crate::tree::{Attributes, Changes, Found, Identity, Kind, Name, RenameHow, Result, Tree};
+use crate::tree::{
+    Attributes, Changes, Found, Identity, Kind, Name, RenameHow, Renames, Result, Tree,
+};
 
 /// A node that stays held until this is dropped.
 pub(super) struct Kept<'t, T: Tree> {
@@ -106,9 +108,8 @@ impl<T: Tree> Session<T> {
         found: Found<T::Node>,
     ) -> (u64, Met) {
         let Found { node, attributes } = found;
-        let is_same = |known: &T::Node, found: &T::Node| self.tree.is_same(known, found);
-        let keep = |node: &T::Node| self.tree.keep(node);
-        let Told { number, unneeded } = state.nodes.told(node, attributes.identity, is_same, keep);
+        let identity = attributes.identity;
+        let Told { number, unneeded } = state.nodes.told(node, identity, &*self.tree);
         journal::told(journal::Told::Node(number));
         let met = if unneeded.is_some() {
             Met::Before
@@ -159,7 +160,7 @@ impl<T: Tree> Session<T> {
     }
 
     pub(super) fn forget(&self, state: &State<T>, number: u64, lookups: u64) {
-        if !state.nodes.forget(number, lookups) {
+        if !state.nodes.forget(number, lookups, &*self.tree) {
             self.counters.malformed.one();
         }
     }
@@ -244,9 +245,29 @@ impl<T: Tree> Session<T> {
         (to, new): (&T::Node, Name<'_>),
         how: RenameHow,
     ) -> Result<Answer> {
+        self.rename_by(state, (from, old), (to, new), how, |tree| {
+            tree.rename((from, old), (to, new), how)
+        })?;
+        Ok(Answer::Empty)
+    }
+
+    /// With what nodes are told of it before and behind.
+    pub(super) fn rename_by(
+        &self,
+        state: &State<T>,
+        (from, old): (&T::Node, Name<'_>),
+        (to, new): (&T::Node, Name<'_>),
+        how: RenameHow,
+        rename: impl FnOnce(&T) -> Result<()>,
+    ) -> Result<()> {
         let _kept = (!how.exchange).then(|| self.keep(state, to, new)).flatten();
-        self.tree.rename((from, old), (to, new), how)?;
-        if self.tree.upkeep().renames {
+        rename(&self.tree)?;
+        let is_told = match self.tree.upkeep().renames {
+            Renames::None => false,
+            Renames::Between => self.tree.identity(from) != self.tree.identity(to),
+            Renames::All => true,
+        };
+        if is_told {
             let known = |identity| state.nodes.known(identity);
             // Somebody may have taken the new name away already: then there is nothing to be told.
             self.tree.renamed(to, new, &known).ok();
@@ -254,7 +275,7 @@ impl<T: Tree> Session<T> {
                 self.tree.renamed(from, old, &known).ok();
             }
         }
-        Ok(Answer::Empty)
+        Ok(())
     }
 
     pub(super) fn link(

@@ -5,16 +5,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use control::pattern::PathPattern;
 use rustix::io::Errno;
 
 use crate::fuse::cache::Cache;
 use crate::fuse::counters::Counters;
-use crate::fuse::session::{Outcome, Scratch, Serve, Session};
+use crate::fuse::session::{Kept, Outcome, Scratch, Serve, Session};
 use crate::fuse::wire::opcode;
-use crate::sys::{Sink, Source};
+use crate::keep::Place;
+use crate::sys::{Shared, Sink, Source};
+use crate::tree::case::{Case, CaseTree};
 use crate::tree::host::HostTree;
 use crate::tree::host::descriptors::Descriptors;
+use crate::tree::names::{Names, Spelling};
 use crate::tree::owner::{GuestGid, GuestOwner, GuestUid, OwnerMap};
+use crate::tree::places::{Letters, Places, Rules};
 use crate::tree::read_only::ReadOnly;
 
 type Result<T> = std::result::Result<T, Errno>;
@@ -34,6 +39,8 @@ pub(super) struct Options {
     pub(super) writeback: bool,
     /// None: a fresh one.
     pub(super) folder: Option<PathBuf>,
+    /// Written down for the next process (`Client::restart`), with layers around the folder.
+    pub(super) kept: bool,
 }
 
 impl Default for Options {
@@ -47,6 +54,7 @@ impl Default for Options {
             lists: false,
             writeback: false,
             folder: None,
+            kept: false,
         }
     }
 }
@@ -59,6 +67,8 @@ pub(super) struct Client {
     folder: PathBuf,
     /// Removed with its folder in the end.
     _root: tempfile::TempDir,
+    /// Where the session is written down.
+    memory: Option<Arc<Shared>>,
     unique: AtomicU64,
     /// The node that requests about a handle name.
     node: AtomicU64,
@@ -84,52 +94,82 @@ pub(super) struct Entry {
     pub(super) attributes: Attributes,
 }
 
+fn session(
+    folder: &Path,
+    options: &Options,
+    (descriptors, count): (Arc<Descriptors>, Arc<Counters>),
+    memory: Option<&Arc<Shared>>,
+) -> Arc<dyn Serve> {
+    let guest = GuestOwner {
+        uid: GuestUid(1000),
+        gid: GuestGid(1001),
+    };
+    let tree = HostTree::open(folder, descriptors, |host| OwnerMap::Map { host, guest }).unwrap();
+    let tree = if options.handles {
+        tree
+    } else {
+        tree.by_names()
+    };
+    let tree = if options.lists {
+        tree.with_lists().unwrap()
+    } else {
+        tree
+    };
+    if let Some(memory) = memory {
+        let frozen = "frozen".parse::<PathPattern>().unwrap();
+        let rules = Rules::new(vec![], vec![frozen], Letters::Exact);
+        let names = Names::new(Places::new(tree, rules), Spelling::Windows);
+        let tree = CaseTree::new(names, Case::Insensitive);
+        let place = Place::new(Arc::clone(memory), 0);
+        let session = Session::new(Arc::new(tree), options.cache, count);
+        Arc::new(session.kept(Kept { place, options: 7 }))
+    } else if options.read_only {
+        Arc::new(Session::new(Arc::new(ReadOnly(tree)), options.cache, count))
+    } else {
+        let session = Session::new(Arc::new(tree), options.cache, count);
+        let session = session.with_lists(options.lists);
+        Arc::new(session.with_writeback(options.writeback))
+    }
+}
+
 impl Client {
     pub(super) fn new(options: Options) -> Self {
         rustix::process::umask(rustix::fs::Mode::empty());
         let root = tempfile::tempdir().unwrap();
-        let folder = options.folder.unwrap_or_else(|| root.path().join("share"));
+        let folder = options
+            .folder
+            .clone()
+            .unwrap_or_else(|| root.path().join("share"));
         std::fs::create_dir_all(&folder).unwrap();
         let descriptors = Descriptors::with_nodes(options.descriptors, options.nodes);
         let counters = Arc::new(Counters::default());
-        let guest = GuestOwner {
-            uid: GuestUid(1000),
-            gid: GuestGid(1001),
-        };
-        let tree = HostTree::open(&folder, Arc::clone(&descriptors), |host| OwnerMap::Map {
-            host,
-            guest,
-        })
-        .unwrap();
-        let tree = if options.handles {
-            tree
-        } else {
-            tree.by_names()
-        };
-        let tree = if options.lists {
-            tree.with_lists().unwrap()
-        } else {
-            tree
-        };
-        let count = Arc::clone(&counters);
-        let session: Arc<dyn Serve> = if options.read_only {
-            Arc::new(Session::new(Arc::new(ReadOnly(tree)), options.cache, count))
-        } else {
-            let session = Session::new(Arc::new(tree), options.cache, count);
-            let session = session.with_lists(options.lists);
-            Arc::new(session.with_writeback(options.writeback))
-        };
+        let memory = options
+            .kept
+            .then(|| Arc::new(Shared::create("test", 1).unwrap()));
+        let parts = (Arc::clone(&descriptors), Arc::clone(&counters));
         let client = Self {
-            session,
+            session: session(&folder, &options, parts, memory.as_ref()),
             descriptors,
             counters,
             folder,
             _root: root,
+            memory,
             unique: AtomicU64::new(1),
             node: AtomicU64::new(1),
         };
         client.init().unwrap();
         client
+    }
+
+    /// The process dies, and the next one goes on.
+    pub(super) fn restart(&mut self, options: &Options) {
+        let descriptors = Descriptors::with_nodes(options.descriptors, options.nodes);
+        let parts = (Arc::clone(&descriptors), Arc::clone(&self.counters));
+        let next = session(&self.folder, options, parts, self.memory.as_ref());
+        // What dies tidies nothing up.
+        std::mem::forget(std::mem::replace(&mut self.session, next));
+        self.descriptors = descriptors;
+        assert!(self.session.mounted());
     }
 
     /// The guest of any session, whose folders are the test's.
@@ -141,6 +181,7 @@ impl Client {
             counters: Arc::default(),
             folder: root.path().to_owned(),
             _root: root,
+            memory: None,
             unique: AtomicU64::new(1),
             node: AtomicU64::new(1),
         };

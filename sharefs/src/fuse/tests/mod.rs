@@ -14,6 +14,7 @@ mod listing;
 mod lists;
 mod locking;
 mod many;
+mod restarts;
 mod writeback;
 
 /// `O_RDONLY` and its kin as a guest sends them.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::{Answer, Attached, Turn, name_room};
+use crate::keep::journal;
 use crate::ninep::convert;
 use crate::ninep::fids::{Fid, Use, Value};
 use crate::ninep::messages::Reply;
@@ -47,6 +48,7 @@ impl<T: Tree> Attached<T> {
         let mut reader = Fid::unused(place, user);
         reader.used = Use::Reading(value);
         self.fids.add(new_fid, reader)?;
+        self.record(new_fid);
         turn.tell(&Reply::ExtendedWalk { size })
     }
 
@@ -74,6 +76,7 @@ impl<T: Tree> Attached<T> {
             length,
             bytes: Vec::new(),
         }));
+        self.record(fid);
         turn.tell(&Reply::ExtendedCreate {})
     }
 
@@ -84,10 +87,22 @@ impl<T: Tree> Attached<T> {
             return Err(Errno::INVAL);
         }
         if value.length == 0 && value.flags == REPLACE {
-            return self.tree.remove_extended(node, &value.name);
+            return match self.tree.remove_extended(node, &value.name) {
+                // Done before the process died that was at it.
+                Err(Errno::NODATA) if journal::is_again() => Ok(()),
+                other => other,
+            };
         }
         let how = convert::extended_how(value.flags)?;
-        self.tree.set_extended(node, &value.name, &value.bytes, how)
+        match self.tree.set_extended(node, &value.name, &value.bytes, how) {
+            Err(Errno::EXIST) if journal::is_again() => {
+                let mut there = vec![0; value.bytes.len() + 1];
+                let length = self.tree.extended(node, &value.name, &mut there)?;
+                let is_ours = there.get(..length) == Some(&value.bytes[..]);
+                is_ours.then_some(()).ok_or(Errno::EXIST)
+            }
+            other => other,
+        }
     }
 
     fn keep_value(&mut self, length: usize) -> Result<()> {
@@ -100,11 +115,7 @@ impl<T: Tree> Attached<T> {
     }
 
     pub(super) fn free_value(&mut self, used: &Use<T>) {
-        self.value_bytes -= match used {
-            Use::Reading(value) => value.len(),
-            Use::Writing(value) => value.length,
-            Use::Nothing | Use::File { .. } | Use::Directory(_) => 0,
-        };
+        self.value_bytes -= used.value_length();
     }
 }
 

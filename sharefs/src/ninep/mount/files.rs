@@ -35,6 +35,7 @@ impl<T: Tree> Attached<T> {
         };
         let qid = qids.of(&self.tree.attributes(node)?);
         opened.used = used;
+        self.record(fid);
         turn.tell(&Reply::Open { qid, unit: NO_UNIT })
     }
 
@@ -68,13 +69,15 @@ impl<T: Tree> Attached<T> {
             made => made?,
         };
         let qid = self.qids()?.of(&found.attributes);
+        let place = Place::below(&parent, name, found).recorded(&*self.tree, self.rows());
         let file = self.fids.find_mut(fid)?;
-        file.place = Arc::new(Place::below(&parent, name, found));
+        file.place = Arc::new(place);
         file.used = Use::File {
             open: Arc::new(open),
             append: convert::appends(flags),
             writes: how.write,
         };
+        self.record(fid);
         turn.tell(&Reply::Create { qid, unit: NO_UNIT })
     }
 
@@ -129,6 +132,7 @@ impl<T: Tree> Attached<T> {
                 return Err(Errno::NOSPC);
             }
             value.bytes.extend_from_slice(data);
+            self.record(fid);
             data.len()
         } else {
             let (open, append) = written.file()?;
@@ -150,31 +154,43 @@ impl<T: Tree> Attached<T> {
         Ok(Answer::Slow(match &synced.used {
             Use::Directory(directory) => {
                 let directory = Arc::clone(directory);
-                Slow(Box::new(move || tree.sync_directory(&directory, data_only)))
+                Slow {
+                    open: tree.keep_directory(&directory),
+                    work: Box::new(move || tree.sync_directory(&directory, data_only)),
+                }
             }
             Use::Nothing | Use::File { .. } | Use::Reading(_) | Use::Writing(_) => {
                 let (file, _) = synced.file()?;
                 let file = Arc::clone(file);
-                Slow(Box::new(move || tree.sync(&file, data_only)))
+                Slow {
+                    open: tree.keep_file(&file),
+                    work: Box::new(move || tree.sync(&file, data_only)),
+                }
             }
         }))
     }
 
     pub(super) fn clunk(&mut self, turn: &mut Turn<'_>, fid: u32) -> Result<Answer> {
-        let ended = self.end(fid)?;
-        match ended.used {
-            Use::Writing(value) => self.set_extended(&ended.place.node, &value)?,
+        let ended = self.end_fid(fid)?;
+        let done = match &ended.used {
+            Use::Writing(value) => self.set_extended(&ended.place.node, value),
             Use::File {
                 open, writes: true, ..
-            } => self.tree.flush(&open)?,
-            Use::Nothing | Use::File { .. } | Use::Directory(_) | Use::Reading(_) => {}
-        }
+            } => self.tree.flush(open),
+            Use::Nothing | Use::File { .. } | Use::Directory(_) | Use::Reading(_) => Ok(()),
+        };
+        self.retire(ended);
+        done?;
         turn.tell(&Reply::Clunk {})
     }
 
     /// The number is free from here on, whatever is still said of it.
-    pub(super) fn end(&mut self, fid: u32) -> Result<Fid<T>> {
+    pub(super) fn end_fid(&mut self, fid: u32) -> Result<Fid<T>> {
         let ended = self.fids.remove(fid)?;
+        if let (Some(rows), Some(row)) = (self.rows(), ended.row) {
+            rows.end_fid(row);
+            rows.slow_is_over(fid);
+        }
         self.ended.extend(self.locks.end_fid(fid));
         self.free_value(&ended.used);
         Ok(ended)

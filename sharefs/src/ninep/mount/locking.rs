@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::{Answer, Attached, Turn};
+use crate::keep::ninep::rows::KeptWait;
 use crate::ninep::convert;
 use crate::ninep::locks::OwnerKey;
 use crate::ninep::messages::Reply;
@@ -39,8 +40,8 @@ impl<T: Tree> Attached<T> {
         let status = |status| Reply::Lock { status };
         let locked = self.fids.find(fid)?;
         locked.file()?;
-        let node = &locked.place.node;
-        let key = OwnerKey::new(self.tree.identity(node), process, client)?;
+        let node = locked.place.node.clone();
+        let key = OwnerKey::new(self.tree.identity(&node), process, client)?;
         if range.kind == LockKind::Unlock {
             if let Some(owner) = self.locks.known_owner(&key) {
                 self.tree.lock(&owner, range)?;
@@ -50,16 +51,32 @@ impl<T: Tree> Attached<T> {
             }
             return turn.tell(&status(SUCCESS));
         }
-        let tree = &self.tree;
+        let tree = Arc::clone(&self.tree);
         let is_new = self.locks.known_owner(&key).is_none();
-        let owner = self.locks.owner(key.clone(), fid, || tree.locks(node))?;
+        let owner = self.locks.owner(key.clone(), fid, || tree.locks(&node))?;
         let answer = match self.tree.lock(&owner, range) {
-            Ok(()) => return turn.tell(&status(SUCCESS)),
+            Ok(()) => {
+                self.locks.record_owner(&tree, &key);
+                return turn.tell(&status(SUCCESS));
+            }
             Err(Errno::AGAIN) if flags & BLOCK == 0 => turn.tell(&status(BLOCKED)),
             Err(Errno::AGAIN) => {
-                let waits = self.locks.wait(turn.tag, fid, owner, range);
-                match waits {
-                    Ok(()) => return Ok(Answer::Waits),
+                let asked = KeptWait {
+                    tag: turn.tag,
+                    fid,
+                    mount: self.keeping.as_ref().map_or(0, |keeping| keeping.place),
+                    kind: convert::lock_kind(range.kind),
+                    start: range.start.cast_unsigned(),
+                    length: range.length.cast_unsigned(),
+                    process,
+                    client: client.to_vec(),
+                    is_over: false,
+                };
+                match self.locks.wait(owner, range, &asked) {
+                    Ok(()) => {
+                        self.locks.record_owner(&tree, &key);
+                        return Ok(Answer::Waits);
+                    }
                     Err(error) => {
                         self.counters.refused_waits.one();
                         Err(error)

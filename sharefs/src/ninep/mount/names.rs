@@ -53,6 +53,7 @@ impl<T: Tree> Attached<T> {
         } else {
             self.fids.add(new_fid, Fid::unused(place, user))?;
         }
+        self.record(new_fid);
         turn.tell(&Reply::Walk { qids })
     }
 
@@ -67,7 +68,8 @@ impl<T: Tree> Attached<T> {
         let name = convert::name(text, &mut room)?;
         let found = self.tree.child(&from.node, name)?;
         let qid = qids.of(&found.attributes);
-        Ok((Arc::new(Place::below(from, name, found)), qid))
+        let place = Place::below(from, name, found).recorded(&*self.tree, self.rows());
+        Ok((Arc::new(place), qid))
     }
 
     /// What all makers share: a name in the folder of a fid, and the qid of what is there then.
@@ -123,22 +125,33 @@ impl<T: Tree> Attached<T> {
         &mut self,
         turn: &mut Turn<'_>,
         fid: u32,
-        folder: u32,
+        new_folder: u32,
         text: &[u8],
     ) -> Result<Answer> {
         let mut room = name_room();
         let name = convert::name(text, &mut room)?;
-        let to = Arc::clone(&self.fids.find(folder)?.place);
+        let to = Arc::clone(&self.fids.find(new_folder)?.place);
         let place = Arc::clone(&self.fids.find(fid)?.place);
         let (from, old) = place.way(&self.tree)?;
         self.tree
             .rename((&from.node, old), (&to.node, name), RenameHow::default())?;
-        // The fid goes on under the new name; a name that somebody took away at once is found out at its use.
-        if let Ok(found) = self.tree.child(&to.node, name) {
-            let moved = place.moved(found.node, &to, name.as_c_str());
-            self.fids.find_mut(fid)?.place = Arc::new(moved);
-        }
+        self.is_renamed(fid, new_folder, text)?;
         turn.tell(&Reply::Rename {})
+    }
+
+    /// The fid goes on under the new name; a name that somebody took away at once is found out at its use.
+    pub(super) fn is_renamed(&mut self, fid: u32, folder: u32, text: &[u8]) -> Result<()> {
+        let mut room = name_room();
+        let name = convert::name(text, &mut room)?;
+        let to = Arc::clone(&self.fids.find(folder)?.place);
+        if let Ok(found) = self.tree.child(&to.node, name) {
+            let place = Arc::clone(&self.fids.find(fid)?.place);
+            let moved = place.moved(found.node, &to, name.as_c_str());
+            let moved = moved.recorded(&*self.tree, self.rows());
+            self.fids.find_mut(fid)?.place = Arc::new(moved);
+            self.record(fid);
+        }
+        Ok(())
     }
 
     pub(super) fn remove_at(
@@ -162,7 +175,8 @@ impl<T: Tree> Attached<T> {
     /// remove(5): the fid is clunked, whatever the answer.
     pub(super) fn remove(&mut self, turn: &mut Turn<'_>, fid: u32) -> Result<Answer> {
         let place = Arc::clone(&self.fids.find(fid)?.place);
-        self.end(fid)?;
+        let ended = self.end_fid(fid)?;
+        self.retire(ended);
         let (folder, name) = place.way(&self.tree)?;
         if place.kind == Kind::Directory {
             self.tree.remove_directory(&folder.node, name)?;

@@ -51,9 +51,9 @@ impl Offers for Two {
         })?;
         let counters = Arc::clone(&self.counters);
         Ok(if share == "a" {
-            mount(Arc::new(tree), counters)
+            mount(Arc::new(tree), counters, 1)
         } else {
-            mount(Arc::new(ReadOnly(tree)), counters)
+            mount(Arc::new(ReadOnly(tree)), counters, 2)
         })
     }
 }

@@ -5,21 +5,30 @@
 //! budget of `patience`: a client that asks one thing after the other is answered without a wake-up. A lock that
 //! is waited for is asked for again from time to time; the connection goes on meanwhile.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
-use super::buffers::{Incoming, Outgoing, Sender};
-use super::lane::Lane;
+use super::incoming::Incoming;
+use super::lane::{Job, Lane, Work};
+use super::ledger::{Ledger, held};
 use crate::confine::calls;
+use crate::keep;
+use crate::keep::fault::{self, Point};
+use crate::keep::journal::Journal;
+use crate::keep::ninep::Connection as Kept;
+use crate::keep::ninep::rows::{KeptSlow, Row, Rows};
 use crate::ninep::counters::Counters;
 use crate::ninep::messages::{Request, VERSION};
-use crate::ninep::session::{Outcome, Session};
+use crate::ninep::session::{Outcome, Session, Slow};
+use crate::ninep::wire::Frame;
 use crate::serve::patience::Patience;
+use crate::serve::turns::Turns;
 use crate::sys;
 
 /// A lock that is waited for is asked for again after this, then after twice as long, and so on.
@@ -39,110 +48,272 @@ enum End {
     Socket(#[from] Errno),
 }
 
-/// Serves it to its end. `fids` is kept at how many there are.
+/// So long a connection waits until all that an earlier process left is taken up, and no longer: a request may take its
+/// time.
+pub(super) const OTHERS: Duration = Duration::from_secs(2);
+/// Bytes of an answer to a lock that was waited for: an Rlock, an Rlerror.
+const LOCK_ANSWER: usize = 16;
+
+/// What a connection is served from.
+pub(super) struct Line {
+    pub(super) stream: UnixStream,
+    pub(super) memory: Kept,
+    /// Where it is written down what the client knows, if anybody is to follow.
+    pub(super) rows: Option<Arc<Rows>>,
+    /// An earlier process served it.
+    pub(super) before: Option<Before>,
+}
+
+/// What an earlier process left, beside what is in memory.
+pub(super) struct Before {
+    /// Among connections that are taken up.
+    pub(super) turns: Arc<Turns>,
+    /// Jobs of its slow lane, with what is open for them alone.
+    pub(super) slow: Vec<(KeptSlow, Option<OwnedFd>)>,
+}
+
+/// Serves it to its end, and calls `ended` before anything of it is closed. `fids` is kept at how many there are.
 pub(super) fn run(
-    stream: UnixStream,
+    line: Line,
     session: Session,
     counters: &Arc<Counters>,
     fids: &AtomicU64,
+    ended: impl FnOnce(),
 ) {
-    let sender = match stream.try_clone() {
-        Ok(stream) => Arc::new(Sender::new(stream)),
+    let begun = begin(&line, counters);
+    let (ledger, lane, input) = match begun {
+        Ok(begun) => begun,
         Err(error) => {
             tracing::warn!(%error, "9p connection");
+            ended();
             return;
         }
     };
-    let lane = match Lane::start(Arc::clone(&sender), Arc::clone(counters)) {
-        Ok(lane) => lane,
-        Err(error) => {
-            tracing::warn!(%error, "no thread for a 9p connection");
-            return;
-        }
-    };
-    if let Err(error) = calls::confine_thread() {
-        tracing::warn!(%error, "a 9p client is served without this stage of the sandbox");
-    }
-    let mut connection = Connection {
+    let Line {
         stream,
+        memory,
+        rows,
+        before,
+    } = line;
+    let mut connection = Connection {
+        journal: memory.journal(),
+        stream,
+        memory,
+        rows,
         session,
-        input: Incoming::default(),
-        output: Outgoing::new(sender),
+        input,
+        ledger,
         lane,
         pause: FIRST_RETRY,
         receives: 0,
         patience: Patience::new(sys::processors()),
     };
+    if let Err(error) = calls::confine_stream_thread() {
+        tracing::warn!(%error, "a 9p client is served without this stage of the sandbox");
+    }
+    if connection.rows.is_some() {
+        connection.journal.clone().of_thread();
+    }
+    let mut went = Ok(());
+    if let Some(Before { turns, slow }) = before {
+        keep::wait_until_serving(OTHERS);
+        turns.take(|| went = connection.take_up(slow));
+    }
     loop {
-        let went = connection
-            .serve_all()
+        let next = went
+            .and_then(|()| connection.serve_all())
             .and_then(|()| connection.send())
             .and_then(|()| connection.receive());
         let (_, count) = connection.session.size();
         fids.store(count as u64, Ordering::Relaxed);
-        match went {
-            Ok(()) => {}
-            Err(end) => {
-                if matches!(end, End::BadLength(_)) {
-                    counters.malformed.one();
-                }
-                tracing::debug!(reason = %end, "9p connection ended");
-                return;
+        if let Err(end) = next {
+            if matches!(end, End::BadLength(_)) {
+                counters.malformed.one();
             }
+            tracing::debug!(reason = %end, "9p connection ended");
+            ended();
+            let rows = connection.rows.clone();
+            drop(connection);
+            // They hold on to what holds on to them.
+            if let Some(rows) = rows {
+                rows.drop_retired();
+            }
+            return;
         }
+        went = Ok(());
     }
+}
+
+/// What of it can fail.
+fn begin(
+    line: &Line,
+    counters: &Arc<Counters>,
+) -> std::io::Result<(Arc<Mutex<Ledger>>, Lane, Incoming)> {
+    let input = Incoming::of(&line.memory)?;
+    let ledger = Ledger::of(&line.memory, line.stream.try_clone()?)?;
+    let ledger = Arc::new(Mutex::new(ledger));
+    let lane = Lane::start(Arc::clone(&ledger), line.rows.clone(), Arc::clone(counters))?;
+    Ok((ledger, lane, input))
 }
 
 struct Connection {
     stream: UnixStream,
+    memory: Kept,
+    journal: Journal,
+    rows: Option<Arc<Rows>>,
     session: Session,
     input: Incoming,
-    output: Outgoing,
+    ledger: Arc<Mutex<Ledger>>,
     lane: Lane,
     pause: Duration,
     receives: u32,
     patience: Patience,
 }
 
+/// Whether a request is done for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    First,
+    /// An earlier process had begun it.
+    Again,
+}
+
 impl Connection {
+    /// What the process before us was at: jobs of its slow lane, and the request that it had begun. Answers that it
+    /// had not sent go with the next.
+    fn take_up(&mut self, slow: Vec<(KeptSlow, Option<OwnedFd>)>) -> Result<(), End> {
+        for (slow, open) in slow {
+            self.take_up_slow(&slow, open)?;
+        }
+        if self.memory.is_begun(self.input.head()) {
+            self.serve_one(Turn::Again)?;
+        }
+        self.send()
+    }
+
+    fn take_up_slow(&mut self, slow: &KeptSlow, open: Option<OwnedFd>) -> Result<(), End> {
+        let frame = Frame::first(&slow.frame, u32::MAX)?;
+        let Some(frame) = frame else {
+            return Err(End::Socket(Errno::STALE));
+        };
+        let is_flush = matches!(Request::decode(&frame), Some(Ok(Request::Flush { .. })));
+        let work = if is_flush {
+            Work::Flush
+        } else if slow.is_over {
+            match (Request::decode(&frame), open) {
+                (Some(Ok(Request::Sync { data_only, .. })), Some(open)) => {
+                    let data_only = data_only.is_some_and(|flag| flag != 0);
+                    Work::Slow(Slow::sync(open, data_only))
+                }
+                (_, _) => Work::Fail(Errno::IO),
+            }
+        } else {
+            // Nothing else comes to the lane, and it changes nothing that is written down.
+            match self.session.serve(&frame, &mut []) {
+                Outcome::Slow(work) => Work::Slow(work),
+                Outcome::Done(_) | Outcome::Waits => Work::Fail(Errno::IO),
+            }
+        };
+        let job = Job {
+            tag: frame.tag,
+            work,
+            row: Some(Row::At(slow.row)),
+        };
+        self.hand_over(job)
+    }
+
+    fn hand_over(&self, job: Job) -> Result<(), End> {
+        if self.lane.take(job) {
+            Ok(())
+        } else {
+            Err(End::Socket(Errno::AGAIN))
+        }
+    }
+
     /// All frames that are there.
     fn serve_all(&mut self) -> Result<(), End> {
-        while let Some(frame) = self.input.first(self.session.longest_frame())? {
-            let (tag, length) = (frame.tag, frame.length());
-            let is_version = frame.kind == VERSION;
-            if is_version {
-                self.lane.finish();
-            }
-            let flushed = match Request::decode(&frame) {
-                Some(Ok(Request::Flush { tag: old })) => self.lane.flush(tag, old),
-                Some(_) | None => false,
+        while self.serve_one(Turn::First)? {}
+        Ok(())
+    }
+
+    /// The frame at the head; false: it is not all there.
+    fn serve_one(&mut self, turn: Turn) -> Result<bool, End> {
+        let Some(frame) = self.input.first(self.session.longest_frame())? else {
+            return Ok(false);
+        };
+        let length = frame.length();
+        if frame.kind == VERSION {
+            self.lane.finish();
+        }
+        let mut ledger = held(&self.ledger);
+        let room = ledger.room(self.session.room_for(&frame))?;
+        let rows = self.rows.as_deref();
+        if rows.is_some() && turn == Turn::First {
+            self.memory.begin_request(&self.journal, self.input.head());
+        }
+        fault::at(Point::Taken);
+        let flushed = match Request::decode(&frame) {
+            Some(Ok(Request::Flush { tag: old })) => self.lane.has(old),
+            Some(_) | None => false,
+        };
+        let (answer, job) = if flushed {
+            (0, Some(Work::Flush))
+        } else {
+            let session = &mut self.session;
+            let outcome = match turn {
+                Turn::First => Some(session.serve(&frame, room)),
+                Turn::Again => self.journal.again(|| session.serve(&frame, room)),
             };
-            if !flushed {
-                let room = self.output.room(self.session.room_for(&frame))?;
-                match self.session.serve(&frame, room) {
-                    Outcome::Done(length) => self.output.add(length),
-                    Outcome::Waits => self.pause = FIRST_RETRY,
-                    Outcome::Slow(slow) => {
-                        if !self.lane.take(tag, slow) {
-                            return Err(End::Socket(Errno::AGAIN));
-                        }
-                    }
+            if outcome.is_some() {
+                fault::at(Point::Done);
+            }
+            match outcome {
+                Some(Outcome::Done(length)) => (length, None),
+                Some(Outcome::Waits) => {
+                    self.pause = FIRST_RETRY;
+                    (0, None)
+                }
+                Some(Outcome::Slow(slow)) => (0, Some(Work::Slow(slow))),
+                None => {
+                    tracing::error!(
+                        kind = frame.kind,
+                        "a request that ended sharefs several times is answered with EIO"
+                    );
+                    (session.give_up(&frame, room), None)
                 }
             }
-            self.input.pass(length);
-            if is_version {
-                self.input.resize(self.session.longest_frame());
-                self.output.resize(self.session.longest_frame());
-            }
+        };
+        let job = job.map(|work| Job {
+            tag: frame.tag,
+            row: rows.map(|rows| put_slow(rows, &frame, &work)),
+            work,
+        });
+        let longest = self.session.longest_agreed();
+        self.input.pass(length);
+        let head = self.input.head();
+        ledger.answer_and(answer, |commit| {
+            commit.head = head;
+            commit.longest = longest.map_or(0, u64::from);
+        });
+        if let Some(rows) = rows {
+            rows.settle();
+            drop(ledger);
+            rows.drop_retired();
+        } else {
+            drop(ledger);
         }
-        Ok(())
+        fault::at(Point::Answered);
+        if let Some(job) = job {
+            self.hand_over(job)?;
+        }
+        Ok(true)
     }
 
     fn send(&mut self) -> Result<(), End> {
         if self.lane.failed() {
             return Err(End::Closed);
         }
-        Ok(self.output.send()?)
+        Ok(held(&self.ledger).send()?)
     }
 
     /// Waits for more, and looks after locks meanwhile.
@@ -201,22 +372,40 @@ impl Connection {
     }
 
     fn retry(&mut self) -> Result<(), End> {
-        let mut sent = Ok(());
-        let output = &mut self.output;
+        let mut ledger = held(&self.ledger);
+        let room = ledger.room(self.session.waiting() * LOCK_ANSWER)?;
+        let mut length = 0;
         self.session.retry(|frame| {
-            let added = output.room(frame.len()).map(|room| {
-                if let Some(room) = room.get_mut(..frame.len()) {
-                    room.copy_from_slice(frame);
-                }
-            });
-            match added {
-                Ok(()) => output.add(frame.len()),
-                Err(error) => sent = Err(error),
+            let end = length + frame.len();
+            if let Some(room) = room.get_mut(length..end) {
+                room.copy_from_slice(frame);
+                length = end;
             }
         });
-        sent?;
-        Ok(self.output.send()?)
+        if length > 0 {
+            ledger.answer(length);
+            if let Some(rows) = &self.rows {
+                rows.settle();
+                rows.drop_retired();
+            }
+        }
+        Ok(ledger.send()?)
     }
+}
+
+/// Written down until the slow lane has answered it.
+fn put_slow(rows: &Rows, frame: &Frame<'_>, work: &Work) -> Row {
+    let mut bytes = Vec::with_capacity(frame.length());
+    let length = u32::try_from(frame.length()).unwrap_or(u32::MAX);
+    bytes.extend(length.to_le_bytes());
+    bytes.push(frame.kind);
+    bytes.extend(frame.tag.to_le_bytes());
+    bytes.extend(frame.body);
+    let about = match (Request::decode(frame), work) {
+        (Some(Ok(Request::Sync { fid, .. })), Work::Slow(slow)) => Some((fid, slow.open())),
+        (_, _) => None,
+    };
+    rows.put_slow(&bytes, about)
 }
 
 #[expect(

@@ -85,7 +85,7 @@ fn offer(folder: &std::path::Path) -> Arc<Offer> {
     Offer::new(move |counters| {
         let descriptors = Descriptors::new(1000);
         let tree = HostTree::open(&folder, descriptors, |_| OwnerMap::Pass).unwrap();
-        mount(Arc::new(tree), counters)
+        mount(Arc::new(tree), counters, 0)
     })
 }
 

@@ -17,8 +17,8 @@ const AT_ONCE: usize = 16;
 pub(super) struct Clock {
     limit: usize,
     held: AtomicUsize,
-    /// Nodes that are held for the next process, and are not on the face.
-    kept: AtomicUsize,
+    /// Of these, nodes that are held for as long as they are known.
+    always: AtomicUsize,
     face: Mutex<Face>,
     /// Counts what may have made a node free to go.
     changes: AtomicU64,
@@ -38,7 +38,7 @@ impl Clock {
         Self {
             limit,
             held: AtomicUsize::new(0),
-            kept: AtomicUsize::new(0),
+            always: AtomicUsize::new(0),
             face: Mutex::default(),
             changes: AtomicU64::new(1),
             nothing_at: AtomicU64::new(0),
@@ -50,36 +50,20 @@ impl Clock {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.held.load(Ordering::Relaxed) + self.kept.load(Ordering::Relaxed) >= self.limit
+        self.held.load(Ordering::Relaxed) >= self.limit
     }
 
-    /// Whether no node can be let go of: those that are held are held for as long as they are known.
-    pub(super) fn is_empty(&self) -> bool {
-        self.held.load(Ordering::Relaxed) == 0
-    }
-
-    /// Whether one node more may be held for the next process, which then counts: half of all that may be held,
-    /// and a quarter more for what is open, so that others have room to come and go.
-    pub(super) fn may_keep(&self, is_open: bool) -> bool {
-        let quarters = if is_open { 3 } else { 2 };
-        let may = self.kept.fetch_add(1, Ordering::Relaxed) < self.limit / 4 * quarters;
+    /// Whether one node more may be held for as long as it is known, which then counts: half of all that may be held.
+    pub(super) fn may_hold_always(&self) -> bool {
+        let may = self.always.fetch_add(1, Ordering::Relaxed) < self.limit / 2;
         if !may {
-            self.keep_no_longer();
+            self.hold_no_longer();
         }
         may
     }
 
-    /// One more, whatever the bound.
-    pub(super) fn keep_always(&self) {
-        self.kept.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn kept(&self) -> usize {
-        self.kept.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn keep_no_longer(&self) {
-        self.kept.fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn hold_no_longer(&self) {
+        self.always.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A node is held from now on; where it stands.

@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -23,8 +23,9 @@ const KEPT_FOR_THE_DAEMON: usize = 512;
 const MOST_HELD_NODES: usize = 1 << 17;
 /// Descriptors that the process's table has room for from the start: half a MiB of the kernel's memory.
 const TABLE: usize = 1 << 16;
-/// Bytes of a node that is known, with its place in a session's table.
-const NODE: u64 = 352;
+/// Bytes of a node that is known, with its place in a session's table, its row for the next process, and a name of as
+/// many bytes as most have.
+const NODE: u64 = 544;
 /// Nodes known at once: an eighth of the machine's memory, within these. Doors number them with 28 bits.
 const FEWEST_NODES: usize = 1 << 20;
 const MOST_NODES: usize = 1 << 24;
@@ -40,6 +41,10 @@ pub(crate) struct Descriptors {
     known: AtomicUsize,
     /// Of the nodes known: those without a descriptor.
     let_go: AtomicUsize,
+    /// Of the nodes known: those that a next process goes on with.
+    kept: AtomicUsize,
+    /// Whether something may have been renamed in its folder of which no node was told.
+    renamed: AtomicBool,
     pub(super) clock: Clock,
     /// How often a guest was answered EMFILE.
     pub(crate) refused: Count,
@@ -68,6 +73,8 @@ impl Descriptors {
             known_limit: known,
             known: AtomicUsize::new(0),
             let_go: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
+            renamed: AtomicBool::new(false),
             clock: Clock::new((limit - limit / 4).clamp(1, MOST_HELD_NODES)),
             refused: Count::default(),
             refused_nodes: Count::default(),
@@ -178,6 +185,26 @@ impl Descriptors {
         }
     }
 
+    /// A node is written down for a next process, or not any more.
+    pub(super) fn count_kept(&self, is_kept: bool) {
+        if is_kept {
+            self.kept.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.kept.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Something is renamed, or was by an earlier process.
+    pub(super) fn note_rename(&self) {
+        if !self.renamed.load(Ordering::Relaxed) {
+            self.renamed.store(true, Ordering::Release);
+        }
+    }
+
+    pub(super) fn are_names_doubted(&self) -> bool {
+        self.renamed.load(Ordering::Acquire)
+    }
+
     /// Nodes known, and those among them that have no descriptor.
     pub(crate) fn known(&self) -> usize {
         self.known.load(Ordering::Relaxed)
@@ -189,7 +216,7 @@ impl Descriptors {
 
     /// Nodes that a next process goes on with.
     pub(crate) fn kept(&self) -> usize {
-        self.clock.kept()
+        self.kept.load(Ordering::Relaxed)
     }
 
     pub(crate) fn known_limit(&self) -> usize {

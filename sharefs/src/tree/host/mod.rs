@@ -25,9 +25,10 @@ use rustix::path::DecInt;
 use super::owner::{HostGid, HostOwner, HostUid, OwnerMap};
 use super::{
     AccessWanted, Allocation, Attributes, Caller, Changes, Entry, ExtendedHow, Found, Identity,
-    Kind, Name, NewNode, OpenHow, RenameHow, Result, Seek, Statistics, Tree, Upkeep, WholeLock,
+    Kind, Name, NewNode, OpenHow, RenameHow, Renames, Result, Seek, Statistics, Tree, Upkeep,
+    WholeLock,
 };
-use crate::keep::records::KeptNode;
+use crate::keep::nodes::{KeptNode, KeptPlace, NodeRow};
 use crate::sys::{self, LockRange, Sink, Source};
 use convert::{host_owner, identity, kind, timestamp};
 use credentials::Rights;
@@ -47,6 +48,7 @@ mod file;
 #[cfg(test)]
 mod kept_tests;
 mod node;
+mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -57,7 +59,7 @@ pub(crate) struct HostTree {
     /// The folder that the share's own may not be reached outside of.
     within: Option<PathBuf>,
     /// /proc/self/fd, held open so that it is found under any later root.
-    own_descriptors: OwnedFd,
+    own_descriptors: Arc<OwnedFd>,
     owners: OwnerMap,
     rights: Rights,
     descriptors: Arc<Descriptors>,
@@ -69,6 +71,8 @@ pub(crate) struct HostTree {
     by_name: AtomicBool,
     /// The mount of the share's own folder, and which folder it was, while somebody knows it.
     ground: Mutex<(Option<Identity>, Weak<Ground>)>,
+    /// The mount below it from which a node was adopted last.
+    adopted: Mutex<(Option<u64>, Weak<Ground>)>,
 }
 
 pub(crate) use node::HostNode;
@@ -136,7 +140,7 @@ impl HostTree {
         Ok(Self {
             path: path.to_owned(),
             within: None,
-            own_descriptors,
+            own_descriptors: Arc::new(own_descriptors),
             rights: Rights::of(&owners, daemon.is_root()),
             owners,
             descriptors,
@@ -144,6 +148,7 @@ impl HostTree {
             handles: node::may_open_handles(&folder),
             by_name: AtomicBool::new(false),
             ground: Mutex::new((None, Weak::new())),
+            adopted: Mutex::new((None, Weak::new())),
         })
     }
 
@@ -195,7 +200,7 @@ impl HostTree {
             Arc::clone(&above.0.ground)
         } else {
             self.by_name.store(true, Ordering::Relaxed);
-            Ground::new(is_closed(&place)?, false)
+            self.new_ground(is_closed(&place)?, false)
         };
         let record = Record {
             identity,
@@ -208,32 +213,19 @@ impl HostTree {
         Ok(Found { node, attributes })
     }
 
+    fn new_ground(&self, closed: bool, handles: bool) -> Arc<Ground> {
+        Ground::new(closed, handles, Arc::clone(&self.own_descriptors))
+    }
+
     /// That of the share's own folder, of all on its mount.
     fn ground_of_root(&self, root: Identity, closed: bool) -> Arc<Ground> {
         let mut known = self.ground.lock().unwrap_or_else(PoisonError::into_inner);
         let ground = match known.1.upgrade().filter(|_| known.0 == Some(root)) {
             Some(ground) => ground,
-            None => Ground::new(closed, self.handles),
+            None => self.new_ground(closed, self.handles),
         };
         *known = (Some(root), Arc::downgrade(&ground));
         ground
-    }
-
-    /// The ground of a node that an earlier process left; the root is taken up first.
-    fn ground_of(&self, record: Record, closed: bool) -> Arc<Ground> {
-        if record.is_root {
-            return self.ground_of_root(record.identity, closed);
-        }
-        let known = self.ground.lock().unwrap_or_else(PoisonError::into_inner);
-        let mount = known.0.map(|root| root.mount);
-        let same = known.1.upgrade();
-        match same.filter(|_| mount == Some(record.identity.mount)) {
-            Some(ground) => ground,
-            None => {
-                self.by_name.store(true, Ordering::Relaxed);
-                Ground::new(closed, false)
-            }
-        }
     }
 
     fn found_root(&self, place: Descriptor) -> Result<Found<HostNode>> {
@@ -350,11 +342,16 @@ impl Tree for HostTree {
     }
 
     fn upkeep(&self) -> Upkeep {
+        let is_any_let_go = self.descriptors.let_go() > 0;
+        let by_name = !self.handles || self.by_name.load(Ordering::Relaxed);
         Upkeep {
-            removals: self.descriptors.let_go() > 0,
-            // A node that is held for ever is never looked for; one that was let go of left the clock.
-            renames: (!self.handles || self.by_name.load(Ordering::Relaxed))
-                && (!self.descriptors.clock.is_empty() || self.descriptors.let_go() > 0),
+            removals: is_any_let_go,
+            // One that is held is asked for its name in the same folder when it is let go of.
+            renames: match by_name {
+                true if is_any_let_go => Renames::All,
+                true => Renames::Between,
+                false => Renames::None,
+            },
         }
     }
 
@@ -539,6 +536,8 @@ impl Tree for HostTree {
         how: RenameHow,
     ) -> Result<()> {
         let flags = change::rename_flags(how);
+        // Before it is so: who lets go of the node at this moment sees the new name or this.
+        self.descriptors.note_rename();
         let (old, new) = (old.as_c_str(), new.as_c_str());
         from.with(|from| to.with(|to| rustix::fs::renameat_with(from, old, to, new, flags)))
     }
@@ -712,7 +711,6 @@ impl Tree for HostTree {
         let root = if record.is_root { IS_ROOT } else { 0 };
         let closed = if node.0.ground.closed { CLOSED } else { 0 };
         Some(KeptNode {
-            number: node.keep()?,
             identity: record.identity,
             kind: record.kind,
             marks: root | closed,
@@ -720,22 +718,24 @@ impl Tree for HostTree {
         })
     }
 
-    fn adopt(&self, kept: &KeptNode, held: OwnedFd) -> Result<HostNode> {
-        if identity(&status(&held)?) != kept.identity {
-            return Err(Errno::STALE);
-        }
-        let record = Record {
-            identity: kept.identity,
-            kind: kept.kind,
-            is_root: kept.marks & IS_ROOT != 0,
-        };
-        let closed = kept.marks & CLOSED != 0;
-        let ground = self.ground_of(record, closed);
-        let place = self.descriptors.hold_adopted(held);
-        let known = self.descriptors.know()?;
-        let node = HostNode::new(record, ground, None, place, known);
-        node.keep_always();
-        Ok(node)
+    fn hold(&self, node: &HostNode) -> Option<RawFd> {
+        node.hold()
+    }
+
+    fn bind(&self, node: &HostNode, row: Option<NodeRow>) {
+        node.bind(row);
+    }
+
+    fn adopt(
+        &self,
+        kept: &KeptNode,
+        (place, row): (KeptPlace, Option<NodeRow>),
+    ) -> Result<HostNode> {
+        self.adopt_node(kept, place, row)
+    }
+
+    fn lead(&self, node: &HostNode, folder: &HostNode, name: &CStr) {
+        node.lead(folder, name);
     }
 
     fn keep_file(&self, file: &HostFile) -> Option<RawFd> {

@@ -9,24 +9,26 @@
 //!
 //! | | by handle | by name |
 //! |---|---|---|
-//! | renamed by this guest | found | found: the session tells (`HostTree::renamed`) |
+//! | renamed by this guest | found | found: the session tells (`HostTree::renamed`), or its descriptor when it is let go of |
 //! | renamed by the host or another guest | found | ESTALE |
 //! | removed, with no other name | held, if removed by this guest; else ESTALE | the same |
 //! | replaced under its name | ESTALE | ESTALE |
 //!
-//! Never let go of: a share's own folder, what is kept for a next process, what is open, what has no name left, and
-//! what has neither handle nor time of birth. Read first: open_by_handle_at(2), `host/mod.rs`.
+//! Never let go of: a share's own folder, what is open, what has no name left, and what has neither handle nor time of
+//! birth. `rows.rs` writes for a next process how each is found. Read first: open_by_handle_at(2), `host/mod.rs`.
 
-use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
+use rustix::path::DecInt;
 
 use super::descriptors::{Descriptor, Known};
 use super::{crossing, identity, status, status_of, timestamp};
+use crate::keep::nodes::NodeRow;
 use crate::sys::{FileHandle, Handle};
 use crate::tree::{Identity, Kind, Result, Timestamp};
 
@@ -68,9 +70,11 @@ pub(super) struct Ground {
     /// On procfs, which is not shared; see `is_closed`.
     pub(super) closed: bool,
     /// Whether handles are to be opened here.
-    handles: bool,
+    pub(super) handles: bool,
     /// A folder here that is open, which opening a handle needs.
     entrance: OnceLock<OwnedFd>,
+    /// /proc/self/fd.
+    own_descriptors: Arc<OwnedFd>,
 }
 
 /// See the module's head.
@@ -84,16 +88,18 @@ pub(crate) struct Inner {
     /// Since the clock's hand passed.
     used: AtomicBool,
     /// Open files and folders, and whoever else needs it to stay.
-    holds: AtomicU32,
+    pub(super) holds: AtomicU32,
+    /// One of the holds is for as long as it is known.
+    pub(super) is_held_always: AtomicBool,
     /// Its place on the clock.
     clock: AtomicU32,
-    /// Written down for the next process, by the number of its descriptor: held as long as it is known.
-    kept: AtomicBool,
-    known: Known,
+    /// Where it is written down for the next process, while a session knows it.
+    pub(super) row: Mutex<Option<NodeRow>>,
+    pub(super) known: Known,
 }
 
 #[derive(Debug)]
-enum Place {
+pub(super) enum Place {
     Held(Descriptor),
     LetGo(Generation),
 }
@@ -116,12 +122,22 @@ const ATTEMPTS: usize = 64;
 const DEEPEST: usize = 1 << 16;
 
 impl Ground {
-    pub(super) fn new(closed: bool, handles: bool) -> Arc<Self> {
+    pub(super) fn new(closed: bool, handles: bool, own_descriptors: Arc<OwnedFd>) -> Arc<Self> {
         Arc::new(Self {
             closed,
             handles,
             entrance: OnceLock::new(),
+            own_descriptors,
         })
+    }
+
+    /// By a folder that an earlier process left, before anything is found by handles that it left, too.
+    pub(super) fn enter(&self, folder: &impl AsFd) {
+        if self.handles
+            && let Some(opened) = open_folder(folder.as_fd())
+        {
+            self.entrance.set(opened).ok();
+        }
     }
 }
 
@@ -133,18 +149,30 @@ impl HostNode {
         place: Descriptor,
         known: Known,
     ) -> Self {
+        Self::begin(record, ground, way, Place::Held(place), (known, None))
+    }
+
+    pub(super) fn begin(
+        record: Record,
+        ground: Arc<Ground>,
+        way: Option<Way>,
+        place: Place,
+        (known, row): (Known, Option<NodeRow>),
+    ) -> Self {
+        let is_held = matches!(place, Place::Held(_));
         let node = Arc::new(Inner {
             record,
             ground,
-            place: RwLock::new(Place::Held(place)),
+            place: RwLock::new(place),
             way: Mutex::new(way),
             used: AtomicBool::new(false),
             holds: AtomicU32::new(0),
+            is_held_always: AtomicBool::new(false),
             clock: AtomicU32::new(NOWHERE),
-            kept: AtomicBool::new(false),
+            row: Mutex::new(row),
             known,
         });
-        if !record.is_root {
+        if is_held && !record.is_root {
             node.start_clock();
         }
         Self(node)
@@ -170,33 +198,6 @@ impl HostNode {
     pub(super) fn unpin(&self) {
         if self.0.holds.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.known.counter().clock.changed();
-        }
-    }
-
-    /// The number of its descriptor, which it has for as long as it is known from now on. None: as many nodes
-    /// have that already as may, or it is let go of at this moment.
-    pub(super) fn keep(&self) -> Option<RawFd> {
-        let node = &*self.0;
-        let place = node.read();
-        let Place::Held(held) = &*place else {
-            return None;
-        };
-        let is_free = node.record.is_root || node.kept.load(Ordering::Acquire);
-        if !is_free {
-            let is_open = node.holds.load(Ordering::Acquire) > 0;
-            if !node.known.counter().clock.may_keep(is_open) {
-                return None;
-            }
-            node.stay();
-        }
-        Some(held.as_fd().as_raw_fd())
-    }
-
-    /// The same for one that was kept before: there is no bound that it did not have to pass.
-    pub(super) fn keep_always(&self) {
-        if !self.0.record.is_root {
-            self.0.known.counter().clock.keep_always();
-            self.0.stay();
         }
     }
 
@@ -253,6 +254,11 @@ impl HostNode {
     pub(super) fn renamed(&self, folder: &Self, name: &CStr) {
         self.0.set_way(Some(Way::new(folder, name)));
     }
+
+    /// Its name, as an earlier process has written it down.
+    pub(super) fn lead(&self, folder: &Self, name: &CStr) {
+        self.0.replace_way(Some(Way::new(folder, name)), |_| ());
+    }
 }
 
 impl Way {
@@ -284,19 +290,12 @@ impl Generation {
 }
 
 impl Inner {
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Place> {
+    pub(super) fn read(&self) -> std::sync::RwLockReadGuard<'_, Place> {
         self.place.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn way(&self) -> MutexGuard<'_, Option<Way>> {
         self.way.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// With `place` read, or where nobody else has the node yet: nobody lets go of it meanwhile.
-    fn stay(&self) {
-        self.kept.store(true, Ordering::Release);
-        self.holds.fetch_add(1, Ordering::AcqRel);
-        self.stop_clock();
     }
 
     fn start_clock(self: &Arc<Self>) {
@@ -370,7 +369,10 @@ impl Inner {
         (!is_held).then_some(folder)
     }
 
-    fn entrance<'a>(&'a self, generation: &'a Generation) -> Option<(&'a FileHandle, &'a OwnedFd)> {
+    pub(super) fn entrance<'a>(
+        &'a self,
+        generation: &'a Generation,
+    ) -> Option<(&'a FileHandle, &'a OwnedFd)> {
         match generation {
             Generation::Handle(handle) => Some((handle, self.ground.entrance.get()?)),
             Generation::Mark(_) | Generation::Born(_) => None,
@@ -402,7 +404,11 @@ impl Inner {
     /// With `way` held by the caller, so that nobody else does the same.
     fn found_again(self: &Arc<Self>, again: Descriptor) {
         let counter = self.known.counter();
-        *self.place.write().unwrap_or_else(PoisonError::into_inner) = Place::Held(again);
+        {
+            let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
+            self.write_held(&again);
+            *place = Place::Held(again);
+        }
         counter.count_let_go(false);
         counter.reopened.one();
         self.start_clock();
@@ -424,22 +430,26 @@ impl Inner {
         if self.clock.load(Ordering::Acquire) == NOWHERE {
             return Attempt::Busy;
         }
+        let counter = self.known.counter();
+        // First of all: who renames it from now on tells it of that.
+        counter.count_let_go(true);
         match self.generation_to_find(held) {
             Ok(generation) => {
                 self.stop_clock();
+                self.write_let_go(&generation);
                 let gone = std::mem::replace(&mut *place, Place::LetGo(generation));
                 drop(place);
                 drop(gone);
-                let counter = self.known.counter();
-                counter.count_let_go(true);
                 counter.evicted.one();
                 Attempt::Gone
             }
-            Err(Attempt::Stays) => {
-                self.stop_clock();
-                Attempt::Stays
+            Err(attempt) => {
+                counter.count_let_go(false);
+                if attempt == Attempt::Stays {
+                    self.stop_clock();
+                }
+                attempt
             }
-            Err(attempt) => attempt,
         }
     }
 
@@ -450,26 +460,61 @@ impl Inner {
             return Err(Attempt::Stays);
         }
         let generation = Generation::of(held.as_fd(), &of_held).ok_or(Attempt::Stays)?;
-        let way = self.way.try_lock().map_err(|_| Attempt::Busy)?;
+        let mut way = self.way.try_lock().map_err(|_| Attempt::Busy)?;
         if matches!(generation, Generation::Handle(_)) && self.open_entrance(held, way.as_ref()) {
             return Ok(generation);
         }
-        let Way { folder, name } = way.as_ref().ok_or(Attempt::Stays)?;
-        // A folder that is let go of cannot be asked; then the name is believed, and seen when it is used.
-        if let Ok(above) = folder.place.try_read()
-            && let Place::Held(above) = &*above
-        {
+        let found = way.as_mut().ok_or(Attempt::Stays)?;
+        let mut is_to_write = self.ground.handles;
+        if let Some(now) = self.other_name(held, found)? {
+            found.name = now;
+            is_to_write = true;
+        }
+        if is_to_write {
+            self.write_way(way.as_ref());
+        }
+        Ok(generation)
+    }
+
+    /// The name that it has in its folder by now, where nobody told of that; None: that by which it was found.
+    fn other_name(
+        &self,
+        held: &Descriptor,
+        way: &Way,
+    ) -> std::result::Result<Option<Box<CStr>>, Attempt> {
+        let place = way.folder.place.try_read();
+        let above = match place.as_deref() {
+            Ok(Place::Held(above)) => above,
+            // A folder that is let go of cannot be asked; then the name is believed, and seen when it is used.
+            Ok(Place::LetGo(_)) | Err(_) => {
+                let is_doubted = self.known.counter().are_names_doubted();
+                let now = is_doubted.then(|| self.name_of(held)).flatten();
+                return Ok(now.filter(|now| *now != way.name));
+            }
+        };
+        let is_here = |name: &CStr| {
             // Asking by name asks what is mounted there, which may be ourselves.
             let there = if crossing::serves_mounts() {
                 crossing::step(above, name).and_then(|there| status(&there))
             } else {
                 status_of(above, name, AtFlags::SYMLINK_NOFOLLOW)
             };
-            if !there.is_ok_and(|there| identity(&there) == self.record.identity) {
-                return Err(Attempt::Stays);
-            }
+            there.is_ok_and(|there| identity(&there) == self.record.identity)
+        };
+        if is_here(&way.name) {
+            return Ok(None);
         }
-        Ok(generation)
+        let now = self.name_of(held).filter(|now| is_here(now));
+        now.map(Some).ok_or(Attempt::Stays)
+    }
+
+    /// The last of the names that lead to what a descriptor holds, as the kernel has followed it.
+    fn name_of(&self, held: &Descriptor) -> Option<Box<CStr>> {
+        let number = DecInt::from_fd(held);
+        let path = rustix::fs::readlinkat(&*self.ground.own_descriptors, number, Vec::new());
+        let path = path.ok()?.into_bytes();
+        let name = path.rsplit(|byte| *byte == b'/').next()?;
+        Some(CString::new(name).ok()?.into_boxed_c_str())
     }
 
     /// Whether handles can be opened on this mount.
@@ -480,15 +525,11 @@ impl Inner {
         if self.ground.entrance.get().is_some() {
             return true;
         }
-        let open = |folder: BorrowedFd<'_>| {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::openat(folder, c".", flags, Mode::empty()).ok()
-        };
         let opened = match (self.record.kind, way) {
-            (Kind::Directory, _) => open(held.as_fd()),
+            (Kind::Directory, _) => open_folder(held.as_fd()),
             (_, Some(way)) if Arc::ptr_eq(&way.folder.ground, &self.ground) => {
                 match way.folder.place.try_read().as_deref() {
-                    Ok(Place::Held(folder)) => open(folder.as_fd()),
+                    Ok(Place::Held(folder)) => open_folder(folder.as_fd()),
                     Ok(Place::LetGo(_)) | Err(_) => None,
                 }
             }
@@ -501,6 +542,14 @@ impl Inner {
     }
 
     fn set_way(self: &Arc<Self>, way: Option<Way>) {
+        self.replace_way(way, |way| {
+            if !self.ground.handles || self.has_written_way() {
+                self.write_way(way);
+            }
+        });
+    }
+
+    fn replace_way(self: &Arc<Self>, way: Option<Way>, write: impl FnOnce(Option<&Way>)) {
         // Folders that went round in a circle would never be dropped. The kernel has no such; what two guests
         // and the host rename under one another can look so from here.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -508,15 +557,17 @@ impl Inner {
             .then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
         let is_circle = self.record.kind == Kind::Directory
             && way.as_ref().is_some_and(|way| self.is_above(&way.folder));
+        let way = way.filter(|_| !is_circle);
         let old = {
             let mut kept = self.way();
             if matches!(&*self.read(), Place::Held(_))
                 && self.clock.load(Ordering::Acquire) == NOWHERE
-                && !self.kept.load(Ordering::Acquire)
+                && !self.record.is_root
             {
                 self.start_clock();
             }
-            std::mem::replace(&mut *kept, way.filter(|_| !is_circle))
+            write(way.as_ref());
+            std::mem::replace(&mut *kept, way)
         };
         drop(old);
     }
@@ -561,10 +612,15 @@ fn step_again(way: Option<&Way>) -> Result<OwnedFd> {
     }
 }
 
+/// For reading, as opening a handle needs it.
+fn open_folder(folder: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(folder, c".", flags, Mode::empty()).ok()
+}
+
 /// Whether this process may open files of the folder by their handles.
 pub(super) fn may_open_handles(folder: &impl AsFd) -> bool {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(entrance) = rustix::fs::openat(folder, c".", flags, Mode::empty()) else {
+    let Some(entrance) = open_folder(folder.as_fd()) else {
         return false;
     };
     match FileHandle::of(folder.as_fd()) {
@@ -581,12 +637,13 @@ impl Drop for Inner {
         if place != NOWHERE {
             counter.clock.remove(place);
         }
-        if *self.kept.get_mut() {
-            counter.clock.keep_no_longer();
-        }
         if let Ok(Place::LetGo(_)) = self.place.get_mut() {
             counter.count_let_go(false);
         }
+        if *self.is_held_always.get_mut() {
+            self.known.counter().clock.hold_no_longer();
+        }
+        self.drop_row();
         let mut way = self
             .way
             .get_mut()

@@ -26,7 +26,7 @@ use super::{
     Attributes, Caller, Changes, Entry, ExtendedHow, Found, Kind, Name, NewNode, OpenHow, Result,
     Tree,
 };
-use crate::keep::records::{KeptNode, kind_of, kind_word};
+use crate::keep::nodes::{KeptNode, KeptPlace, NodeRow, kind_of, kind_word};
 use record::{NAME, RESERVED, ROOM, Record};
 
 mod record;
@@ -472,14 +472,14 @@ impl<T: Tree> Tree for OwnerStore<T> {
         })
     }
 
-    fn adopt(&self, kept: &KeptNode, held: OwnedFd) -> Result<Self::Node> {
+    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, Option<NodeRow>)) -> Result<Self::Node> {
         let below = KeptNode {
             kind: kind_of(kept.marks >> KIND_AT & 0b111).ok_or(Errno::INVAL)?,
             marks: kept.marks & ((1 << KIND_AT) - 1),
             ..*kept
         };
         Ok(OwnedNode {
-            below: self.below.adopt(&below, held)?,
+            below: self.below.adopt(&below, left)?,
             kind: kept.kind,
         })
     }

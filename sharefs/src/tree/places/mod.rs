@@ -32,7 +32,7 @@ use super::{
     AccessWanted, Attributes, Caller, Changes, Entry, ExtendedHow, Found, Kind, Name, NewNode,
     OpenHow, RenameHow, Result, Tree,
 };
-use crate::keep::records::KeptNode;
+use crate::keep::nodes::{KeptNode, KeptPlace, NodeRow};
 use rules::Place;
 
 mod rules;
@@ -402,13 +402,13 @@ impl<T: Tree> Tree for Places<T> {
         })
     }
 
-    fn adopt(&self, kept: &KeptNode, held: OwnedFd) -> Result<Self::Node> {
+    fn adopt(&self, kept: &KeptNode, left: (KeptPlace, Option<NodeRow>)) -> Result<Self::Node> {
         let below = KeptNode {
             marks: kept.marks & !FROZEN,
             ..*kept
         };
         Ok(PlacedNode {
-            below: self.below.adopt(&below, held)?,
+            below: self.below.adopt(&below, left)?,
             place: Place::from_words(kept.extra, kept.marks & FROZEN != 0),
         })
     }

@@ -4,7 +4,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Of the threads of a mount that is taken up.
+/// Of the threads of a mount, or the connections of a door, that are taken up.
 pub(super) struct Turns {
     state: Mutex<State>,
     changed: Condvar,
@@ -40,6 +40,14 @@ impl Turns {
         drop(state);
         self.changed.notify_all();
         drop(self.wait_while(|state| state.to_come > 0));
+    }
+
+    /// A turn that nobody will take.
+    pub(super) fn pass(&self) {
+        let mut state = self.state();
+        state.to_come = state.to_come.saturating_sub(1);
+        drop(state);
+        self.changed.notify_all();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
