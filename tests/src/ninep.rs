@@ -85,25 +85,19 @@ impl Body {
         self
     }
 
-    /// A name, its length of two bytes in front.
-    ///
-    /// # Panics
-    /// When it is longer than that can say.
+    /// A name of up to 65,535 bytes, its length of two bytes in front.
     #[must_use]
     pub fn text(mut self, value: &str) -> Self {
-        let length = u16::try_from(value.len()).expect("a short name");
+        let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
         self.0.extend(length.to_le_bytes());
         self.0.extend(value.as_bytes());
         self
     }
 
     /// Data, its length of four bytes in front.
-    ///
-    /// # Panics
-    /// When it is longer than that can say.
     #[must_use]
     pub fn data(mut self, value: &[u8]) -> Self {
-        let length = u32::try_from(value.len()).expect("data of one frame");
+        let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
         self.0.extend(length.to_le_bytes());
         self.0.extend(value);
         self

@@ -27,6 +27,7 @@ use super::journal::{JOURNAL, Journal};
 use super::{Listed, MAGIC, bytes_of, claim, named, number, packed};
 use crate::sys::{self, Region, Shared};
 
+mod kept;
 pub(crate) mod rows;
 
 use rows::Rows;

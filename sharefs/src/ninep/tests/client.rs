@@ -65,6 +65,15 @@ pub(super) enum Came {
     Waits,
 }
 
+fn session(counters: &Arc<Counters>, descriptors: &Arc<Descriptors>, folder: &Path) -> Session {
+    let offers = Two {
+        counters: Arc::clone(counters),
+        descriptors: Arc::clone(descriptors),
+        folder: folder.to_owned(),
+    };
+    Session::new(Box::new(offers), Arc::clone(counters))
+}
+
 impl Client {
     /// Connected, with share `a` attached as fid 0.
     pub(super) fn new() -> Self {
@@ -89,18 +98,18 @@ impl Client {
         std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o755)).unwrap();
         let descriptors = Descriptors::new(descriptors);
         let counters = Arc::new(Counters::default());
-        let offers = Two {
-            counters: Arc::clone(&counters),
-            descriptors: Arc::clone(&descriptors),
-            folder: folder.clone(),
-        };
         Self {
-            session: Session::new(Box::new(offers), Arc::clone(&counters)),
+            session: session(&counters, &descriptors, &folder),
             counters,
             descriptors,
             folder,
             _root: root,
         }
+    }
+
+    /// Another session of the same shares.
+    pub(super) fn another_session(&self) -> Session {
+        session(&self.counters, &self.descriptors, &self.folder)
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {

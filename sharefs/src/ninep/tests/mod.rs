@@ -9,6 +9,7 @@ use client::{Came, Client, ROOT, decode};
 mod client;
 mod codec;
 mod hostile;
+mod kept;
 
 const READ_WRITE: u32 = 2;
 const CREATE: u32 = 0o100;

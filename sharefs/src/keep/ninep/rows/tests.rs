@@ -1,0 +1,193 @@
+//! A follower finds what was so at the last commit.
+
+use super::super::{Commit, Connection};
+use super::*;
+use crate::tree::Kind;
+
+fn commit(kept: &Connection, rows: &Rows) {
+    kept.put_commit(Commit::default());
+    rows.settle();
+    rows.drop_retired();
+}
+
+fn place(number: RawFd, above: Option<(usize, &[u8])>) -> KeptPlace {
+    KeptPlace {
+        number,
+        node: KeptNode {
+            identity: Identity {
+                device: 1,
+                inode: 2,
+                mount: 3,
+            },
+            kind: Kind::Directory,
+            marks: 0xffff,
+            extra: [4, 5, 6, u64::MAX],
+        },
+        above: above.map(|(row, name)| (row, name.to_vec())),
+    }
+}
+
+fn fid(number: u32, place: usize, used: KeptUse) -> KeptFid {
+    KeptFid {
+        number,
+        mount: 7,
+        place,
+        user: u32::MAX,
+        used,
+    }
+}
+
+fn numbers(rows: &Rows) -> Vec<u32> {
+    let mut all: Vec<u32> = rows.fids().iter().map(|(_, fid)| fid.number).collect();
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn what_was_written_behind_the_last_commit_never_was() {
+    let kept = Connection::alone().unwrap();
+    let rows = kept.rows();
+    let root = rows.put_place(&place(10, None)).unwrap();
+    let row = rows.put_fid(&fid(1, root, KeptUse::Nothing));
+    assert!(numbers(&rows).is_empty(), "not yet");
+    commit(&kept, &rows);
+    assert_eq!(numbers(&rows), [1]);
+    // A request that opens it, makes another, and is not answered.
+    let open = KeptUse::File {
+        open: 11,
+        append: true,
+        writes: false,
+    };
+    rows.put_fid(&fid(1, root, open.clone()));
+    rows.end_fid(row);
+    let below = rows.put_place(&place(12, Some((root, b"name")))).unwrap();
+    rows.put_fid(&fid(2, below, KeptUse::Nothing));
+    let mut named = names(&kept.0);
+    named.sort_unstable();
+    assert_eq!(named, [10]);
+    // Another process, with the same memory.
+    let next = kept.rows_left();
+    assert_eq!(next.fids(), [(0, fid(1, root, KeptUse::Nothing))]);
+    // It does the request again, in the rows of what never was.
+    let again = next.put_fid(&fid(1, root, open.clone()));
+    next.end_fid(row);
+    let below = next.put_place(&place(12, Some((root, b"name")))).unwrap();
+    next.put_fid(&fid(2, below, KeptUse::Nothing));
+    commit(&kept, &next);
+    assert_eq!(numbers(&next), [1, 2]);
+    let mut named = names(&kept.0);
+    named.sort_unstable();
+    assert_eq!(named, [10, 11, 12]);
+    assert_eq!(next.place(below), Some(place(12, Some((root, b"name")))));
+    let Row::At(again) = again else {
+        panic!("there is room");
+    };
+    assert!(
+        kept.rows_left()
+            .fids()
+            .contains(&(again, fid(1, root, open)))
+    );
+}
+
+#[test]
+fn a_row_that_ended_is_used_again_only_behind_the_commit() {
+    let kept = Connection::alone().unwrap();
+    let rows = kept.rows();
+    let root = rows.put_place(&place(10, None)).unwrap();
+    let first = rows.put_fid(&fid(1, root, KeptUse::Nothing));
+    commit(&kept, &rows);
+    rows.end_fid(first);
+    assert_ne!(rows.put_fid(&fid(2, root, KeptUse::Nothing)), first);
+    commit(&kept, &rows);
+    assert_eq!(rows.put_fid(&fid(3, root, KeptUse::Nothing)), first);
+    commit(&kept, &rows);
+    assert_eq!(numbers(&kept.rows_left()), [2, 3]);
+}
+
+#[test]
+fn values_owners_waits_and_slow_jobs_are_as_they_were_said() {
+    let kept = Connection::alone().unwrap();
+    let rows = kept.rows();
+    let root = rows.put_place(&place(10, None)).unwrap();
+    let value = KeptUse::Writing {
+        name: b"user.n".to_vec(),
+        flags: 2,
+        length: 70_000 / 2,
+        bytes: (0..30_001_u32).map(|at| at.to_le_bytes()[0]).collect(),
+    };
+    let read = KeptUse::Reading {
+        value: b"nine bytes"[..9].to_vec(),
+    };
+    let folder = KeptUse::Folder { open: 20 };
+    for (number, used) in [(1, value.clone()), (2, read.clone()), (3, folder.clone())] {
+        rows.put_fid(&fid(number, root, used));
+    }
+    let owner = KeptOwner {
+        open: 30,
+        file: place(0, None).node.identity,
+        process: u32::MAX,
+        client: vec![b'c'; 255],
+        fid: 3,
+        mount: 7,
+    };
+    rows.put_owner(&owner);
+    let wait = KeptWait {
+        tag: 0x7fff,
+        fid: 3,
+        mount: 7,
+        kind: 1,
+        start: 1 << 60,
+        length: 9,
+        process: 5,
+        client: b"guest".to_vec(),
+        is_over: false,
+    };
+    let waits = rows.put_wait(&wait);
+    let sync = [15, 0, 0, 0, 50, 1, 0, 3, 0, 0, 0, 0, 0, 0, 0];
+    rows.put_slow(&sync, Some((3, Some(20))));
+    commit(&kept, &rows);
+    rows.put_slow(&[9, 0, 0, 0, 108, 2, 0, 1, 0], None);
+    commit(&kept, &rows);
+    rows.wait_is_over(waits);
+    rows.slow_is_over(3);
+    let next = kept.rows_left();
+    let fids: Vec<KeptUse> = next.fids().into_iter().map(|(_, fid)| fid.used).collect();
+    assert_eq!(fids, [value, read, folder]);
+    assert_eq!(next.owners()[0].1, owner);
+    assert_eq!(next.waits()[0].1, wait, "not over: that was not committed");
+    let slow = next.slow();
+    assert_eq!(
+        (slow.len(), slow[0].is_over, slow[0].open),
+        (2, false, Some(20))
+    );
+    assert_eq!(slow[0].frame, sync);
+    next.wait_is_over(waits);
+    next.slow_is_over(3);
+    commit(&kept, &next);
+    let last = kept.rows_left();
+    assert!(last.waits()[0].1.is_over && last.slow()[0].is_over && !last.slow()[1].is_over);
+    let mut named = names(&kept.0);
+    named.sort_unstable();
+    assert_eq!(named, [10, 20, 20, 30]);
+}
+
+#[test]
+fn while_something_is_nowhere_the_connection_is_not_to_go_on() {
+    let kept = Connection::alone().unwrap();
+    let rows = kept.rows();
+    let is_whole = || kept.get(word::UNKEPT) == 0;
+    let row = rows.put_nowhere();
+    assert!(!is_whole(), "from before the commit on");
+    commit(&kept, &rows);
+    rows.end_fid(row);
+    assert!(!is_whole(), "until the commit is made");
+    commit(&kept, &rows);
+    assert!(is_whole());
+    // One value more than there is room for.
+    let root = rows.put_place(&place(10, None)).unwrap();
+    let value = || KeptUse::Reading { value: vec![1] };
+    for number in 0..128 {
+        assert_ne!(rows.put_fid(&fid(number, root, value())), Row::Nowhere);
+    }
+    assert_eq!(rows.put_fid(&fid(128, root, value())), Row::Nowhere);
+}
