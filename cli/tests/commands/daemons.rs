@@ -71,9 +71,9 @@ fn check_the_player() {
 }
 
 /// A place with programs for the three daemons; what still runs at the end is killed.
-struct Installed(Place);
+pub(crate) struct Installed(pub(crate) Place);
 
-fn installed() -> Installed {
+pub(crate) fn installed() -> Installed {
     let place = Place::with(CONFIG);
     let this = std::env::current_exe().unwrap();
     for daemon in Daemon::ALL {
