@@ -143,7 +143,7 @@ pub(crate) fn called(words: &[String]) -> String {
         names.push(
             level
                 .as_ref()
-                .map_or(word.clone(), |verb| verb.get_name().to_owned()),
+                .map_or_else(|| word.clone(), |verb| verb.get_name().to_owned()),
         );
     }
     names.join(" ")

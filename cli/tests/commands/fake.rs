@@ -410,6 +410,7 @@ fn share(state: &State) -> ShareStatus {
         read_only: false,
         cache: CachePolicy::Auto,
         ninep: false,
+        ninep_guests: Vec::new(),
         problem: None,
         devices: vec![ShareDevice {
             guest: name("dev"),

@@ -86,7 +86,7 @@ pub(super) fn run(command: std::process::Command, limit: Duration) -> Ran {
 }
 
 /// The answer of something that may hang for ever in the kernel; none after `limit`.
-pub(super) fn within<T: Send + 'static>(
+pub(crate) fn within<T: Send + 'static>(
     limit: Duration,
     look: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {

@@ -33,6 +33,8 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::Outcome;
 use crate::output::printable;
+pub(crate) use facts::within;
+
 use facts::Facts;
 use finding::{Finding, State};
 use fix::{Repaired, Wish};
