@@ -1,8 +1,8 @@
 //! The names that a shell completes: those of the configuration and of the daemons that run. Nothing here may
 //! disturb somebody who types: what cannot be found out within [`PATIENCE`] is left out, without a word.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -138,16 +138,25 @@ fn named_config(line: &[OsString]) -> Option<PathBuf> {
     let mut words = line.iter();
     while let Some(word) = words.next() {
         if word == "--config" {
-            return words.next().map(PathBuf::from);
+            return words.next().map(|file| at_home(file));
         }
         if let Some(file) = word
             .to_str()
             .and_then(|word| word.strip_prefix("--config="))
         {
-            return Some(file.into());
+            return Some(at_home(OsStr::new(file)));
         }
     }
     None
+}
+
+/// A shell that completes has not replaced `~` yet.
+fn at_home(file: &OsStr) -> PathBuf {
+    let file = Path::new(file);
+    match (file.strip_prefix("~"), std::env::var_os("HOME")) {
+        (Ok(below), Some(home)) => PathBuf::from(home).join(below),
+        (Ok(_), None) | (Err(_), _) => file.to_owned(),
+    }
 }
 
 /// The configuration and the daemons, for as long as somebody who types waits for them.

@@ -135,6 +135,20 @@ fn with_dry_run(command: Command, verb: &str) -> Command {
     })
 }
 
+/// The verb's own name, where one that people know from elsewhere may have been typed.
+pub(crate) fn called(words: &[String]) -> String {
+    let (mut names, mut level) = (Vec::new(), Some(command()));
+    for word in words {
+        level = level.and_then(|command| command.find_subcommand(word).cloned());
+        names.push(
+            level
+                .as_ref()
+                .map_or_else(|| word.clone(), |verb| verb.get_name().to_owned()),
+        );
+    }
+    names.join(" ")
+}
+
 /// Whether the context is to note what the verb does, instead of doing it.
 pub(crate) fn is_rehearsal(matches: &ArgMatches) -> bool {
     let (mut verb, mut level) = (String::new(), matches);

@@ -340,6 +340,9 @@ pub struct ShareStatus {
     /// Whether guests may attach it by 9P, too.
     #[serde(default)]
     pub ninep: bool,
+    /// Guests that have it attached by 9P now.
+    #[serde(default)]
+    pub ninep_guests: Vec<GuestName>,
     /// Why it cannot be served now.
     pub problem: Option<String>,
     /// Where its guests find it: those that a VMM uses, else those that it should.

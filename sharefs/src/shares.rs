@@ -318,6 +318,11 @@ impl Shares {
                 read_only,
                 cache,
                 ninep,
+                ninep_guests: running
+                    .offer
+                    .as_ref()
+                    .map(|offer| self.ninep.attached(offer))
+                    .unwrap_or_default(),
                 problem: trouble(running),
                 devices,
                 mount,

@@ -174,7 +174,7 @@ fn what_is_only_said_leaves_a_running_guest_its_files_and_its_connections() {
                 "+subnet = \"10.9.0.0/24\"",
             ),
             ("restart sharefs", "would restart sharefs, process"),
-            ("down", "would stop netd, process"),
+            ("down", "would stop "),
             ("up", "would leave netd, process"),
         ] {
             let mut arguments: Vec<&str> = line.split(' ').collect();

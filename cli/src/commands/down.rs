@@ -7,6 +7,7 @@ use crate::daemons;
 use crate::error::Outcome;
 use crate::project;
 use crate::ready;
+use crate::rehearsal::Step;
 use control::names::ProjectName;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -45,6 +46,9 @@ pub(crate) enum Stopped {
     Projects { projects: Vec<ProjectName> },
 }
 
+/// There is nothing to stop.
+const NOBODY: &str = "no daemon is running";
+
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     if let Some(what) = &args.project {
         let names = project::down(context, what.as_deref(), args.all)?;
@@ -64,17 +68,21 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         if !args.keep_names {
             context.would_act("take sharectl's lines out of the hosts files");
         }
-        for (daemon, pid) in daemons::running(context).into_iter().rev() {
-            context.would_act(format!("stop {daemon}, process {pid}"));
+        let running = daemons::running(context).into_iter().rev();
+        let running: Vec<&str> = running.map(|(daemon, _)| daemon.name()).collect();
+        if running.is_empty() {
+            let what = NOBODY.to_owned();
+            context.would(Step::Note { what });
+        } else {
+            context.would_act(format!("stop {}", running.join(", ")));
         }
         return Ok(());
     }
     let stopped = daemons::stop(context, args.wait, args.keep_names)?;
     let names: Vec<&str> = stopped.iter().map(|daemon| daemon.name()).collect();
-    let sentence = if names.is_empty() {
-        "no daemon was running".to_owned()
-    } else {
-        format!("stopped {}", names.join(", "))
+    let sentence = match names.as_slice() {
+        [] => NOBODY.to_owned(),
+        names => format!("stopped {}", names.join(", ")),
     };
     context
         .out

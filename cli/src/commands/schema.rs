@@ -19,6 +19,7 @@ use crate::error::{CliError, Outcome};
 use crate::mounts::Mount;
 use crate::rehearsal::Rehearsal;
 use crate::suggest::nearest;
+use crate::verbs;
 
 /// Print the JSON Schema of what a command prints with --format json
 ///
@@ -186,7 +187,7 @@ fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Outcome {
-    let wanted = args.command.join(" ");
+    let wanted = verbs::called(&args.command);
     let told = |form: &Form| matches!(form, Form::Json(_));
     let known = || {
         let told = COMMANDS.iter().filter(|(_, form)| told(form));
@@ -226,7 +227,6 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verbs;
 
     #[test]
     fn every_verb_is_told_of_and_in_the_order_of_the_help() {

@@ -85,7 +85,7 @@ impl Facts {
             Wish::Daemons => {
                 let down = self.daemons.iter().filter_map(|(daemon, status)| {
                     let why = status.as_ref().err()?.clone();
-                    let next = format!("sharectl up, and sharectl logs {daemon}");
+                    let next = mending(*daemon, &why);
                     Some(lacking("daemons".to_owned(), why, next))
                 });
                 down.collect()
@@ -111,7 +111,7 @@ impl Facts {
             Wish::Bound(guest, spec) => self.bound(guest, spec).into_iter().collect(),
             Wish::Share(name, guests) => {
                 let what = format!("share {name}");
-                let next = format!("sharectl describe {name}");
+                let next = self.about_share(name.as_str());
                 let missing = |why| vec![lacking(what.clone(), why, next.clone())];
                 match self.share(name.as_str()) {
                     Ok(share) => unready(share, guests).map_or_else(Vec::new, missing),
@@ -120,7 +120,7 @@ impl Facts {
             }
             Wish::ShareOnHost(name) => {
                 let why = self.share(name.as_str()).and_then(on_host);
-                let next = format!("sharectl describe {name}");
+                let next = self.about_share(name.as_str());
                 let missing = why
                     .err()
                     .map(|why| lacking(format!("share {name}"), why, next));
@@ -158,7 +158,7 @@ impl Facts {
                 ),
                 None => ("plugged in, but has no address yet".to_owned(), describe),
             },
-            Some(Err(why)) => (why.clone(), "sharectl up".to_owned()),
+            Some(Err(why)) => (why.clone(), mending(Daemon::Netd, why)),
             None => ("netd was not asked".to_owned(), describe),
         };
         Some(lacking(what, why, next))
@@ -173,7 +173,9 @@ impl Facts {
         let what = format!("port {name}");
         let all = match &self.ports {
             Some(Ok(all)) => all,
-            Some(Err(why)) => return Some(lacking(what, why.clone(), "sharectl up".to_owned())),
+            Some(Err(why)) => {
+                return Some(lacking(what, why.clone(), mending(Daemon::Netd, why)));
+            }
             None => {
                 return Some(lacking(
                     what,
@@ -232,6 +234,14 @@ impl Facts {
         Some(lacking(what, why, next))
     }
 
+    /// What to look at when a share is not there.
+    fn about_share(&self, name: &str) -> String {
+        match &self.shares {
+            Some(Err(why)) => mending(Daemon::Sharefs, why),
+            Some(Ok(_)) | None => format!("sharectl describe {name}"),
+        }
+    }
+
     fn share(&self, name: &str) -> Told<&ShareStatus> {
         match &self.shares {
             Some(Ok(all)) => {
@@ -268,9 +278,10 @@ fn unready(share: &ShareStatus, guests: &[GuestName]) -> Option<String> {
         return Some(why);
     }
     let mounted = |guest: Option<&GuestName>| {
-        let devices = share.devices.iter();
-        let mut of_it = devices.filter(|device| guest.is_none_or(|guest| device.guest == *guest));
-        of_it.any(|device| device.mounted)
+        let devices = share.devices.iter().filter(|device| device.mounted);
+        let by_device = devices.map(|device| &device.guest);
+        let mut who = by_device.chain(&share.ninep_guests);
+        who.any(|other| guest.is_none_or(|guest| other == guest))
     };
     if guests.is_empty() {
         let somewhere = share.mount.is_some() || mounted(None);
@@ -295,6 +306,21 @@ fn problem_or(problem: Option<&str>, otherwise: &str) -> String {
     problem.unwrap_or(otherwise).to_owned()
 }
 
+/// What helps against a daemon that gives no answer: one that is hung goes on running at `up`.
+fn mending(daemon: Daemon, why: &str) -> String {
+    if why == hung(daemon) {
+        format!(
+            "sharectl restart {daemon}; why it hangs: sharectl doctor daemon, and sharectl logs {daemon}"
+        )
+    } else {
+        format!("sharectl up, and sharectl logs {daemon}")
+    }
+}
+
+fn hung(daemon: Daemon) -> String {
+    format!("{daemon} does not answer")
+}
+
 fn lacking(what: String, why: String, next: String) -> Missing {
     Missing { what, why, next }
 }
@@ -312,7 +338,7 @@ async fn ask<T: DeserializeOwned>(
             Err(format!("{daemon} is not running"))
         }
         Ok(Err(failure)) => Err(failure.message),
-        Err(_) => Err(format!("{daemon} does not answer")),
+        Err(_) => Err(hung(daemon)),
     }
 }
 

@@ -120,6 +120,12 @@ fn names_come_from_the_configuration() {
         "sharectl --config other.toml guest rm ",
         &["elsewhere"],
     );
+    std::fs::write(place.path("home/mine.toml"), "[guest.athome]\n").unwrap();
+    check(
+        &place,
+        "sharectl --config ~/mine.toml guest rm ",
+        &["athome"],
+    );
 }
 
 #[test]

@@ -71,9 +71,9 @@ fn check_the_player() {
 }
 
 /// A place with programs for the three daemons; what still runs at the end is killed.
-struct Installed(Place);
+pub(crate) struct Installed(pub(crate) Place);
 
-fn installed() -> Installed {
+pub(crate) fn installed() -> Installed {
     let place = Place::with(CONFIG);
     let this = std::env::current_exe().unwrap();
     for daemon in Daemon::ALL {
@@ -154,7 +154,7 @@ fn up_starts_what_is_not_running_and_down_ends_all() {
     );
     place.run("down --keep-names").is(expect![[r#"
         exit 0
-        out: no daemon was running
+        out: no daemon is running
     "#]]);
 }
 
@@ -202,7 +202,7 @@ fn stranger_with_a_daemons_old_pid_is_left_alone() {
     place
         .run("down --keep-names")
         .exits(0)
-        .says("no daemon was running");
+        .says("no daemon is running");
     assert!(stranger.try_wait().unwrap().is_none());
     stranger.kill().unwrap();
     stranger.wait().unwrap();

@@ -201,17 +201,29 @@ fn no_verb_changes_anything_that_it_would_change() {
     let mut failed = Vec::new();
     for (verb, arguments) in LINES {
         let arguments = arguments.replace("$T", here);
-        let mut command = place.sharectl();
-        command
-            .args(verb.split(' '))
-            .arg("--dry-run")
-            .args(arguments.split_whitespace());
-        let outcome = place.outcome(&mut command);
+        let run = |format: &[&str]| {
+            let mut command = place.sharectl();
+            command
+                .args(format)
+                .args(verb.split(' '))
+                .arg("--dry-run")
+                .args(arguments.split_whitespace());
+            place.outcome(&mut command)
+        };
+        let outcome = run(&[]);
         // A tap of this host is what "rm" must find first: there is none, as in the real run.
         let expected = if *verb == "network host-tap rm" { 2 } else { 0 };
         if outcome.code != Some(expected) {
             failed.push(format!("{verb} {arguments}\n{}", outcome.text));
         }
+        // As JSON the same; that it keeps to its schema is seen to in the place.
+        let json = run(&["--format", "json"]);
+        assert_eq!(json.code, outcome.code, "{}", json.text);
+        assert!(
+            !json.stdout.is_empty() || expected != 0,
+            "{verb} {arguments}\n{}",
+            json.text
+        );
         let after = everything(&place.path(""));
         if before != after {
             let known = |entry: &(&String, &String)| before.get(entry.0) == Some(entry.1);
@@ -259,11 +271,11 @@ fn what_would_be_done_is_a_difference_and_what_daemons_are_asked() {
             out:   "dry_run": true,
             out:   "steps": [
             out:     {
-            out:       "body": null,
-            out:       "daemon": "netd",
             out:       "do": "ask",
+            out:       "daemon": "netd",
             out:       "method": "DELETE",
-            out:       "path": "/v1/guests/dev/link"
+            out:       "path": "/v1/guests/dev/link",
+            out:       "body": null
             out:     }
             out:   ]
             out: }

@@ -278,7 +278,7 @@ fn api(state: State) -> Api<State> {
             |state: State, params, (): ()| async move {
                 let name: GuestName = params.required("name")?;
                 state.note(&format!("detach {name}"));
-                Ok(())
+                Ok(Changes::default())
             },
         )
         .post("/v1/reload", "", |state: State, _, (): ()| async move {
@@ -410,6 +410,7 @@ fn share(state: &State) -> ShareStatus {
         read_only: false,
         cache: CachePolicy::Auto,
         ninep: false,
+        ninep_guests: Vec::new(),
         problem: None,
         devices: vec![ShareDevice {
             guest: name("dev"),

@@ -19,7 +19,8 @@ fn added_guest_stands_in_the_file_and_the_daemons_follow() {
         exit 0
         out: guest web added: 52:54:00:00:00:02 on vmnet8, web.test,www.test; ports 8081:80,53:53/udp at 127.113.30.115
         err: note: sharefs and hostsync are not running; it takes effect at: sharectl up
-        err: note: next: sharectl guest run web -- qemu-system-x86_64 -m 2G disk.qcow2
+        err: note: next: sharectl guest run web -- qemu-system-x86_64 -m 2G disk.qcow2, or, for a line of your own: sharectl guest args web
+        err: then: sharectl wait-ready --guest web, and sharectl ps shows what of it works
     "#]]);
     assert_eq!(netd.asked(), ["reload"]);
     let added = place.config();

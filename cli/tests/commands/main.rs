@@ -18,6 +18,7 @@ mod network;
 mod path;
 mod place;
 mod port;
+mod printed;
 mod project;
 mod ps;
 mod schema;

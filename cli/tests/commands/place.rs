@@ -120,6 +120,15 @@ impl Place {
 
     pub(crate) fn outcome(&self, command: &mut Command) -> Outcome {
         let output = command.output().unwrap();
+        let line: Vec<String> = command
+            .get_args()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        // Whatever a test is about: what is printed keeps to what is told of it.
+        let text = String::from_utf8_lossy(&output.stdout);
+        if let Some(verb) = crate::schema::command_of(&line).filter(|_| !text.is_empty()) {
+            crate::schema::check(&verb, &text);
+        }
         Outcome {
             text: self.shown(&output),
             stdout: String::from_utf8(output.stdout).unwrap(),

@@ -160,6 +160,16 @@ impl NinepDoor {
         drop(old);
     }
 
+    /// Whether a connection has this share attached.
+    pub(crate) fn has_attached(&self, share: &Arc<Offer>) -> bool {
+        let live = locked(&self.shared.live);
+        let is_it = |live: &Arc<Live>| {
+            let attached = locked(&live.attached);
+            attached.iter().any(|offer| Arc::ptr_eq(offer, share))
+        };
+        live.values().any(is_it)
+    }
+
     pub(crate) fn traffic(&self) -> Traffic {
         let live = locked(&self.shared.live);
         let is_mounted = |live: &&Arc<Live>| !locked(&live.attached).is_empty();

@@ -111,6 +111,20 @@ impl Doors {
         doors.chain(vsock)
     }
 
+    /// The guests that have this share attached now.
+    pub(super) fn attached(&self, share: &Arc<Offer>) -> Vec<GuestName> {
+        let doors = self.doors.iter();
+        let vsock = self.vsock.iter().map(|(guest, (_, door))| (guest, door));
+        let mut guests: Vec<GuestName> = doors
+            .chain(vsock)
+            .filter(|(_, door)| door.as_ref().is_ok_and(|door| door.has_attached(share)))
+            .map(|(guest, _)| guest.clone())
+            .collect();
+        guests.sort();
+        guests.dedup();
+        guests
+    }
+
     pub(super) fn numbers(&self) -> impl Iterator<Item = NinepNumbers<'_>> {
         self.counters.iter().map(|(guest, counters)| {
             let door = self.doors.get(guest).and_then(|door| door.as_ref().ok());

@@ -6,6 +6,7 @@ use std::time::Duration;
 use control::api::{GuestMountStatus, ShareStatus};
 use control::config::Share;
 use control::paths::Daemon;
+use control::translation::wsl_conf::WslConf;
 
 use super::facts::Facts;
 use super::finding::{Finding, Subject};
@@ -27,6 +28,7 @@ pub(super) fn folders(facts: &Facts) -> Vec<Finding> {
         return nothing("share", "none is configured");
     }
     let served: Vec<ShareStatus> = facts.ask(Daemon::Sharefs, "/v1/shares").unwrap_or_default();
+    let drives = drives(&WslConf::parse(&facts.read("etc/wsl.conf")));
     // All at once: each has its own time.
     std::thread::scope(|scope| {
         let looks: Vec<_> = config
@@ -34,7 +36,8 @@ pub(super) fn folders(facts: &Facts) -> Vec<Finding> {
             .values()
             .map(|share| {
                 let live = served.iter().find(|live| live.name == share.name);
-                scope.spawn(move || folder(share, live))
+                let drives = &drives;
+                scope.spawn(move || folder(share, live, drives))
             })
             .collect();
         looks
@@ -44,7 +47,13 @@ pub(super) fn folders(facts: &Facts) -> Vec<Finding> {
     })
 }
 
-fn folder(share: &Share, served: Option<&ShareStatus>) -> Finding {
+/// Also those of Windows: their folder may be `/` itself, where `D:` is at `/d`.
+fn drives(conf: &WslConf) -> Vec<PathBuf> {
+    let of_windows = ('a'..='z').map(|letter| conf.automount_root.join(letter.to_string()));
+    DRIVES.iter().map(PathBuf::from).chain(of_windows).collect()
+}
+
+fn folder(share: &Share, served: Option<&ShareStatus>, drives: &[PathBuf]) -> Finding {
     let subject = Subject::of("share", &share.name);
     let path = share.path.display();
     let read = {
@@ -67,7 +76,7 @@ fn folder(share: &Share, served: Option<&ShareStatus>) -> Finding {
                     share.name
                 ),
             );
-            return match missing && may_be_made(&share.path) {
+            return match missing && may_be_made(&share.path, drives) {
                 true => finding.mended_by(Repair::MakeFolder(share.path.clone())),
                 false => finding,
             };
@@ -101,13 +110,13 @@ fn folder(share: &Share, served: Option<&ShareStatus>) -> Finding {
 
 /// Whether an empty folder is surely what was there: its parent is there, this user's to write, and no place where
 /// drives are mounted.
-fn may_be_made(path: &Path) -> bool {
+fn may_be_made(path: &Path, drives: &[PathBuf]) -> bool {
     // Where it would really be made: a symbolic link may lead to a drive.
     let parent = path.parent().and_then(|parent| parent.canonicalize().ok());
     let Some(parent) = parent.filter(|parent| parent.is_dir()) else {
         return false;
     };
-    let on_a_drive = |place: &Path| DRIVES.iter().any(|drives| place.starts_with(drives));
+    let on_a_drive = |place: &Path| drives.iter().any(|folder| place.starts_with(folder));
     let dangling = path.symlink_metadata().is_ok();
     !on_a_drive(path) && !on_a_drive(&parent) && !dangling && writable(&parent)
 }
@@ -250,12 +259,22 @@ mod tests {
                 .unwrap()
                 .contains("sharectl share rm b")
         );
-        assert!(!may_be_made(Path::new("/mnt/d")), "it may be a drive");
         let links = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/mnt", links.path().join("away")).unwrap();
-        assert!(may_be_made(&links.path().join("src")));
+        let usual = drives(&WslConf::default());
+        let usually = |path: &Path| may_be_made(path, &usual);
+        assert!(!usually(Path::new("/mnt/d")), "it may be a drive");
+        let elsewhere = links.path().join("drives");
+        std::fs::create_dir_all(elsewhere.join("d")).unwrap();
+        let conf = WslConf::parse(&format!("[automount]\nroot={}\n", elsewhere.display()));
+        assert!(usually(&elsewhere.join("d/src")));
         assert!(
-            !may_be_made(&links.path().join("away/src")),
+            !may_be_made(&elsewhere.join("d/src"), &drives(&conf)),
+            "a drive of Windows, where wsl.conf has them"
+        );
+        std::os::unix::fs::symlink("/mnt", links.path().join("away")).unwrap();
+        assert!(usually(&links.path().join("src")));
+        assert!(
+            !usually(&links.path().join("away/src")),
             "it may be on a drive"
         );
         assert_eq!(seen.len(), 4);

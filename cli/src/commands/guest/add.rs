@@ -101,7 +101,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     }
     context.out.done(&sentence, guest)?;
     context.out.note(&format!(
-        "next: sharectl guest run {name} -- qemu-system-x86_64 -m 2G disk.qcow2"
+        "next: sharectl guest run {name} -- qemu-system-x86_64 -m 2G disk.qcow2, or, for a line of your own: sharectl guest args {name}\nthen: sharectl wait-ready --guest {name}, and sharectl ps shows what of it works"
     ));
     Ok(())
 }

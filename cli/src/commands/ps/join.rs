@@ -24,6 +24,8 @@ pub(super) struct Facts<'c> {
     pub report: Report,
     pub lines: Vec<HostLine>,
     pub engines: Vec<Engine>,
+    /// Shares whose folder is surely not there.
+    pub absent: Vec<ShareName>,
 }
 
 /// Guests with what of them is on this host.
@@ -156,6 +158,7 @@ pub(super) fn join(facts: Facts<'_>) -> View {
         report,
         lines,
         engines,
+        absent,
     } = facts;
     let mut troubles: Vec<Trouble> = report
         .not_running()
@@ -180,7 +183,7 @@ pub(super) fn join(facts: Facts<'_>) -> View {
         guests.push(guest(
             config,
             (status, engine),
-            (&report, &lines),
+            (&report, &lines, &absent),
             &mut troubles,
         ));
     }
@@ -228,7 +231,7 @@ fn general(report: &Report, troubles: &mut Vec<Trouble>) {
 fn guest(
     config: &Config,
     (status, engine): (&GuestStatus, Option<Engine>),
-    (report, lines): (&Report, &[HostLine]),
+    (report, lines, absent): (&Report, &[HostLine], &[ShareName]),
     troubles: &mut Vec<Trouble>,
 ) -> GuestView {
     let name = &status.name;
@@ -288,7 +291,12 @@ fn guest(
             continue;
         }
         for problem in &port.problems {
-            tell(format!("port {}", port.spec), problem.clone(), None);
+            let host = port.spec.pairs().find_map(|(host, _)| host);
+            let fix = host.map_or_else(
+                || "sharectl port ls".to_owned(),
+                |host| format!("sharectl port explain {host}/{}", port.spec.protocol),
+            );
+            tell(format!("port {}", port.spec), problem.clone(), Some(fix));
         }
         for (host, inside) in port.spec.pairs() {
             let lead = port.leads.iter().find(|lead| lead.guest == inside);
@@ -321,7 +329,7 @@ fn guest(
             });
         }
     }
-    let shares = shares(config, status, (state, &report.shares), &mut tell);
+    let shares = shares(config, status, (state, &report.shares, absent), &mut tell);
     let engine = engine.map(|engine| {
         let leads = |port: &Port| {
             let public = port.public_port.filter(|_| !port.is_on_loopback())?;
@@ -392,7 +400,7 @@ fn on_host(address: IpAddr, port: u16) -> String {
 fn shares(
     config: &Config,
     guest: &GuestStatus,
-    (state, all): (GuestState, &[ShareStatus]),
+    (state, all, absent): (GuestState, &[ShareStatus], &[ShareName]),
     tell: &mut dyn FnMut(String, String, Option<String>),
 ) -> Vec<ShareView> {
     let Some(name) = &guest.name else {
@@ -417,17 +425,19 @@ fn shares(
             .find(|device| device.guest == *name && device.connected);
         let share_state = match (&share.problem, device) {
             (Some(problem), _) => {
-                let fix = (!share.path.is_dir()).then(|| {
-                    format!(
+                let fix = match absent.contains(&share.name) {
+                    true => format!(
                         "mkdir -p {}, or mount the drive, or: sharectl share rm {}",
                         share.path.display(),
                         share.name
-                    )
-                });
-                tell(format!("share {}", share.name), problem.clone(), fix);
+                    ),
+                    false => "sharectl doctor share, and sharectl logs sharefs".to_owned(),
+                };
+                tell(format!("share {}", share.name), problem.clone(), Some(fix));
                 ShareState::NotServed
             }
             (None, Some(device)) if device.mounted => ShareState::Mounted,
+            (None, _) if share.ninep_guests.contains(name) => ShareState::Mounted,
             (None, Some(_)) => {
                 tell(
                     format!("share {}", share.name),

@@ -5,10 +5,11 @@ mod join;
 mod text;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use control::api::HostLine;
+use control::api::{HostLine, ShareStatus};
 use control::config::Config;
-use control::names::GuestName;
+use control::names::{GuestName, ShareName};
 use control::paths::Daemon;
 
 pub(crate) use self::join::View;
@@ -16,6 +17,7 @@ use self::join::{Facts, join};
 use super::status::{Report, nothing_configured};
 use crate::context::Context;
 use crate::error::Outcome;
+use crate::limited::within;
 
 /// Show guests and containers, and why something of them does not work
 ///
@@ -53,12 +55,14 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome<ExitCode> {
         )
     })?;
     let code = report.exit_code();
+    let absent = absent(&report.shares);
     let view = join(Facts {
         config: &config,
         wanted: &args.guests,
         lines: lines.unwrap_or_else(|_| super::host::configured(&config)),
         report,
         engines,
+        absent,
     });
     if context.out.is_json() {
         context.out.json(&view)?;
@@ -68,4 +72,26 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome<ExitCode> {
         context.out.text(&text::whole(&view))?;
     }
     Ok(code)
+}
+
+/// How long a folder may take to say that it is one: on a network that is gone it never does.
+const FOLDER_LIMIT: Duration = Duration::from_millis(500);
+
+/// Of the shares that are not served, those whose folder is not there. One that gives no answer is not among them.
+fn absent(shares: &[ShareStatus]) -> Vec<ShareName> {
+    let troubled = shares.iter().filter(|share| share.problem.is_some());
+    // All at once: several may be on the same dead network.
+    std::thread::scope(|scope| {
+        let looks: Vec<_> = troubled
+            .map(|share| {
+                let path = share.path.clone();
+                let look = scope.spawn(|| within(FOLDER_LIMIT, move || path.is_dir()));
+                (&share.name, look)
+            })
+            .collect();
+        looks
+            .into_iter()
+            .filter_map(|(name, look)| (look.join().ok()? == Some(false)).then(|| name.clone()))
+            .collect()
+    })
 }

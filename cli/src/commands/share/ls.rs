@@ -72,6 +72,7 @@ pub(crate) fn configured(config: &Config) -> Vec<ShareStatus> {
         read_only: share.read_only,
         cache: share.cache,
         ninep: share.ninep,
+        ninep_guests: Vec::new(),
         problem: Some(if share.path.is_dir() {
             "not served".to_owned()
         } else {

@@ -141,6 +141,7 @@ fn a_share_is_there_when_a_guest_or_the_host_has_mounted_it() {
             read_only: false,
             cache: CachePolicy::Auto,
             ninep: false,
+            ninep_guests: Vec::new(),
             problem: problem.map(str::to_owned),
             devices,
             mount,
@@ -180,6 +181,20 @@ fn a_share_is_there_when_a_guest_or_the_host_has_mounted_it() {
     ] {
         check(&facts, wish, Some(expected));
     }
+    let by_ninep = |guest: &str| {
+        let mut facts = facts(None, Vec::new(), None);
+        if let Some(Ok(shares)) = &mut facts.shares {
+            shares[0].ninep_guests = vec![name(guest)];
+        }
+        facts
+    };
+    check(&by_ninep("dev"), &any, None);
+    check(&by_ninep("dev"), &of_dev, None);
+    check(
+        &by_ninep("web"),
+        &of_dev,
+        Some("share d: guest dev has not mounted it"),
+    );
     let unserved = Facts {
         shares: Some(Ok(Vec::new())),
         ..Facts::default()
@@ -202,5 +217,29 @@ fn a_daemon_that_is_down_says_so_for_all_that_it_would_tell() {
             facts.missing(&wish)[0].why.contains("not running"),
             "{wish:?}"
         );
+    }
+}
+
+#[test]
+fn a_daemon_that_hangs_is_not_mended_by_up() {
+    for (why, next) in [
+        ("netd is not running", "sharectl up"),
+        ("netd does not answer", "sharectl restart netd"),
+    ] {
+        let facts = Facts {
+            daemons: BTreeMap::from([(Daemon::Netd, Err(why.to_owned()))]),
+            guests: BTreeMap::from([(name("dev"), Err(why.to_owned()))]),
+            ports: Some(Err(why.to_owned())),
+            ..Facts::default()
+        };
+        let wishes = [
+            Wish::Daemons,
+            Wish::Guest(name("dev")),
+            Wish::Port(name("dev"), 1),
+        ];
+        for wish in wishes {
+            let missing = facts.missing(&wish);
+            assert!(missing[0].next.starts_with(next), "{wish:?}: {missing:?}");
+        }
     }
 }
