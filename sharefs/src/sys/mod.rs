@@ -20,7 +20,8 @@ pub(crate) use device::{clone_connection, ignore_termination};
 pub(crate) use extended::{GETXATTRAT, extended_at};
 pub(crate) use handle::{FileHandle, Handle};
 pub(crate) use keep::{
-    Awaited, Shared, Side, clone_with_descriptors, close_left_open, is_inherited, set_inherited,
+    Awaited, Shared, Side, clone_with_descriptors, close_left_open, ignore_broken_pipes,
+    is_inherited, set_inherited,
 };
 
 /// Bytes that a guest gave us to read; it may change them while we look.
