@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tests::daemons::{Kind, World};
 use tests::limit::wait_for;
 use tests::user::User;
@@ -407,6 +408,72 @@ fn a_mount_that_is_not_wanted_any_more_ends_behind_a_killed_daemon() {
     });
 }
 
+/// Puts another folder in place of a share's, which leads into a mount.
+fn lead_into(world: &World, share: &str, mount: &str) -> Result<()> {
+    let path = world.path(share);
+    fs::rename(&path, path.with_extension("before"))?;
+    std::os::unix::fs::symlink(world.path(mount), &path)?;
+    Ok(())
+}
+
+#[test]
+fn shares_whose_paths_lead_into_mounts_that_nobody_serves_yet_do_not_keep_a_daemon_from_starting() {
+    whole_system(|| {
+        let world = world(ordinary())?;
+        let ours = || -> Result<Vec<String>> {
+            let table = fs::read_to_string("/proc/thread-self/mountinfo")?;
+            let lines = table.lines().map(str::to_owned);
+            Ok(lines
+                .filter(|line| line.contains(" fuse.sharectl "))
+                .collect())
+        };
+        let crash = || -> Result<()> {
+            let status = || world.get(Kind::Sharefs, "/v1/status");
+            let old = status()?["pid"]
+                .as_i64()
+                .and_then(|pid| i32::try_from(pid).ok());
+            let old = old.and_then(Pid::from_raw).context("a pid")?;
+            kill_process(old, Signal::KILL)?;
+            wait_for("the next worker", LONG, || {
+                let now = status().ok().and_then(|status| status["pid"].as_i64());
+                Ok(now
+                    .filter(|now| *now != i64::from(old.as_raw_nonzero().get()))
+                    .map(drop))
+            })
+        };
+        ensure!(ours()?.len() == 2);
+        // The first that is taken up waits for the second, and is in a mount of sharefs itself then.
+        fs::create_dir(world.path("shared/layers/d"))?;
+        lead_into(&world, "shared/d", "l/d")?;
+        crash()?;
+        let mut line = world.command("sh");
+        line.args(["-c", "echo x > l/file && cat shared/layers/file"]);
+        ensure!(command::output(&mut line, LONG)?.success()? == "x\n");
+        let problems = world.get(Kind::Sharefs, "/v1/status")?["problems"].to_string();
+        ensure!(
+            problems.contains("is in a mount of sharefs itself"),
+            "{problems}"
+        );
+        ensure!(ours()?.len() == 1, "{:?}", ours()?);
+
+        // Each waits for the other: both are given up, and what is shared otherwise is served.
+        fs::remove_file(world.path("shared/d"))?;
+        fs::rename(world.path("shared/d.before"), world.path("shared/d"))?;
+        world.sharectl(&["share", "mount", "d"])?.success()?;
+        ensure!(ours()?.len() == 2);
+        fs::create_dir(world.path("shared/d/layers"))?;
+        lead_into(&world, "shared/layers", "m/layers")?;
+        lead_into(&world, "shared/d", "l/d")?;
+        crash()?;
+        wait_for("both to end", LONG, || Ok(ours()?.is_empty().then_some(())))?;
+        ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);
+        fs::remove_file(world.path("shared/d"))?;
+        fs::rename(world.path("shared/d.before"), world.path("shared/d"))?;
+        world.sharectl(&["share", "mount", "d"])?.success()?;
+        still_serves(&world, "again")
+    });
+}
+
 /// A line in the mount, by way of the share's own folder.
 fn still_serves(world: &World, text: &str) -> Result<()> {
     let mut line = world.command("sh");
@@ -568,6 +635,78 @@ fn up_hands_over_to_a_program_that_was_installed_and_never_to_one_that_keeps_sta
         ensure!(said(holder)? == "finished\n");
         Ok(())
     });
+}
+
+#[test]
+fn a_program_that_cannot_be_begun_leaves_the_one_before_as_it_was() {
+    whole_system(|| {
+        packages::ensure(packages::MOUNTS)?;
+        mounts::private()?;
+        let world = World::of(ordinary(), CONFIG)?;
+        let bin = install(&world)?;
+        let call = |arguments: &[&str]| {
+            let mut line = world.command(bin.join("sharectl"));
+            command::output(line.args(arguments), LONG)
+        };
+        let _down = Down(&world, bin.join("sharectl"));
+        call(&["up"])?.success()?;
+        let pid = || -> Result<u32> {
+            let status = world.get(Kind::Sharefs, "/v1/status")?;
+            let pid = status["pid"].as_u64().context("a pid")?;
+            Ok(u32::try_from(pid)?)
+        };
+        let first = pid()?;
+        let before = left_to_programs(first)?;
+        // It says that it can go on, and is no program any more when it is to.
+        let program = bin.join("sharectl-sharefs");
+        let layout =
+            command::output(world.command(&program).arg("--kept-layout"), LONG)?.success()?;
+        let script = format!("#!/bin/sh\necho {}; chmod 600 \"$0\"\n", layout.trim());
+        replace(&program, script.as_bytes())?;
+        world.user().own(&program)?;
+        let said = call(&["restart", "sharefs"])?;
+        world.wait_for_worker_after(first)?;
+        let after = left_to_programs(pid()?)?;
+        ensure!(
+            after == before,
+            "{after:?}, and before {before:?}: {said:?}"
+        );
+        still_serves(&world, "again")?;
+        // Also without a file of its own that it could start to unmount.
+        call(&["down"])?.success()?;
+        let table = fs::read_to_string("/proc/thread-self/mountinfo")?;
+        ensure!(!table.contains(" fuse.sharectl "), "{table}");
+        Ok(())
+    });
+}
+
+/// What a program that a daemon, or its keeper, starts would get of it: numbers of descriptors, signals that are ignored.
+fn left_to_programs(worker: u32) -> Result<[(Vec<String>, String); 2]> {
+    const CLOSED: u64 = 0o2_000_000;
+    let of = |pid: u32| -> Result<(Vec<String>, String)> {
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+            let entry = entry?;
+            let Ok(text) = fs::read_to_string(entry.path()) else {
+                continue;
+            };
+            let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+            let flags = u64::from_str_radix(flags.context("flags")?.trim(), 8)?;
+            if flags & CLOSED == 0 {
+                numbers.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        numbers.sort();
+        Ok((numbers, of_status(pid, "SigIgn:")?))
+    };
+    let keeper = of_status(worker, "PPid:")?.parse()?;
+    Ok([of(worker)?, of(keeper)?])
+}
+
+fn of_status(pid: u32, field: &str) -> Result<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let value = status.lines().find_map(|line| line.strip_prefix(field));
+    Ok(value.context("no such field")?.trim().to_owned())
 }
 
 fn with_layout(program: &[u8], old: u64, new: u64) -> Vec<u8> {

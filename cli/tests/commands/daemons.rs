@@ -92,13 +92,36 @@ impl Installed {
     }
 }
 
+impl Installed {
+    /// All that was started here, also what has no lock yet: the environment tells.
+    fn started(&self) -> Vec<u32> {
+        let run = self.0.paths().runtime;
+        let ours = format!("SHARECTL_RUNTIME_DIR={}", run.display());
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let is_ours = |entry: &fs::DirEntry| {
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+            let mut variables = environment.split(|byte| *byte == 0);
+            variables.any(|variable| variable == ours.as_bytes())
+        };
+        let ours = entries.filter(is_ours);
+        ours.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect()
+    }
+}
+
 impl Drop for Installed {
+    /// One that begins only now would make anew what is removed.
     fn drop(&mut self) {
-        for daemon in Daemon::ALL {
-            if let Some(pid) = self.pid(daemon) {
-                signal(pid, Signal::KILL);
+        wait_for("the end of what was started", || {
+            let started = self.started();
+            for pid in started.iter().filter_map(|pid| i32::try_from(*pid).ok()) {
+                // It may have ended meanwhile.
+                if let Some(pid) = Pid::from_raw(pid) {
+                    kill_process(pid, Signal::KILL).ok();
+                }
             }
-        }
+            started.is_empty().then_some(())
+        });
     }
 }
 

@@ -266,6 +266,10 @@ pub(crate) fn advice_works() -> Outcome {
             "SHARECTL_RUNTIME_DIR",
             scene.folder.path().join("run-of-root"),
         )
+        .env(
+            "SHARECTL_STATE_DIR",
+            scene.folder.path().join("state-of-root"),
+        )
         .status()
         .unwrap();
     assert!(status.success(), "{advice}");

@@ -274,8 +274,9 @@ fn replace(program: &PathBuf, root: &Shared) -> std::io::Error {
         .arg(OPTION)
         .arg(root.number().to_string())
         .exec();
-    // We go on, and what we start from now on is to have none of them.
+    // We go on, and what we start from now on is to have none of them. The try has undone this, too.
     inherit(false);
+    sys::ignore_broken_pipes();
     error
 }
 

@@ -295,7 +295,8 @@ fn start() -> io::Result<(OwnedFd, Child)> {
         SocketFlags::CLOEXEC,
         None,
     )?;
-    let child = Command::new(std::env::current_exe()?)
+    // Our own file, though another may be at its path by now, or none.
+    let child = Command::new("/proc/self/exe")
         .arg0("sharectl-sharefs")
         .arg("--mounter")
         .stdin(Stdio::from(theirs))

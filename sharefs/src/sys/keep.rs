@@ -229,6 +229,12 @@ pub(crate) fn close_left_open(number: RawFd) {
     unsafe { libc::close(number) };
 }
 
+/// A write that nobody reads is an error, and no signal that ends the process: as Rust's start has it.
+pub(crate) fn ignore_broken_pipes() {
+    // SAFETY: the kernel reads two numbers; nothing of ours runs at the signal.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// Whether a program that is started from here gets the descriptor; not of one that is not open.
 pub(crate) fn is_inherited(number: RawFd) -> bool {
     // SAFETY: the kernel reads a number; one that is not open is EBADF.

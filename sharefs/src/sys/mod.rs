@@ -23,7 +23,8 @@ pub(crate) use handle::{FileHandle, Handle};
 #[cfg(test)]
 pub(crate) use keep::duplicate;
 pub(crate) use keep::{
-    Awaited, Shared, Side, clone_with_descriptors, close_left_open, is_inherited, set_inherited,
+    Awaited, Shared, Side, clone_with_descriptors, close_left_open, ignore_broken_pipes,
+    is_inherited, set_inherited,
 };
 pub(crate) use stream::{HEADER, Region, counted, receive, send};
 
