@@ -1,7 +1,7 @@
 //! How a session is reached: by guests over virtiofs or 9P, by the host's own programs through a mount.
 //!
 //! `door` is a socket that a VMM connects to, again and again; `virtiofs` the device behind one
-//! connection; `chain` the descriptor chains of its queues. `patience` when its threads sleep.
+//! connection; `vring` its queues and `chain` their descriptor chains. `patience` when its threads sleep.
 //! `ninep` is a socket for 9P clients, `vsock` the way through a VMM to a guest. `mount` serves /dev/fuse.
 
 mod chain;
@@ -14,4 +14,5 @@ mod relay;
 mod tests;
 mod turns;
 mod virtiofs;
+mod vring;
 pub(crate) mod vsock;

@@ -17,7 +17,7 @@ use guestmem::Guarded;
 use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
-use vhost_user_backend::{VhostUserBackend, VringMutex, VringState, VringT};
+use vhost_user_backend::{VhostUserBackend, VringState, VringT};
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::bindings::virtio_ring::{
     VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
@@ -34,6 +34,7 @@ use vmm_sys_util::event::{
 
 use super::chain::{self, BadChain, Lists};
 use super::patience::Patience;
+use super::vring::Vring;
 use crate::confine::calls;
 use crate::fuse::session::{Outcome, Scratch, Serve};
 use crate::fuse::wire;
@@ -179,20 +180,11 @@ impl Device {
 
     /// Serves the queue that was notified, and the thread's other queue in between, until the guest is
     /// asked to notify again.
-    fn serve_queue(&self, worker: &mut Worker, queue: usize, vrings: &[VringMutex]) {
+    fn serve_queue(&self, worker: &mut Worker, queue: usize, vrings: &[Vring]) {
         let Some(own) = vrings.get(queue) else {
             return;
         };
         let mut vring = own.get_mut();
-        // QEMU's are so already; a thread that another VMM made wait would keep the door from closing.
-        vring
-            .get_kick()
-            .as_ref()
-            .inspect(|kick| sys::make_nonblocking(*kick));
-        vring
-            .get_call()
-            .as_ref()
-            .inspect(|call| sys::make_nonblocking(*call));
         if self.to_take_up[queue].swap(false, Ordering::AcqRel) {
             self.take_up(worker, queue, &mut vring);
         }
@@ -235,7 +227,7 @@ impl Device {
 
     /// Serves what the thread's other queues hold: a guest that asks without a pause in one must not
     /// keep them waiting. Their notifications find nothing to do then. False: one only seems to hold something.
-    fn serve_others(&self, worker: &mut Worker, queue: usize, vrings: &[VringMutex]) -> bool {
+    fn serve_others(&self, worker: &mut Worker, queue: usize, vrings: &[Vring]) -> bool {
         let memory = self.memory.memory();
         vrings.iter().enumerate().all(|(other, vring)| {
             if other == queue || self.to_take_up[other].load(Ordering::Acquire) {
@@ -560,7 +552,7 @@ fn place(queue: usize) -> (usize, usize) {
 
 impl VhostUserBackend for Device {
     type Bitmap = ();
-    type Vring = VringMutex;
+    type Vring = Vring;
 
     fn num_queues(&self) -> usize {
         QUEUES
@@ -638,7 +630,7 @@ impl VhostUserBackend for Device {
         &self,
         event: u16,
         _: EventSet,
-        vrings: &[VringMutex],
+        vrings: &[Vring],
         thread: usize,
     ) -> io::Result<()> {
         let Some(worker) = self.workers.get(thread) else {

@@ -7,6 +7,8 @@
 //! Everything else (chmod, chown, unlink, open) is done with the daemon's own rights: the guest's kernel
 //! has asked the permission bits before (virtiofs mounts with `default_permissions`).
 
+use std::sync::LazyLock;
+
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 
@@ -24,8 +26,12 @@ pub(super) enum Rights {
     Caller,
 }
 
+/// Whether the process's own group is root's, too. Asked before any thread acts as somebody else.
+static GROUP_IS_ROOT: LazyLock<bool> = LazyLock::new(|| rustix::process::getegid().is_root());
+
 impl Rights {
     pub(super) fn of(owners: &OwnerMap, daemon_is_root: bool) -> Self {
+        LazyLock::force(&GROUP_IS_ROOT);
         match (daemon_is_root, *owners) {
             (false, _) => Self::Own,
             (true, OwnerMap::Map { host, .. } | OwnerMap::Squash { host, .. }) => Self::Owner(host),
@@ -54,6 +60,10 @@ impl Rights {
                 gid: HostGid(caller.gid.0),
             },
         };
+        if (owner.uid.0, owner.gid.0) == (0, 0) && *GROUP_IS_ROOT {
+            // Who has a choice is root, and acts as that already: four calls less for each new file.
+            return work();
+        }
         let _borrowed = Borrowed::take(owner)?;
         work()
     }
