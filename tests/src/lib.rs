@@ -5,6 +5,7 @@
 //! What this crate does not do: it never tests a daemon's inside (each crate does that itself),
 //! never touches the host's own network, and never leaves anything behind.
 
+pub mod at_work;
 pub mod blackbox;
 pub mod book;
 pub mod codec;

@@ -37,7 +37,7 @@ pub(super) fn in_any_order<K, T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::sync_channel;
 
     use super::*;
 
@@ -47,7 +47,7 @@ mod tests {
     fn what_waits_for_another_is_opened_behind_it_in_whatever_order_they_come() {
         for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
             // The first waits for nobody, each other for what is done with the one before.
-            let (mut tell, mut told): (Vec<_>, Vec<_>) = (0..3).map(|_| channel::<()>()).unzip();
+            let (mut tell, mut told): (Vec<_>, Vec<_>) = (0..3).map(|_| sync_channel::<()>(1)).unzip();
             tell[0].send(()).unwrap();
             let mut all: Vec<_> = told
                 .drain(..)
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn what_waits_for_ever_is_left_and_keeps_nobody() {
-        let (end, ended) = channel::<()>();
+        let (end, ended) = sync_channel::<()>(1);
         let mut all: Vec<(_, Box<dyn FnOnce() + Send>)> = vec![(
             "stuck",
             Box::new(move || assert!(ended.recv_timeout(LONG).is_err())),
