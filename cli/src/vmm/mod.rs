@@ -1,6 +1,7 @@
 //! Virtual machine monitors and what each wants on its command line. Pure:
 //! nothing here starts a program or looks at the machine.
 
+pub(crate) mod libvirt;
 pub(crate) mod others;
 pub(crate) mod qemu;
 
@@ -15,6 +16,8 @@ use control::mac::MacAddress;
 pub(crate) enum Vmm {
     /// QEMU 7.2 or newer (`-netdev stream`).
     Qemu,
+    /// A `qemu:commandline` for the description of a domain of QEMU's.
+    Libvirt,
     /// With shared memory; from its documentation.
     CloudHypervisor,
     /// From its documentation.

@@ -21,7 +21,7 @@ pub(crate) struct Added {
 pub(crate) fn parts(vmm: Vmm, wiring: &Wiring, memory: Option<u64>) -> Added {
     match vmm {
         // QEMU's line is read and completed, see `qemu`.
-        Vmm::Qemu => Added {
+        Vmm::Qemu | Vmm::Libvirt => Added {
             words: Vec::new(),
             notes: Vec::new(),
         },

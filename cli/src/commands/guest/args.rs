@@ -11,7 +11,7 @@ use super::wiring::{self, Wishes};
 use crate::commands::share::ninep_mount;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
-use crate::vmm::{Nic, Vmm, Wiring, others, qemu};
+use crate::vmm::{Nic, Vmm, Wiring, libvirt, others, qemu};
 
 /// The size of memory that is assumed where none is said.
 const ASSUMED_MEMORY: &str = "2G";
@@ -19,10 +19,11 @@ const ASSUMED_MEMORY: &str = "2G";
 /// Print what to add to the command line of your own VM
 ///
 /// One option a line, so that $(sharectl guest args NAME) works in a shell;
-/// -0 ends each word with a zero byte, for paths with spaces.
+/// -0 ends each word with a zero byte, for paths with spaces. --vmm libvirt prints an element
+/// for the description of a domain instead, to stand before its </domain>.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  qemu-system-x86_64 -m 2G disk.qcow2 $(sharectl guest args dev --memory 2G)\n  sharectl guest args dev -0 | xargs -0 qemu-system-x86_64 -m 2G disk.qcow2"
+    after_help = "Example:\n  qemu-system-x86_64 -m 2G disk.qcow2 $(sharectl guest args dev --memory 2G)\n  sharectl guest args dev -0 | xargs -0 qemu-system-x86_64 -m 2G disk.qcow2\n  sharectl guest args dev --vmm libvirt --memory 2G > part.xml"
 )]
 pub(crate) struct Args {
     /// As in `sharectl guest ls`
@@ -71,6 +72,10 @@ fn for_qemu(
     qemu::parts(wiring, memory).map_err(bad)
 }
 
+fn no_domain(error: libvirt::DomainError) -> CliError {
+    CliError::failure(error.to_string(), error.hint())
+}
+
 fn memory_size(text: &str) -> Result<u64, String> {
     qemu::parse_memory(text).map_err(|error| format!("{error}; {}", error.hint()))
 }
@@ -97,6 +102,10 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     }
     let words = match args.vmm {
         Vmm::Qemu => for_qemu(context, &wiring, args.memory)?,
+        Vmm::Libvirt => {
+            let words = for_qemu(context, &wiring, args.memory)?;
+            libvirt::with_slots(words).map_err(no_domain)?
+        }
         Vmm::CloudHypervisor | Vmm::Crosvm | Vmm::Vfkit | Vmm::Krunkit => {
             let added = others::parts(args.vmm, &wiring, args.memory);
             for note in &added.notes {
@@ -108,6 +117,10 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
     if args.json || context.out.is_json() {
         let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
         return context.out.json(&words);
+    }
+    if args.vmm == Vmm::Libvirt && !args.null {
+        let text = libvirt::fragment(&words).map_err(no_domain)?;
+        return context.out.text(&text);
     }
     if args.null {
         let bytes = words

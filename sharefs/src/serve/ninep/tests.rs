@@ -300,9 +300,12 @@ fn a_share_that_is_another_now_cuts_those_who_have_it() {
     let house = House::new();
     let mut visitor = house.visitor();
     let mut idle = house.connect();
+    let held = Arc::clone(&super::locked(&house.door.shared.offers)["a"]);
+    assert!(house.door.has_attached(&held));
     let other = offer(&house.root.path().join("share"));
     let mut offers = super::locked(&house.door.shared.offers).clone();
     offers.insert("b".to_owned(), offer(&house.folder));
+    assert!(!house.door.has_attached(&offers["b"]));
     house.door.offer(offers.clone());
     visitor.ask(&Request::Clunk { fid: 1 });
     offers.insert("a".to_owned(), other);
