@@ -319,9 +319,8 @@ fn api(state: &State) -> Api<State> {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_reload_that_comes_behind_the_stop_makes_nothing() {
-        let folder = tempfile::tempdir().unwrap();
+    /// A daemon in that folder, which nothing was made of yet.
+    fn begin(folder: &tempfile::TempDir) -> State {
         let at = |name: &str| folder.path().join(name);
         let paths = Paths {
             config: at("config.toml"),
@@ -344,14 +343,43 @@ mod tests {
             (Some(texts), &config),
             None,
         );
-        let state = State {
+        State {
             shares: Arc::new(Mutex::new(shares)),
             following,
             reloads: Arc::default(),
             paths,
             events,
             started: timestamp_now(),
-        };
+        }
+    }
+
+    /// Names of families in what is written of them.
+    fn families(text: &str) -> impl Iterator<Item = &str> {
+        let word = |byte: char| byte.is_ascii_lowercase() || byte == '_';
+        text.split(move |byte| !word(byte))
+            .filter(|word| word.starts_with("sharectl_sharefs_") && !word.ends_with('_'))
+    }
+
+    #[test]
+    fn every_number_that_is_written_about_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let page = metrics::page(&begin(&folder).shares(), 0);
+        let counted: Vec<&str> = families(&page).collect();
+        let written = concat!(
+            include_str!("../README.md"),
+            include_str!("../../docs/restarts.md")
+        );
+        assert!(families(written).count() >= 6);
+        for family in families(written) {
+            assert!(counted.contains(&family), "{family}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reload_that_comes_behind_the_stop_makes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let state = begin(&folder);
         let reload = || state.clone().reload(Reason::Asked);
         let doors = || std::fs::read_dir(at("run/guest/dev")).map_or(0, Iterator::count);
         reload().await.unwrap();
