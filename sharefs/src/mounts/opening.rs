@@ -47,7 +47,8 @@ mod tests {
     fn what_waits_for_another_is_opened_behind_it_in_whatever_order_they_come() {
         for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
             // The first waits for nobody, each other for what is done with the one before.
-            let (mut tell, mut told): (Vec<_>, Vec<_>) = (0..3).map(|_| sync_channel::<()>(1)).unzip();
+            let (mut tell, mut told): (Vec<_>, Vec<_>) =
+                (0..3).map(|_| sync_channel::<()>(1)).unzip();
             tell[0].send(()).unwrap();
             let mut all: Vec<_> = told
                 .drain(..)
