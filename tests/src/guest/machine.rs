@@ -143,7 +143,7 @@ impl Machine {
         self.word(&format!("sharectl.share={name}:{at}"))
     }
 
-    /// Boots the system of a disk ([`disk`](super::disk)), which the caller's arguments give it as the first of virtio's.
+    /// Boots the system of a disk ([`disk`]), which the caller's arguments give it as the first of virtio's.
     #[must_use]
     pub fn disk(mut self) -> Self {
         self.load_virtiofs();

@@ -20,7 +20,7 @@ const ASSUMED_MEMORY: &str = "2G";
 ///
 /// One option a line, so that $(sharectl guest args NAME) works in a shell;
 /// -0 ends each word with a zero byte, for paths with spaces. --vmm libvirt prints an element
-/// for the description of a domain instead, to stand before its </domain>.
+/// for the description of a domain instead, to stand at its end.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  qemu-system-x86_64 -m 2G disk.qcow2 $(sharectl guest args dev --memory 2G)\n  sharectl guest args dev -0 | xargs -0 qemu-system-x86_64 -m 2G disk.qcow2\n  sharectl guest args dev --vmm libvirt --memory 2G > part.xml"
@@ -89,7 +89,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Outcome {
         devices: args.devices,
     };
     let program = match args.vmm {
-        Vmm::Qemu => Some(OsStr::new(qemu::PROGRAM)),
+        Vmm::Qemu | Vmm::Libvirt => Some(OsStr::new(qemu::PROGRAM)),
         Vmm::CloudHypervisor | Vmm::Crosvm | Vmm::Vfkit | Vmm::Krunkit => None,
     };
     let wiring = wiring::of(context, &config, guest, &wishes, program);
