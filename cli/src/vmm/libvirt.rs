@@ -108,7 +108,13 @@ mod tests {
             "-device",
             "vhost-user-fs-pci,tag=src",
         ]));
+        // Between lines without indentation, which would be taken for the snapshot's own.
+        let text = format!(
+            "<domain>\n{}</domain>\n",
+            fragment(&placed.unwrap()).unwrap()
+        );
         expect![[r#"
+            <domain>
               <qemu:commandline xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
                 <qemu:arg value='-netdev'/>
                 <qemu:arg value='stream,path=/r/a&amp;b&apos;c&lt;d'/>
@@ -117,8 +123,9 @@ mod tests {
                 <qemu:arg value='-device'/>
                 <qemu:arg value='vhost-user-fs-pci,tag=src,addr=11'/>
               </qemu:commandline>
+            </domain>
         "#]]
-        .assert_eq(&fragment(&placed.unwrap()).unwrap());
+        .assert_eq(&text);
     }
 
     #[test]
