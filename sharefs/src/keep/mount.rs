@@ -255,8 +255,9 @@ impl Mount {
             return None;
         }
         let done = work();
-        // Nobody died. The row is another's only once this one is answered, which the caller does.
-        row[3].fetch_sub(1, Ordering::AcqRel);
+        // Nobody died of it, so whoever died before did not either, or only of the moment. The row is another's only
+        // once this one is answered, which the caller does.
+        row[3].store(0, Ordering::Release);
         Some(done)
     }
 
@@ -296,7 +297,10 @@ impl Mount {
             }
         }
         let retried = self.get(word::RETRIED);
-        if retried != 0
+        // With requests under way, one of those is as likely what was died of, and is counted in its journal.
+        let is_idle = (0..MOST_SLOTS).all(|index| self.slot(index).unique() == 0);
+        if is_idle
+            && retried != 0
             && let Some(row) = self.row_of_wait(retried)
         {
             row[3].fetch_add(1, Ordering::AcqRel);
@@ -455,6 +459,14 @@ mod tests {
             assert_eq!(mount.retry(10, || 1), 1, "nor here");
             mount.begin_again();
         }
+        // A request of another thread that kills while the lock is asked for: both are there.
+        for _ in 0..100 {
+            let slot = mount.slot(1);
+            mount.0.words()[slot.start + 1].store(77, Ordering::Release);
+            died(&|| mount.retry(10, death));
+            mount.slot(1).clear();
+        }
+        assert_eq!(mount.wait_again(10, || 1), Some(1), "not its own deaths");
         died(&|| assert!(mount.wait_again(10, death).is_none()));
         died(&|| mount.retry(10, death));
         died(&|| assert!(mount.wait_again(10, death).is_none()));
