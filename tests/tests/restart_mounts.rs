@@ -48,6 +48,8 @@ until (-e $stop) {
     check((readlink("$t/soft") || '') eq 'g2', 'readlink');
     check(sysopen(my $log, "$stop-log$me", O_WRONLY | O_CREAT | O_APPEND), 'open to append');
     check(syswrite($log, "$rounds\n"), 'append'); close $log;
+    check(sysopen(my $same, "$stop-same$me", O_WRONLY | O_CREAT | O_APPEND), 'open to append the same');
+    check(syswrite($same, "same\n"), 'append the same'); close $same;
     check(sysopen(my $big, "$t/big", O_RDWR | O_CREAT | O_EXCL), 'create big');
     check(syswrite($big, $block) == length $block, 'write big'); close $big;
     die "round $rounds: big\n" unless all("$t/big") eq $block;
@@ -221,6 +223,13 @@ fn end(world: &World, folder: &str, mut work: Work) -> Result<()> {
         ensure!(
             rounds > 0 && lines == (0..rounds).collect::<Vec<_>>(),
             "{lines:?} in {rounds} rounds"
+        );
+        // A line that stands there already is not taken for the one that is to come.
+        let same = log.with_file_name(format!("{}-same{}", work.stop, index + 1));
+        let same = fs::read_to_string(same)?.lines().count();
+        ensure!(
+            same as u64 == rounds,
+            "{same} of the same in {rounds} rounds"
         );
     }
     Ok(())

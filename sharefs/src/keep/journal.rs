@@ -194,7 +194,7 @@ pub(crate) fn moment() -> Option<Timestamp> {
     .flatten()
 }
 
-/// What stands at the name that the request is about to change.
+/// What stands at the name that the request is about to change; of a file that is appended to, its length.
 pub(crate) fn note_inode(inode: u64) {
     with(|journal| {
         journal

@@ -296,6 +296,13 @@ impl Mount {
                 row[0].store(0, Ordering::Release);
             }
         }
+        // A request that had its row already was about to leave its slot.
+        let waits = self.waits();
+        for slot in (0..MOST_SLOTS).map(|index| self.slot(index)) {
+            if waits.iter().any(|wait| wait.unique == slot.unique()) {
+                slot.clear();
+            }
+        }
         let retried = self.get(word::RETRIED);
         // With requests under way, one of those is as likely what was died of, and is counted in its journal.
         let is_idle = (0..MOST_SLOTS).all(|index| self.slot(index).unique() == 0);
@@ -306,13 +313,6 @@ impl Mount {
             row[3].fetch_add(1, Ordering::AcqRel);
         }
         self.set(word::RETRIED, 0);
-        // A request that had its row already was about to leave its slot.
-        let waits = self.waits();
-        for slot in (0..MOST_SLOTS).map(|index| self.slot(index)) {
-            if waits.iter().any(|wait| wait.unique == slot.unique()) {
-                slot.clear();
-            }
-        }
     }
 
     fn names(&self) -> Vec<RawFd> {

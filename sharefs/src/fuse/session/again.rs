@@ -11,7 +11,7 @@
 //! | UNLINK, RMDIR | ENOENT: it is done |
 //! | RENAME | ENOENT, and the new name is there: it is done |
 //! | RENAME with exchange or whiteout | done if the old name stands for something else than before |
-//! | WRITE that appends | done if the data is the end of the file, or stands where the guest expected it |
+//! | WRITE that appends | the file was so long before: what is there of the data is not written again |
 //! | SETXATTR that creates | EEXIST is right if the value is the same |
 //! | REMOVEXATTR | ENODATA: it is done |
 //! | RELEASE, RELEASEDIR | EBADF: it is done |
@@ -26,7 +26,7 @@ use super::{Answer, Session, State, Turn, node};
 use crate::fuse::request::Operation;
 use crate::fuse::wire::{self, Output};
 use crate::keep::journal::{self, Told};
-use crate::sys::{self, Sink};
+use crate::sys;
 use crate::tree::{ExtendedHow, Name, RenameHow, Result, Tree, WholeLock, undo};
 
 impl<T: Tree> Session<T> {
@@ -56,6 +56,12 @@ impl<T: Tree> Session<T> {
             | Operation::MakeNode { .. }
             | Operation::MakeSymbolicLink { .. }
             | Operation::Create { .. } => journal::note_moment(),
+            Operation::Write { append: true, .. } => {
+                let asked = node(state, turn.header.node);
+                if let Ok(attributes) = asked.and_then(|node| self.tree.attributes(&node)) {
+                    journal::note_inode(attributes.size);
+                }
+            }
             Operation::Rename { old, how, .. } if is_two_way(*how) => {
                 if let Ok(attributes) =
                     node(state, turn.header.node).and_then(|parent| self.tree.look(&parent, *old))
@@ -158,17 +164,16 @@ impl<T: Tree> Session<T> {
             }
             Operation::Write {
                 handle,
-                offset,
                 size,
                 append: true,
                 ..
             } => {
                 let size = usize::try_from(*size).unwrap_or(usize::MAX);
-                if !self.is_appended(state, turn, (number, *handle), (*offset, size))? {
+                let Some(count) = self.append_again(state, turn, (number, *handle), size)? else {
                     return Ok(None);
-                }
+                };
                 Output::new(turn.reply)
-                    .u32(u32::try_from(size).unwrap_or(u32::MAX))
+                    .u32(u32::try_from(count).unwrap_or(u32::MAX))
                     .u32(0);
                 return Ok(Some(Answer::Built));
             }
@@ -267,51 +272,28 @@ impl<T: Tree> Session<T> {
         }
     }
 
-    /// Whether the file has the data of a request that appends: at its end, or where the guest took the end
-    /// to be, if others have appended since.
-    fn is_appended(
+    /// The length of what a request that appends has appended, now that it is done again; none: it is to be done as ever.
+    fn append_again(
         &self,
         state: &State<T>,
         turn: &mut Turn<'_, '_>,
         (number, handle): (u64, u64),
-        (offset, size): (u64, usize),
-    ) -> Result<bool> {
+        size: usize,
+    ) -> Result<Option<usize>> {
         let head = wire::IN_HEADER + wire::WRITE_IN;
-        if size == 0 || size > sys::total(turn.request).saturating_sub(head) {
-            return Ok(false);
+        // Not noted: nothing was done.
+        let Some(before) = journal::inode() else {
+            return Ok(None);
+        };
+        if size > sys::total(turn.request).saturating_sub(head) {
+            return Ok(None);
         }
-        let asked = node(state, number)?;
-        let end = self.tree.attributes(&asked)?.size;
         let mut data = vec![0; size];
         sys::window(turn.request, head, size, |list| {
             sys::gather(list, &mut data)
         });
-        // The guest's descriptor may be for writing only.
-        let reader = self.tree.open(
-            &asked,
-            crate::tree::OpenHow {
-                read: true,
-                ..crate::tree::OpenHow::default()
-            },
-        );
-        let file = super::file(state, handle)?;
-        let reader = reader.as_ref().unwrap_or(&file);
-        let mut there = vec![0; size];
-        for place in [end.checked_sub(size as u64), Some(offset)]
-            .into_iter()
-            .flatten()
-        {
-            let room = [Sink::from(&mut there[..])];
-            if self
-                .tree
-                .read(reader, &room, place)
-                .is_ok_and(|read| read == size)
-                && there == data
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let (node, file) = (node(state, number)?, super::file(state, handle)?);
+        undo::append_again(&*self.tree, (&node, &file), before, &data)
     }
 }
 

@@ -17,8 +17,6 @@
 //!
 //! What another program does to the same name in the same moment can be taken for ours, or ours for its.
 
-use std::sync::Arc;
-
 use rustix::io::Errno;
 
 use super::{Answer, Attached, Turn, name_room};
@@ -26,11 +24,7 @@ use crate::keep::journal;
 use crate::ninep::convert;
 use crate::ninep::fids::Use;
 use crate::ninep::messages::{Reply, Request};
-use crate::sys::{Sink, Source};
-use crate::tree::{OpenHow, Result, Tree, undo};
-
-/// Others that append meanwhile can push the data behind this many bytes; it is written again then.
-const MOST_LOOKED_THROUGH: u64 = 16 * 1024 * 1024;
+use crate::tree::{Result, Tree, undo};
 
 impl<T: Tree> Attached<T> {
     /// What has to be known of the moment before.
@@ -135,17 +129,21 @@ impl<T: Tree> Attached<T> {
                 other => other,
             },
             Request::Write { fid, data, .. } => {
-                let Some(left) = self.left_to_append(fid, data.0)? else {
+                let written = self.fids.find(fid)?;
+                let Use::File {
+                    open, append: true, ..
+                } = &written.used
+                else {
                     return Ok(None);
                 };
-                let (open, _) = self.fids.find(fid)?.file()?;
-                let rest = data.0.get(data.0.len() - left..).unwrap_or_default();
-                let done = if rest.is_empty() {
-                    0
-                } else {
-                    self.tree.write(open, &[Source::from(rest)], 0, true)?
+                // Not noted: nothing was done.
+                let Some(before) = journal::inode() else {
+                    return Ok(None);
                 };
-                let count = data.0.len() - left + done;
+                let file = (&written.place.node, &**open);
+                let Some(count) = undo::append_again(&*self.tree, file, before, data.0)? else {
+                    return Ok(None);
+                };
                 turn.tell(&Reply::Write {
                     count: u32::try_from(count).unwrap_or(u32::MAX),
                 })
@@ -180,76 +178,5 @@ impl<T: Tree> Attached<T> {
         let there = self.tree.look(&self.fids.find(folder)?.place.node, name)?;
         let file = self.tree.identity(&self.fids.find(fid)?.place.node);
         Ok((there.identity.device, there.identity.inode) == (file.device, file.inode))
-    }
-
-    /// How many bytes of the data are still to be appended. None: all, or it does not append.
-    fn left_to_append(&self, fid: u32, data: &[u8]) -> Result<Option<usize>> {
-        let written = self.fids.find(fid)?;
-        let Use::File {
-            open, append: true, ..
-        } = &written.used
-        else {
-            return Ok(None);
-        };
-        // Not noted: nothing was done.
-        let Some(before) = journal::inode() else {
-            return Ok(None);
-        };
-        let node = &written.place.node;
-        let end = self.tree.attributes(node)?.size;
-        let added = end.saturating_sub(before).min(MOST_LOOKED_THROUGH);
-        let mut there = vec![0; usize::try_from(added).unwrap_or_default()];
-        // The client's descriptor may be for writing only.
-        let how = OpenHow {
-            read: true,
-            ..OpenHow::default()
-        };
-        let reader = self.tree.open(node, how).map(Arc::new);
-        let reader = reader.as_ref().unwrap_or(open);
-        let mut so_far = 0;
-        while let Some(room) = there.get_mut(so_far..).filter(|room| !room.is_empty()) {
-            let place = before + so_far as u64;
-            match self.tree.read(reader, &[Sink::from(room)], place)? {
-                0 => break,
-                read => so_far += read,
-            }
-        }
-        there.truncate(so_far);
-        Ok(left_of(data, &there))
-    }
-}
-
-/// How many bytes of `data` are still to be appended, where `there` has been appended since it was begun. None: all of
-/// them.
-fn left_of(data: &[u8], there: &[u8]) -> Option<usize> {
-    if data.is_empty() || there.is_empty() {
-        return None;
-    }
-    // A write that is killed ends between two of its pages.
-    if there.len() < data.len() {
-        return data.starts_with(there).then(|| data.len() - there.len());
-    }
-    let is_there = there.windows(data.len()).any(|part| part == data);
-    is_there.then_some(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_there_of_the_data_is_not_appended_again() {
-        for (data, there, left) in [
-            (&b"abc"[..], &b""[..], None),
-            (b"abc", b"a", Some(2)),
-            (b"abc", b"abc", Some(0)),
-            (b"abc", b"x", None),
-            (b"abc", b"xyzabc", Some(0)),
-            (b"abc", b"abcxyz", Some(0)),
-            (b"abc", b"xyzabd", None),
-            (b"", b"x", None),
-        ] {
-            assert_eq!(left_of(data, there), left, "{data:?} in {there:?}");
-        }
     }
 }
