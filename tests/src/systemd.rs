@@ -348,9 +348,11 @@ impl Drop for Machine {
 const OUTSIDE: &str = r#"
 cgroups=$(mktemp -d)
 mount -t cgroup2 none "$cgroups"
-for old in "$cgroups"/sharectl-machine-*; do rmdir "$old" 2>/dev/null || true; done
-mkdir "$cgroups/sharectl-machine-$$"
-echo $$ > "$cgroups/sharectl-machine-$$/cgroup.procs"
+# Those of machines that are gone, with all that is below them; a process's number may be one of theirs.
+find "$cgroups"/sharectl-machine-* -depth -type d -exec rmdir {} + 2>/dev/null || true
+mine=$(mktemp -d "$cgroups/sharectl-machine-XXXXXX")
+chmod 755 "$mine"
+echo $$ > "$mine/cgroup.procs"
 umount "$cgroups"
 rmdir "$cgroups"
 exec unshare --mount --propagation private --uts --ipc --net --pid --cgroup --fork --kill-child sh -ec "$2" sh "$1"
