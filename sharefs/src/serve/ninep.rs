@@ -40,10 +40,6 @@ mod tests;
 /// Connections of one guest at once; a mount needs one.
 const MOST_CONNECTIONS: usize = 64;
 
-/// Bytes of answers that wait for a client: of these, what the system lets anybody have (net.core.wmem_max). Whoever
-/// sends more sleeps until the client has read three quarters of them, and each such sleep is two wake-ups.
-const SEND_BUFFER: usize = 1 << 20;
-
 /// A share as it may be attached. Another one of the same name is another share.
 pub(crate) struct Offer {
     make: Box<dyn Fn(Arc<Counters>) -> Box<dyn Mount> + Send + Sync>,
@@ -346,8 +342,6 @@ impl Shared {
     fn enlist(&self, stream: &UnixStream) -> io::Result<(u64, Arc<Live>)> {
         let number = self.connections.fetch_add(1, Ordering::Relaxed);
         stream.set_nonblocking(false)?;
-        // What the system does not grant is left as it was.
-        rustix::net::sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER).ok();
         let stream = stream.try_clone()?;
         let mut live = locked(&self.live);
         if live.len() >= MOST_CONNECTIONS {

@@ -37,10 +37,6 @@ const LAST_RETRY: Duration = Duration::from_millis(50);
 /// And, on a connection that is never idle so long, after so many receives.
 const BUSY_RETRY: u32 = 16;
 
-/// What has come with a request of so many bytes is answered at once: a client that hears of sixteen at a time
-/// says sixteen at a time, more than a socket holds, and then both sleep and wake for each part of them.
-const LARGE: usize = 16 * 1024;
-
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
 enum End {
@@ -236,18 +232,14 @@ impl Connection {
 
     /// All frames that are there.
     fn serve_all(&mut self) -> Result<(), End> {
-        while let Some(length) = self.serve_one(Turn::First)? {
-            if length >= LARGE {
-                self.send()?;
-            }
-        }
+        while self.serve_one(Turn::First)? {}
         Ok(())
     }
 
-    /// The frame at the head, and its length in bytes; none: it is not all there.
-    fn serve_one(&mut self, turn: Turn) -> Result<Option<usize>, End> {
+    /// The frame at the head; false: it is not all there.
+    fn serve_one(&mut self, turn: Turn) -> Result<bool, End> {
         let Some(frame) = self.input.first(self.session.longest_frame())? else {
-            return Ok(None);
+            return Ok(false);
         };
         let length = frame.length();
         if frame.kind == VERSION {
@@ -314,7 +306,7 @@ impl Connection {
         if let Some(job) = job {
             self.hand_over(job)?;
         }
-        Ok(Some(length))
+        Ok(true)
     }
 
     fn send(&mut self) -> Result<(), End> {
