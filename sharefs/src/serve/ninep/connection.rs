@@ -37,6 +37,10 @@ const LAST_RETRY: Duration = Duration::from_millis(50);
 /// And, on a connection that is never idle so long, after so many receives.
 const BUSY_RETRY: u32 = 16;
 
+/// So long the rest of a frame is looked for: a socket hands a mebibyte over in some thirty pieces, and who sleeps
+/// between them is woken for each, which costs more than the piece.
+const REST: Duration = Duration::from_micros(100);
+
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
 enum End {
@@ -339,12 +343,20 @@ impl Connection {
                 Err(error) => return Err(error.into()),
             }
         }
-        let looking = self.look()?;
+        let is_rest = self.input.has_part();
+        let looking = if is_rest {
+            self.look_for_rest()?;
+            false
+        } else {
+            self.look()?
+        };
         loop {
             match self.input.receive(&self.stream) {
                 Ok(0) => return Err(End::Closed),
                 Ok(_) => {
-                    self.patience.asked(now(), looking);
+                    if !is_rest {
+                        self.patience.asked(now(), looking);
+                    }
                     return Ok(());
                 }
                 Err(Errno::INTR) => {}
@@ -369,6 +381,21 @@ impl Connection {
         }
         self.patience.in_vain(moment);
         Ok(false)
+    }
+
+    /// Looks for the rest of a frame that has begun to come: the client is writing it.
+    fn look_for_rest(&self) -> Result<(), End> {
+        let mut moment = now();
+        let until = moment + REST;
+        while moment < until {
+            let mut wanted = [PollFd::new(&self.stream, PollFlags::IN)];
+            match rustix::event::poll(&mut wanted, Some(&Timespec::default())) {
+                Ok(0) | Err(Errno::INTR) => moment = now(),
+                Ok(_) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     fn retry(&mut self) -> Result<(), End> {

@@ -59,6 +59,11 @@ impl Incoming {
         usize::try_from(self.end() - self.head).unwrap_or_default()
     }
 
+    /// Whether a part of a frame is there, and its rest is not.
+    pub(super) fn has_part(&self) -> bool {
+        self.held() > 0
+    }
+
     fn waiting(&self) -> &[u8] {
         let end = self.end_at();
         let all = self.region.bytes().get(end - self.held()..end);
