@@ -40,16 +40,20 @@ const ROOM: u64 = 1 << 30;
 pub const USER: &str = "ann";
 const UID: u32 = 1000;
 
-/// A file that keeps the root from run to run, made when it is not there.
+/// A file that keeps the root from run to run, made when it is not there or not of this very recipe. Manuals are
+/// in it: it is a system as people have it.
 ///
 /// # Errors
 /// When the release is not known, or the root cannot be made.
 pub fn root() -> Result<PathBuf> {
     let file = place::cache()?.join("debian.tar");
-    if !file.is_file() {
+    let made_of = place::cache()?.join("debian.made-of");
+    let recipe = debian::Recipe::new(PACKAGES, &[])?;
+    if !file.is_file() || !fs::read_to_string(&made_of).is_ok_and(|text| text == recipe.text()) {
         let fresh = place::cache()?.join("debian.fresh.tar");
-        debian::root(&fresh, PACKAGES)?;
+        recipe.make(&fresh)?;
         fs::rename(&fresh, &file).context("keep the root")?;
+        fs::write(&made_of, recipe.text())?;
     }
     Ok(file)
 }

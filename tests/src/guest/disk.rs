@@ -78,7 +78,9 @@ pub fn client() -> Result<PathBuf> {
 pub fn image() -> Result<PathBuf> {
     let image = place::cache()?.join("docker.img");
     let made_of = place::cache()?.join("docker.made-of");
-    if image.is_file() && fs::read_to_string(&made_of).is_ok_and(|text| text == recipe()) {
+    let base = debian::Recipe::new(PACKAGES, debian::NO_MANUALS)?;
+    let recipe = recipe(&base);
+    if image.is_file() && fs::read_to_string(&made_of).is_ok_and(|text| text == recipe) {
         return Ok(image);
     }
     packages::ensure(NEEDS)?;
@@ -86,7 +88,7 @@ pub fn image() -> Result<PathBuf> {
         .prefix("disk-")
         .tempdir_in(place::cache()?)?;
     let (root, archive) = (work.path().join("root"), work.path().join("root.tar"));
-    debian::root(&archive, PACKAGES)?;
+    base.make(&archive)?;
     fs::create_dir(&root)?;
     let mut unpack = Command::new("tar");
     unpack.arg("-xf").arg(&archive).arg("-C").arg(&root);
@@ -98,14 +100,14 @@ pub fn image() -> Result<PathBuf> {
     command::run(make.arg(&fresh).arg(SIZE), UNPACK_LIMIT).context("make the disk")?;
     fs::copy(root.join("usr/bin/docker"), place::cache()?.join("docker"))?;
     fs::rename(&fresh, &image).context("keep the disk")?;
-    fs::write(&made_of, recipe())?;
+    fs::write(&made_of, recipe)?;
     Ok(image)
 }
 
 /// All that the image is made of but for the packages' versions.
-fn recipe() -> String {
+fn recipe(base: &debian::Recipe) -> String {
     let units: String = UNITS.iter().map(|(_, text)| *text).collect();
-    [PACKAGES, SIZE, CHANNEL, DHCP_SCRIPT, &units].join("\n")
+    [&base.text(), SIZE, CHANNEL, DHCP_SCRIPT, &units].join("\n")
 }
 
 /// What makes it a machine of its own: an address, the channel, a mark at which the engine is not yet started.
