@@ -4,11 +4,14 @@
 //! requests. A guest that asks one thing after the other has the next answered at once if the thread is
 //! still looking. What that may cost:
 //! - at rest nothing: who has not been asked again within `WINDOW` sleeps until woken;
-//! - a guest whose requests come further apart than `WINDOW` is not looked for at all;
+//! - a guest whose requests come further apart than `WINDOW` is looked for now and then, each time that was in
+//!   vain half as often, down to once in `SELDOM` requests. A sleeper alone would never learn that the guest
+//!   asks sooner by now: what it sees of a pause has its own waking in it, which may take longer than `WINDOW`;
 //! - looking may take half of the time (`SHARE`), looking in vain an eighth of it, beyond what the
 //!   sleep that it saves would have cost (`SLEEP`), with `MOST` saved up at most;
-//! - a look that another program interrupted ends looking for `REST`: processors are short, and a
-//!   sleeper that is woken gets one sooner than somebody who looks.
+//! - a look that another program interrupted ends looking for a while (`SHORT_REST`, each time twice as long up to
+//!   `LONG_REST`): processors are short, and a sleeper that is woken gets one sooner than somebody who looks. A
+//!   hypervisor that takes the processor away looks the same, so a single interruption does not count for much.
 //!
 //! Pure: the moments are arguments.
 
@@ -26,8 +29,13 @@ const IN_VAIN: u32 = 4;
 const MOST: Duration = Duration::from_millis(2);
 /// Pauses longer than that are counted as that, so that a rest does not hide a burst for long.
 const LONGEST_PAUSE: Duration = WINDOW.saturating_mul(8);
-/// How long nobody looks after an interrupted look.
-const REST: Duration = Duration::from_millis(100);
+/// A guest that is not expected within `WINDOW` is still looked for once in so many requests.
+const SELDOM: u32 = 1024;
+/// How long nobody looks after an interrupted look, and after the last of many.
+const SHORT_REST: Duration = Duration::from_millis(1);
+const LONG_REST: Duration = Duration::from_millis(100);
+/// After so many looks without an interruption the next one is a single one.
+const UNDISTURBED: u32 = 1024;
 
 /// Of one thread and queue.
 #[derive(Debug)]
@@ -41,7 +49,14 @@ pub(super) struct Patience {
     /// Looking that is paid for, as of `counted`.
     saved: Duration,
     counted: Option<Instant>,
+    /// Requests until an unlikely one is looked for all the same, and how many they will be after the next look in
+    /// vain.
+    trial: u32,
+    trial_in: u32,
     resting_until: Option<Instant>,
+    /// Of the next interruption.
+    rest: Duration,
+    undisturbed: u32,
 }
 
 impl Patience {
@@ -52,7 +67,11 @@ impl Patience {
             empty_since: None,
             saved: Duration::ZERO,
             counted: None,
+            trial: 1,
+            trial_in: 1,
             resting_until: None,
+            rest: SHORT_REST,
+            undisturbed: 0,
         }
     }
 
@@ -63,8 +82,17 @@ impl Patience {
         self.saved = (self.saved + passed / SHARE).min(MOST);
         self.counted = Some(now);
         let resting = self.resting_until.is_some_and(|until| now < until);
-        let likely = self.pause <= WINDOW;
-        (self.possible && likely && !resting && self.saved >= WINDOW).then(|| now + WINDOW)
+        if !self.possible || resting || self.saved < WINDOW {
+            return None;
+        }
+        if self.pause > WINDOW {
+            self.trial = self.trial.saturating_sub(1);
+            if self.trial > 0 {
+                return None;
+            }
+            self.trial = self.trial_in;
+        }
+        Some(now + WINDOW)
     }
 
     /// A request came: to a thread that looked, or woke it. Nothing to learn for one that did neither.
@@ -73,16 +101,23 @@ impl Patience {
             return;
         };
         let pause = now.saturating_duration_since(since);
-        self.pause = (self.pause * 3 + pause.min(LONGEST_PAUSE)) / 4;
         if looking {
+            // This one is seen as it is. What was averaged had a waking in it, or was a single rest.
+            self.pause = self.pause.min(WINDOW);
+            (self.trial, self.trial_in) = (1, 1);
+            self.undisturbed = self.undisturbed.saturating_add(1);
             self.pay(pause.saturating_sub(SLEEP), pause, now);
         }
+        let most = if looking { WINDOW } else { LONGEST_PAUSE };
+        self.pause = (self.pause * 3 + pause.min(most)) / 4;
     }
 
     /// Nothing came; the thread will sleep.
     pub(super) fn in_vain(&mut self, now: Instant) {
         if let Some(since) = self.empty_since {
             let looked = now.saturating_duration_since(since);
+            self.trial = self.trial_in;
+            self.trial_in = (self.trial_in * 2).min(SELDOM);
             self.pay(looked * IN_VAIN, looked, now);
         }
     }
@@ -90,7 +125,12 @@ impl Patience {
     fn pay(&mut self, price: Duration, looked: Duration, now: Instant) {
         self.saved = self.saved.saturating_sub(price);
         if looked > WINDOW * 2 {
-            self.resting_until = Some(now + REST);
+            if self.undisturbed >= UNDISTURBED {
+                self.rest = SHORT_REST;
+            }
+            self.undisturbed = 0;
+            self.resting_until = Some(now + self.rest);
+            self.rest = (self.rest * 2).min(LONG_REST);
         }
     }
 }
@@ -102,6 +142,11 @@ mod tests {
     /// Plays requests `pause` apart for a second, each answered in 2 µs; how often a request was
     /// awaited looking, how often asleep, and the time looked in all.
     fn play(processors: usize, pauses: &[u64]) -> (u32, u32, Duration) {
+        play_with(processors, pauses, Duration::ZERO)
+    }
+
+    /// The same where a sleeper takes that long to wake.
+    fn play_with(processors: usize, pauses: &[u64], waking: Duration) -> (u32, u32, Duration) {
         let mut patience = Patience::new(processors);
         #[expect(clippy::disallowed_methods, reason = "any moment will do")]
         let begin = Instant::now();
@@ -123,11 +168,12 @@ mod tests {
                         patience.in_vain(until);
                         looked += until - now;
                     }
-                    patience.asked(next, false);
+                    now = next + waking;
+                    patience.asked(now, false);
                     asleep += 1;
                 }
             }
-            now = next + Duration::from_micros(2);
+            now = now.max(next) + Duration::from_micros(2);
         }
         (awake, asleep, looked)
     }
@@ -142,10 +188,25 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_seldom_costs_nothing() {
+    fn who_asks_seldom_costs_next_to_nothing() {
         for pause in [60, 100, 1000, 100_000] {
             let (awake, _, looked) = play(2, &[pause]);
-            assert_eq!((awake, looked), (0, Duration::ZERO), "{pause}");
+            assert_eq!(awake, 0, "{pause}");
+            assert!(looked < Duration::from_millis(2), "{pause}: {looked:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_waking_is_not_taken_for_the_guests_pause() {
+        for waking in [10, 60, 200].map(Duration::from_micros) {
+            let (awake, asleep, _) = play_with(2, &[1], waking);
+            assert!(asleep < 150, "{waking:?}: {asleep}");
+            assert!(awake > 100_000, "{waking:?}: {awake}");
+            // Nor does a rest now and then make sleepers of all.
+            let mut pauses = [1; 500];
+            pauses[499] = 2000;
+            let (awake, asleep, _) = play_with(2, &pauses, waking);
+            assert!(asleep * 100 < awake, "{waking:?}: {asleep} of {awake}");
         }
     }
 
@@ -177,34 +238,39 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_look_ends_looking_for_a_while() {
+    fn interrupted_looks_end_looking_for_a_while_and_for_longer_each_time() {
         let mut patience = Patience::new(2);
         #[expect(clippy::disallowed_methods, reason = "any moment will do")]
         let mut now = Instant::now();
         let step = Duration::from_micros(2);
+        let ask = |patience: &mut Patience, now: &mut Instant| {
+            let looking = patience.emptied(*now).is_some();
+            *now += step;
+            patience.asked(*now, looking);
+            looking
+        };
         for _ in 0..10_000 {
-            let looking = patience.emptied(now).is_some();
-            now += step;
-            patience.asked(now, looking);
+            ask(&mut patience, &mut now);
         }
-        assert!(patience.emptied(now).is_some());
+        let mut rests = Vec::new();
+        for _ in 0..9 {
+            assert!(patience.emptied(now).is_some());
+            now += WINDOW * 3;
+            patience.in_vain(now);
+            patience.asked(now, false);
+            let begin = now;
+            while !ask(&mut patience, &mut now) {}
+            rests.push((now - begin).as_millis());
+        }
+        assert_eq!(rests, [1, 2, 4, 8, 16, 32, 64, 100, 100]);
+        for _ in 0..UNDISTURBED {
+            ask(&mut patience, &mut now);
+        }
+        patience.emptied(now);
         now += WINDOW * 3;
         patience.in_vain(now);
-        patience.asked(now, false);
         let begin = now;
-        let mut looks = 0;
-        while now < begin + REST - step {
-            let looking = patience.emptied(now).is_some();
-            looks += u32::from(looking);
-            now += step;
-            patience.asked(now, looking);
-        }
-        assert_eq!(looks, 0);
-        for _ in 0..10 {
-            now += step;
-            patience.emptied(now);
-            patience.asked(now + step, false);
-        }
-        assert!(patience.emptied(now).is_some());
+        while !ask(&mut patience, &mut now) {}
+        assert!(now - begin < SHORT_REST * 2);
     }
 }
