@@ -37,10 +37,6 @@ const LAST_RETRY: Duration = Duration::from_millis(50);
 /// And, on a connection that is never idle so long, after so many receives.
 const BUSY_RETRY: u32 = 16;
 
-/// So long the rest of a frame is looked for: a socket hands a mebibyte over in some thirty pieces, and who sleeps
-/// between them is woken for each, which costs more than the piece.
-const REST: Duration = Duration::from_micros(100);
-
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
 enum End {
@@ -343,19 +339,15 @@ impl Connection {
                 Err(error) => return Err(error.into()),
             }
         }
-        let is_rest = self.input.has_part();
-        let looking = if is_rest {
-            self.look_for_rest()?;
-            false
-        } else {
-            self.look()?
-        };
+        let part = self.input.part();
+        let looking = self.look(part)?;
         loop {
             match self.input.receive(&self.stream) {
                 Ok(0) => return Err(End::Closed),
                 Ok(_) => {
-                    if !is_rest {
-                        self.patience.asked(now(), looking);
+                    match part {
+                        Some(_) => self.patience.went_on(now(), looking),
+                        None => self.patience.asked(now(), looking),
                     }
                     return Ok(());
                 }
@@ -365,10 +357,14 @@ impl Connection {
         }
     }
 
-    /// Looks for more for as long as patience has it. True: there is something to receive.
-    fn look(&mut self) -> Result<bool, End> {
+    /// Looks for more, or for the rest of a frame, for as long as patience has it. True: there is something to receive.
+    fn look(&mut self, part: Option<usize>) -> Result<bool, End> {
         let mut moment = now();
-        let Some(until) = self.patience.emptied(moment) else {
+        let until = match part {
+            Some(bytes) => self.patience.cut_short(moment, bytes),
+            None => self.patience.emptied(moment),
+        };
+        let Some(until) = until else {
             return Ok(false);
         };
         while moment < until {
@@ -381,21 +377,6 @@ impl Connection {
         }
         self.patience.in_vain(moment);
         Ok(false)
-    }
-
-    /// Looks for the rest of a frame that has begun to come: the client is writing it.
-    fn look_for_rest(&self) -> Result<(), End> {
-        let mut moment = now();
-        let until = moment + REST;
-        while moment < until {
-            let mut wanted = [PollFd::new(&self.stream, PollFlags::IN)];
-            match rustix::event::poll(&mut wanted, Some(&Timespec::default())) {
-                Ok(0) | Err(Errno::INTR) => moment = now(),
-                Ok(_) => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
     }
 
     fn retry(&mut self) -> Result<(), End> {
