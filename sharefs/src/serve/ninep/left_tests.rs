@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ fn is_listed(list: &Shared) -> bool {
 /// A share that says, when it is done away with, whether its connection was listed still.
 struct Witness {
     list: Arc<Shared>,
-    gone: Sender<bool>,
+    gone: SyncSender<bool>,
     /// Whether it can be taken up.
     is_there: bool,
 }
@@ -102,7 +102,7 @@ struct Scene {
 impl Scene {
     fn new(is_there: bool) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let (list, (gone, came)) = (list(), channel());
+        let (list, (gone, came)) = (list(), sync_channel(1));
         let (listed, gone) = (Arc::clone(&list), Mutex::new(gone));
         let offer = Offer::new(move |_| {
             Box::new(Witness {
@@ -173,11 +173,12 @@ fn answer(client: &mut UnixStream) -> (u16, u32) {
     bytes.resize(count, 0);
     client.read_exact(&mut bytes[4..]).unwrap();
     let frame = Frame::first(&bytes, LONGEST).unwrap().unwrap();
-    match Reply::decode(&frame).unwrap().unwrap() {
-        Reply::Error { code } => (frame.tag, code),
-        Reply::Sync {} => (frame.tag, 0),
-        other => panic!("{other:?}"),
+    let reply = Reply::decode(&frame).unwrap().unwrap();
+    if let Reply::Error { code } = reply {
+        return (frame.tag, code);
     }
+    assert_eq!(reply, Reply::Sync {});
+    (frame.tag, 0)
 }
 
 #[test]
