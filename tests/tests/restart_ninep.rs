@@ -235,6 +235,9 @@ fn round(client: &mut Client, me: usize, turn: u64) -> Result<()> {
         unlink(FOLDER, "soft", 0),
         unlink(FOLDER, "g", 0),
         read(FILE, 0, u32::try_from(text.len())?),
+        // Its fid may be gone when they are done, and they have the file in common.
+        (kind::FSYNC, Body::new().word(FILE).word(0)),
+        (kind::FSYNC, Body::new().word(FILE).word(1)),
         one(kind::CLUNK, FILE),
         one(kind::CLUNK, FOLDER),
         unlink(ROOT, &folder, REMOVE_FOLDER),

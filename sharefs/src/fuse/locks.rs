@@ -136,7 +136,7 @@ impl<T: Tree> Locks<T> {
         } in records.owners()
         {
             // The locks are the descriptor's: it was never closed.
-            let Ok(adopted) = tree.adopt_locks(open) else {
+            let Ok(adopted) = tree.adopt_locks(file, open) else {
                 records.end_owner(row);
                 continue;
             };

@@ -26,7 +26,7 @@
 //! Without a keeper (tests, a kernel that refuses) there is no memory, and everything works as before.
 
 use std::collections::BTreeSet;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -50,7 +50,7 @@ pub use process::{keep, ready};
 
 /// "sharefs" and the layout of all the memory described here. A program with another number starts
 /// empty: to be raised with every change of a layout.
-const MAGIC: u64 = 0x7368_6172_6566_7304;
+const MAGIC: u64 = 0x7368_6172_6566_7305;
 
 /// How this program keeps state: it goes on with that of a program of the same number.
 #[must_use]
@@ -176,6 +176,20 @@ pub(crate) fn claim(word: u64) -> Option<OwnedFd> {
     }
     let ours = unclaimed(KEEP.get()?).remove(&number);
     ours.then(|| sys::take_back(number))
+}
+
+/// It is not what the word says that named it, so somebody else's may name it rightly: it can be claimed again, and is
+/// closed as nobody's when all is taken up. Never at once: who gives it back may be listed still, and a number that is
+/// listed is not to become another file's.
+pub(crate) fn give_back(open: OwnedFd) {
+    let Some(keep) = KEEP.get() else {
+        return;
+    };
+    let mut unclaimed = unclaimed(keep);
+    // Looked at under the lock that the last of `TakingUp` takes behind its count.
+    if TAKING_UP.load(Ordering::Acquire) > 0 {
+        unclaimed.insert(open.into_raw_fd());
+    }
 }
 
 /// The worker begins: what it was left is looked through, and what nobody names is closed.
@@ -313,6 +327,12 @@ impl Listed {
     /// Of the memory behind that descriptor. None without a keeper, or when there are too many.
     fn new(memory: RawFd) -> Option<Self> {
         place_for_connection(memory).map(Self)
+    }
+
+    /// In that place, as if a keeper looked there.
+    #[cfg(test)]
+    pub(crate) fn at(place: Place) -> Self {
+        Self(place)
     }
 }
 

@@ -15,8 +15,9 @@
 //!
 //! The memory is the same where nothing is kept, and only not listed then.
 
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,8 +60,10 @@ mod word {
     /// Receives and sends so far: the last is in the slot of that parity.
     pub(super) const RECEIVES: usize = 6;
     pub(super) const SENDS: usize = 7;
+    /// Of the client's socket: another one may have its number.
+    pub(super) const SOCKET_INODE: usize = 8;
 
-    pub(super) const COMMITS: usize = 8;
+    pub(super) const COMMITS: usize = 9;
     pub(super) const COMMIT_SLOT: usize = 4;
     /// Where the first byte lands, in the stream and in the buffer; the call's header.
     pub(super) const MOVE_SLOT: usize = 2 + sys::HEADER;
@@ -116,13 +119,13 @@ pub(crate) struct Moved {
     pub(crate) count: usize,
 }
 
-/// A connection that an earlier process served.
+/// A connection that an earlier process served. To be dropped as a whole: fields go in their order.
 #[derive(Debug)]
 pub(crate) struct Left {
     /// Dropped before what it lists.
     pub(crate) listed: Listed,
     pub(crate) memory: Connection,
-    pub(crate) socket: OwnedFd,
+    pub(crate) socket: UnixStream,
 }
 
 impl Connection {
@@ -135,7 +138,10 @@ impl Connection {
     }
 
     /// For a client that has come by the door at that path. Without `Listed` where nothing can be kept.
-    pub(crate) fn create(door: &Path, socket: RawFd) -> Result<(Self, Option<Listed>), Errno> {
+    pub(crate) fn create(
+        door: &Path,
+        socket: &UnixStream,
+    ) -> Result<(Self, Option<Listed>), Errno> {
         let connection = Self::alone()?;
         let path = door.as_os_str().as_bytes();
         if !super::is_on() || path.len() > LONGEST_PATH {
@@ -145,7 +151,7 @@ impl Connection {
             connection.set(word::PATH + index, packed(part));
         }
         connection.set(word::PATH_LENGTH, path.len() as u64);
-        connection.set(word::SOCKET, named(Some(socket)));
+        connection.set_socket(socket)?;
         connection.set(word::MAGIC, KIND);
         let listed = Listed::new(connection.0.number());
         Ok((connection, listed))
@@ -161,7 +167,11 @@ impl Connection {
         let with_sockets = all.into_iter().filter_map(|(shared, listed)| {
             shared.hold(0, word::HOT);
             let memory = Self(Arc::new(shared));
-            let socket = claim(memory.get(word::SOCKET))?;
+            let Some(socket) = memory.socket_left() else {
+                // Before the memory is closed.
+                drop(listed);
+                return None;
+            };
             Some(Left {
                 listed,
                 memory,
@@ -169,6 +179,23 @@ impl Connection {
             })
         });
         with_sockets.collect()
+    }
+
+    fn set_socket(&self, socket: &UnixStream) -> Result<(), Errno> {
+        self.set(word::SOCKET_INODE, inode(socket)?);
+        self.set(word::SOCKET, named(Some(socket.as_raw_fd())));
+        Ok(())
+    }
+
+    /// The client's socket. None where its number is none, or another's.
+    fn socket_left(&self) -> Option<UnixStream> {
+        let socket = claim(self.get(word::SOCKET))?;
+        if inode(&socket) == Ok(self.get(word::SOCKET_INODE)) {
+            Some(socket.into())
+        } else {
+            super::give_back(socket);
+            None
+        }
     }
 
     fn get(&self, index: usize) -> u64 {
@@ -285,6 +312,15 @@ impl Way {
     }
 }
 
+/// Of a socket, which is in no folder: no other one has it. EPROTOTYPE for what is none.
+fn inode(socket: &(impl AsFd + ?Sized)) -> Result<u64, Errno> {
+    let status = rustix::fs::fstat(socket)?;
+    if rustix::fs::FileType::from_raw_mode(status.st_mode) != rustix::fs::FileType::Socket {
+        return Err(Errno::PROTOTYPE);
+    }
+    Ok(status.st_ino)
+}
+
 fn parity(number: u64) -> usize {
     usize::from(number & 1 == 1)
 }
@@ -348,9 +384,23 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_has_the_number_of_the_clients_is_not_taken_for_it() {
+        let kept = Connection::alone().unwrap();
+        let (near, other) = UnixStream::pair().unwrap();
+        assert!(kept.socket_left().is_none(), "nothing is written down");
+        kept.set_socket(&near).unwrap();
+        assert!(kept.socket_left().is_some());
+        kept.set(word::SOCKET, named(Some(other.as_raw_fd())));
+        assert!(kept.socket_left().is_none());
+        let file = std::fs::File::open("/").unwrap();
+        kept.set(word::SOCKET, named(Some(file.as_raw_fd())));
+        assert!(kept.socket_left().is_none());
+    }
+
+    #[test]
     fn a_call_that_was_begun_and_moved_nothing_leaves_what_was_moved_before() {
         let kept = Connection::alone().unwrap();
-        let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (near, far) = UnixStream::pair().unwrap();
         use std::os::fd::AsFd;
         let mut room = kept.buffer(Way::In).unwrap();
         sys::send(

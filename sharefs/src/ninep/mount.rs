@@ -2,7 +2,7 @@
 //!
 //! Used by one thread; what may take long (fsync) is handed back as a `Slow` to be done elsewhere.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -14,7 +14,7 @@ use super::locks::{Ended, Locks, end_wait};
 use super::messages::{Reply, Request};
 use super::wire::Qid;
 use crate::keep::journal;
-use crate::keep::ninep::rows::{Claim, KeptMount, Row, Rows};
+use crate::keep::ninep::rows::{Claim, KeptMount, KeptOpen, Row, Rows};
 use crate::tree::name::LONGEST_NAME;
 use crate::tree::owner::{GuestGid, GuestUid};
 use crate::tree::{Caller, Result, Tree};
@@ -87,7 +87,7 @@ pub(crate) enum Answer {
 pub(crate) struct Slow {
     work: Box<dyn Fn() -> Result<()> + Send>,
     /// What is open for it.
-    open: Option<RawFd>,
+    open: Option<KeptOpen>,
 }
 
 impl Slow {
@@ -96,14 +96,15 @@ impl Slow {
         (self.work)()
     }
 
-    pub(crate) fn open(&self) -> Option<RawFd> {
+    pub(crate) fn open(&self) -> Option<KeptOpen> {
         self.open
     }
 
-    /// What an earlier process was to do with something that is open for it alone by now.
-    pub(crate) fn sync(open: OwnedFd, data_only: bool) -> Self {
+    /// What an earlier process was to do with something that is open for it, and for others like it, alone by now. It
+    /// is written down already.
+    pub(crate) fn sync(open: Arc<OwnedFd>, data_only: bool) -> Self {
         Self {
-            open: Some(open.as_raw_fd()),
+            open: None,
             work: Box::new(move || {
                 if data_only {
                     rustix::fs::fdatasync(&open)

@@ -11,8 +11,8 @@ use rustix::io::Errno;
 
 use super::counters::Counters;
 use super::messages::{self, Reply, Request, kind_name};
-pub(crate) use super::mount::{Answer, Keeping, Mount, Slow};
-use super::mount::{Attached, LOCK_SUCCESS, Turn};
+pub(crate) use super::mount::{Answer, Keeping, Mount, Slow, Turn};
+use super::mount::{Attached, LOCK_SUCCESS};
 use super::wire::{DATA_AT, Frame, HEADER, NoRoom, Qid, Text};
 use crate::keep::ninep::rows::{Claim, Rows};
 use crate::tree::owner::GuestUid;
@@ -99,28 +99,33 @@ impl Session {
 
     /// As an earlier process wrote it down, with the longest frame that was agreed on.
     ///
+    /// What was taken up before an error stays open as long as the session, and behind it in `rows` until
+    /// `drop_retired`: the rows say its numbers, and whoever lists them is to be gone first.
+    ///
     /// # Errors
     /// Where not all of it can be had again as it was: ENOENT and the like for a share that is gone, ESTALE for one of
     /// other options, or a file that is not what it was.
     pub(crate) fn adopt(
-        mut self,
+        &mut self,
         rows: Arc<Rows>,
         longest: Option<u32>,
         claim: Claim<'_>,
-    ) -> Result<Self> {
+    ) -> Result<()> {
         for (row, left) in rows.mounts() {
             let name = String::from_utf8(left.name.clone()).map_err(|_| Errno::STALE)?;
-            let mut mount = self.offers.attach(&name)?;
+            let mount = self.offers.attach(&name)?;
             if left.options != mount.options() || left.place != self.mounts.len() as u64 {
                 return Err(Errno::STALE);
             }
             let keeping = self.keeping(&rows);
-            mount.adopt(keeping, (row, left), claim)?;
             self.mounts.push((name, mount));
+            if let Some((_, mount)) = self.mounts.last_mut() {
+                mount.adopt(keeping, (row, left), claim)?;
+            }
         }
         self.longest = longest;
         self.rows = Some(rows);
-        Ok(self)
+        Ok(())
     }
 
     /// Where the next share is written down.

@@ -591,7 +591,7 @@ impl Tree for RemoteTree {
         Err(Errno::STALE)
     }
 
-    fn adopt_locks(&self, _: OwnedFd) -> Result<Self::Locks> {
+    fn adopt_locks(&self, _: Identity, _: OwnedFd) -> Result<Self::Locks> {
         Err(Errno::STALE)
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -19,21 +19,26 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::Shutdown;
 
-use connection::{Before, Line, OTHERS};
+use connection::{Before, Line, OTHERS, Retired, SlowLeft};
 
 use super::door::DoorError;
 use super::turns::Turns;
-use crate::keep::Listed;
-use crate::keep::ninep::rows::claim;
-use crate::keep::ninep::{Connection as Kept, Left};
+use crate::keep::ninep::rows::{Claim, Rows, claim};
+use crate::keep::{
+    self,
+    ninep::{Connection as Kept, Left},
+};
 use crate::ninep::counters::Counters;
 use crate::ninep::session::{Mount, Offers, Session};
 use crate::tree::Result;
+use crate::tree::host;
 
 mod connection;
 mod incoming;
 mod lane;
 mod ledger;
+#[cfg(test)]
+mod left_tests;
 #[cfg(test)]
 mod tests;
 
@@ -279,109 +284,140 @@ impl Shared {
         }
     }
 
+    /// Whichever way it fails: what lists the connection goes first, then what is open for it.
     fn go_on(self: &Arc<Self>, left: Left, mut turn: OneTurn) -> io::Result<()> {
-        let Left {
-            listed,
-            memory,
-            socket,
-        } = left;
-        let stream = UnixStream::from(socket);
-        let (number, entry) = self.enlist(&stream)?;
-        let rows = memory.rows_left();
-        let longest = memory.commit().longest;
+        let seat = self.enlist(&left.socket)?;
+        let rows = left.memory.rows_left();
+        let longest = left.memory.commit().longest;
         let longest = u32::try_from(longest).ok().filter(|longest| *longest > 0);
-        let session = self
-            .session(&entry)
-            .adopt(Arc::clone(&rows), longest, &claim);
-        let session = session.inspect_err(|_| drop(locked(&self.live).remove(&number)))?;
-        // Behind the session, which has what is open for more than a job.
-        let slow = rows.slow().into_iter();
-        let slow = slow.map(|slow| {
-            let open = slow.open.and_then(claim);
-            (slow, open)
-        });
-        let slow = slow.collect();
-        let line = Line {
-            stream,
-            memory,
-            rows: Some(rows),
-            before: turn.0.take().map(|turns| Before { turns, slow }),
+        let mut line = Line {
+            _listed: Some(left.listed),
+            session: seat.session(),
+            stream: left.socket,
+            memory: left.memory,
+            rows: Some(Arc::clone(&rows)),
+            before: None,
+            _retired: Retired(Some(Arc::clone(&rows))),
         };
-        self.begin((number, entry), (line, Some(listed)), session)
+        line.session.adopt(Arc::clone(&rows), longest, &claim)?;
+        line.before = turn.0.take().map(|turns| Before {
+            turns,
+            // Behind the session, which has what is open for more than a job.
+            slow: slow_left(&rows, &claim),
+        });
+        self.begin(seat, line)
     }
 
     fn welcome(self: &Arc<Self>, stream: UnixStream) {
-        let Ok((number, entry)) = self.enlist(&stream) else {
+        let Ok(seat) = self.enlist(&stream) else {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let kept = Kept::create(&self.path, stream.as_raw_fd());
-        let begun = kept.map_err(io::Error::from).and_then(|(memory, listed)| {
-            // Without a follower nothing is written down.
-            let rows = listed.is_some().then(|| memory.rows());
-            let session = match &rows {
-                Some(rows) => self.session(&entry).kept(Arc::clone(rows)),
-                None => self.session(&entry),
-            };
-            let line = Line {
-                stream,
-                memory,
-                rows,
-                before: None,
-            };
-            self.begin((number, entry), (line, listed), session)
-        });
-        if let Err(error) = begun {
+        if let Err(error) = self.begin_anew(seat, stream) {
             tracing::warn!(%error, "a 9p connection cannot be served");
             self.refused.fetch_add(1, Ordering::Relaxed);
-            locked(&self.live).remove(&number);
         }
     }
 
-    /// One more connection, as others see it. An error for one that is too many.
-    fn enlist(&self, stream: &UnixStream) -> io::Result<(u64, Arc<Live>)> {
+    fn begin_anew(&self, seat: Seat, stream: UnixStream) -> io::Result<()> {
+        let (memory, listed) = Kept::create(&self.path, &stream)?;
+        // Without a follower nothing is written down.
+        let rows = listed.is_some().then(|| memory.rows());
+        let session = seat.session();
+        let session = match &rows {
+            Some(rows) => session.kept(Arc::clone(rows)),
+            None => session,
+        };
+        let line = Line {
+            _listed: listed,
+            session,
+            stream,
+            memory,
+            _retired: Retired(rows.clone()),
+            rows,
+            before: None,
+        };
+        self.begin(seat, line)
+    }
+
+    /// One more connection, as others see it. EUSERS for one that is too many.
+    fn enlist(self: &Arc<Self>, stream: &UnixStream) -> io::Result<Seat> {
         let number = self.connections.fetch_add(1, Ordering::Relaxed);
         stream.set_nonblocking(false)?;
         let stream = stream.try_clone()?;
-        let mut live = locked(&self.live);
-        if live.len() >= MOST_CONNECTIONS {
+        let mut all = locked(&self.live);
+        if all.len() >= MOST_CONNECTIONS {
             return Err(Errno::USERS.into());
         }
-        let entry = Arc::new(Live {
+        let live = Arc::new(Live {
             stream,
             attached: Mutex::default(),
             fids: AtomicU64::new(0),
         });
-        live.insert(number, Arc::clone(&entry));
-        Ok((number, entry))
-    }
-
-    fn session(self: &Arc<Self>, entry: &Arc<Live>) -> Session {
-        let visitor = Visitor {
+        all.insert(number, Arc::clone(&live));
+        Ok(Seat {
             shared: Arc::clone(self),
-            live: Arc::clone(entry),
-        };
-        Session::new(Box::new(visitor), Arc::clone(&self.counters))
+            number,
+            live,
+        })
     }
 
     /// Serves it in a thread of its own.
-    fn begin(
-        self: &Arc<Self>,
-        (number, entry): (u64, Arc<Live>),
-        (line, listed): (Line, Option<Listed>),
-        session: Session,
-    ) -> io::Result<()> {
-        let shared = Arc::clone(self);
-        let visit = move || {
-            // First of all: before any descriptor is closed.
-            let unlist = move || drop(listed);
-            connection::run(line, session, &shared.counters, &entry.fids, unlist);
-            locked(&shared.live).remove(&number);
-        };
+    fn begin(&self, seat: Seat, line: Line) -> io::Result<()> {
+        let counters = Arc::clone(&self.counters);
+        let visit = move || connection::run(line, &counters, &seat.live.fids);
         let spawned = std::thread::Builder::new()
             .name("9p".to_owned())
             .spawn(visit);
         spawned.map(drop)
+    }
+}
+
+/// Jobs of the slow lane that an earlier process left, with what is open for them alone: it is the same for all of one
+/// fid. EIO where it is not open any more, ESTALE where its number is another's.
+fn slow_left(rows: &Rows, claim: Claim<'_>) -> Vec<SlowLeft> {
+    let mut claimed = BTreeMap::new();
+    let left = rows.slow().into_iter().map(|slow| {
+        let open = slow.open.ok_or(Errno::IO).and_then(|kept| {
+            let of_number = claimed.entry(kept.number);
+            let open = of_number.or_insert_with(|| claim(kept.number).map(Arc::new));
+            let open = open.as_ref().ok_or(Errno::IO)?;
+            host::check_is(open, kept.file, kept.kind)?;
+            Ok(Arc::clone(open))
+        });
+        SlowLeft { slow, open }
+    });
+    let left = left.collect();
+    for open in claimed.into_values().flatten() {
+        // Nobody's whom a job is of.
+        if let Some(open) = Arc::into_inner(open) {
+            keep::give_back(open);
+        }
+    }
+    left
+}
+
+/// A connection's place among those that others see, until this is dropped.
+struct Seat {
+    shared: Arc<Shared>,
+    number: u64,
+    live: Arc<Live>,
+}
+
+impl Seat {
+    fn session(&self) -> Session {
+        let visitor = Visitor {
+            shared: Arc::clone(&self.shared),
+            live: Arc::clone(&self.live),
+        };
+        Session::new(Box::new(visitor), Arc::clone(&self.shared.counters))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let gone = locked(&self.shared.live).remove(&self.number);
+        drop(gone);
     }
 }
 

@@ -13,6 +13,10 @@
 //!   `LONG_REST`): processors are short, and a sleeper that is woken gets one sooner than somebody who looks. A
 //!   hypervisor that takes the processor away looks the same, so a single interruption does not count for much.
 //!
+//! The rest of a frame, of which a 9P client has sent a part, is looked for from the same savings, however far apart its
+//! requests are: a socket hands a mebibyte over in some thirty pieces, and a sleeper would be woken for each. Only
+//! behind a receive of `GOOD_PART` at least: who sends byte by byte is not looked for.
+//!
 //! Pure: the moments are arguments.
 
 use std::time::{Duration, Instant};
@@ -31,6 +35,9 @@ const MOST: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = WINDOW.saturating_mul(8);
 /// A guest that is not expected within `WINDOW` is still looked for once in so many requests.
 const SELDOM: u32 = 1024;
+/// Bytes that a receive has brought, so that it is worth while to look for what follows: a sleep costs less than to copy
+/// some pages.
+const GOOD_PART: usize = 4096;
 /// How long nobody looks after an interrupted look, and after the last of many.
 const SHORT_REST: Duration = Duration::from_millis(1);
 const LONG_REST: Duration = Duration::from_millis(100);
@@ -44,8 +51,10 @@ pub(super) struct Patience {
     possible: bool,
     /// From an empty queue to the next request, averaged.
     pause: Duration,
-    /// When the queue was found empty.
+    /// When the queue was found empty, or the frame cut short.
     empty_since: Option<Instant>,
+    /// It is a frame's rest that is waited for.
+    is_rest: bool,
     /// Looking that is paid for, as of `counted`.
     saved: Duration,
     counted: Option<Instant>,
@@ -65,6 +74,7 @@ impl Patience {
             possible: processors > 1,
             pause: LONGEST_PAUSE,
             empty_since: None,
+            is_rest: false,
             saved: Duration::ZERO,
             counted: None,
             trial: 1,
@@ -77,12 +87,8 @@ impl Patience {
 
     /// The queue is empty. Until when to look; None: sleep.
     pub(super) fn emptied(&mut self, now: Instant) -> Option<Instant> {
-        self.empty_since = Some(now);
-        let passed = now.saturating_duration_since(self.counted.unwrap_or(now));
-        self.saved = (self.saved + passed / SHARE).min(MOST);
-        self.counted = Some(now);
-        let resting = self.resting_until.is_some_and(|until| now < until);
-        if !self.possible || resting || self.saved < WINDOW {
+        self.begin(now);
+        if !self.may_look(now, WINDOW) {
             return None;
         }
         if self.pause > WINDOW {
@@ -93,6 +99,29 @@ impl Patience {
             self.trial = self.trial_in;
         }
         Some(now + WINDOW)
+    }
+
+    /// A frame has begun to come, its rest has not, and the last receive has brought so many bytes. Until when to look;
+    /// None: sleep.
+    pub(super) fn cut_short(&mut self, now: Instant, bytes: usize) -> Option<Instant> {
+        self.begin(now);
+        self.is_rest = true;
+        // No average says that it is likely, so a look in vain must be paid for beforehand.
+        let may_look = bytes >= GOOD_PART && self.may_look(now, WINDOW * IN_VAIN);
+        may_look.then(|| now + WINDOW)
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.empty_since = Some(now);
+        self.is_rest = false;
+        let passed = now.saturating_duration_since(self.counted.unwrap_or(now));
+        self.saved = (self.saved + passed / SHARE).min(MOST);
+        self.counted = Some(now);
+    }
+
+    fn may_look(&self, now: Instant, price: Duration) -> bool {
+        let resting = self.resting_until.is_some_and(|until| now < until);
+        self.possible && !resting && self.saved >= price
     }
 
     /// A request came: to a thread that looked, or woke it. Nothing to learn for one that did neither.
@@ -112,12 +141,24 @@ impl Patience {
         self.pause = (self.pause * 3 + pause.min(most)) / 4;
     }
 
+    /// More of a frame that was cut short came, which says nothing of how far apart requests are.
+    pub(super) fn went_on(&mut self, now: Instant, looking: bool) {
+        if let Some(since) = self.empty_since.take()
+            && looking
+        {
+            let pause = now.saturating_duration_since(since);
+            self.pay(pause.saturating_sub(SLEEP), pause, now);
+        }
+    }
+
     /// Nothing came; the thread will sleep.
     pub(super) fn in_vain(&mut self, now: Instant) {
         if let Some(since) = self.empty_since {
             let looked = now.saturating_duration_since(since);
-            self.trial = self.trial_in;
-            self.trial_in = (self.trial_in * 2).min(SELDOM);
+            if !self.is_rest {
+                self.trial = self.trial_in;
+                self.trial_in = (self.trial_in * 2).min(SELDOM);
+            }
             self.pay(looked * IN_VAIN, looked, now);
         }
     }
@@ -142,11 +183,21 @@ mod tests {
     /// Plays requests `pause` apart for a second, each answered in 2 µs; how often a request was
     /// awaited looking, how often asleep, and the time looked in all.
     fn play(processors: usize, pauses: &[u64]) -> (u32, u32, Duration) {
-        play_with(processors, pauses, Duration::ZERO)
+        play_both(processors, None, pauses, Duration::ZERO)
     }
 
-    /// The same where a sleeper takes that long to wake.
-    fn play_with(processors: usize, pauses: &[u64], waking: Duration) -> (u32, u32, Duration) {
+    /// The same of pieces of a frame, of so many bytes each.
+    fn play_rests(processors: usize, piece: usize, pauses: &[u64]) -> (u32, u32, Duration) {
+        play_both(processors, Some(piece), pauses, Duration::ZERO)
+    }
+
+    /// Both, where a sleeper takes `waking` to wake.
+    fn play_both(
+        processors: usize,
+        piece: Option<usize>,
+        pauses: &[u64],
+        waking: Duration,
+    ) -> (u32, u32, Duration) {
         let mut patience = Patience::new(processors);
         #[expect(clippy::disallowed_methods, reason = "any moment will do")]
         let begin = Instant::now();
@@ -157,23 +208,28 @@ mod tests {
                 break;
             }
             let next = now + Duration::from_micros(*pause);
-            match patience.emptied(now) {
-                Some(until) if next <= until => {
-                    patience.asked(next, true);
-                    looked += next - now;
-                    awake += 1;
+            let look = match piece {
+                Some(bytes) => patience.cut_short(now, bytes),
+                None => patience.emptied(now),
+            };
+            let finds_it = look.is_some_and(|until| next <= until);
+            if finds_it {
+                looked += next - now;
+                awake += 1;
+                now = next;
+            } else {
+                if let Some(until) = look {
+                    patience.in_vain(until);
+                    looked += until - now;
                 }
-                other => {
-                    if let Some(until) = other {
-                        patience.in_vain(until);
-                        looked += until - now;
-                    }
-                    now = next + waking;
-                    patience.asked(now, false);
-                    asleep += 1;
-                }
+                now = next + waking;
+                asleep += 1;
             }
-            now = now.max(next) + Duration::from_micros(2);
+            match piece {
+                Some(_) => patience.went_on(now, finds_it),
+                None => patience.asked(now, finds_it),
+            }
+            now += Duration::from_micros(2);
         }
         (awake, asleep, looked)
     }
@@ -199,13 +255,13 @@ mod tests {
     #[test]
     fn a_long_waking_is_not_taken_for_the_guests_pause() {
         for waking in [10, 60, 200].map(Duration::from_micros) {
-            let (awake, asleep, _) = play_with(2, &[1], waking);
+            let (awake, asleep, _) = play_both(2, None, &[1], waking);
             assert!(asleep < 150, "{waking:?}: {asleep}");
             assert!(awake > 100_000, "{waking:?}: {awake}");
             // Nor does a rest now and then make sleepers of all.
             let mut pauses = [1; 500];
             pauses[499] = 2000;
-            let (awake, asleep, _) = play_with(2, &pauses, waking);
+            let (awake, asleep, _) = play_both(2, None, &pauses, waking);
             assert!(asleep * 100 < awake, "{waking:?}: {asleep} of {awake}");
         }
     }
@@ -235,6 +291,75 @@ mod tests {
     #[test]
     fn one_processor_is_left_to_the_guest() {
         assert_eq!(play(1, &[1]).0, 0);
+        let nothing = (0, Duration::ZERO);
+        let (awake, _, looked) = play_rests(1, 1 << 20, &[1]);
+        assert_eq!((awake, looked), nothing);
+    }
+
+    #[test]
+    fn the_rest_of_a_good_part_is_awaited_looking_and_of_a_small_one_asleep() {
+        for pause in [1, 3, 5] {
+            let (awake, asleep, _) = play_rests(2, GOOD_PART, &[pause]);
+            assert!(
+                asleep < 150 && awake > 100_000,
+                "{pause}: {awake}, {asleep}"
+            );
+        }
+        for pause in [1, 5, 20, 60, 110] {
+            for piece in [1, 100, GOOD_PART - 1] {
+                let (awake, _, looked) = play_rests(2, piece, &[pause]);
+                assert_eq!((awake, looked), (0, Duration::ZERO), "{piece} by {pause}");
+            }
+        }
+    }
+
+    #[test]
+    fn looking_for_rests_stays_within_its_share_whatever_a_client_does() {
+        for pauses in [
+            &[20][..],
+            &[45],
+            &[49],
+            &[51],
+            &[99],
+            &[10, 10, 60],
+            &[1, 1, 1, 1, 1, 400],
+        ] {
+            let (awake, _, looked) = play_rests(2, GOOD_PART, pauses);
+            let free = SLEEP * awake;
+            assert!(
+                looked.saturating_sub(free) <= Duration::from_millis(505),
+                "{pauses:?}: {looked:?} of a second, {awake} times"
+            );
+        }
+        for pause in [51, 60, 100, 1000] {
+            let (awake, _, looked) = play_rests(2, GOOD_PART, &[pause]);
+            assert_eq!(awake, 0);
+            assert!(
+                looked <= Duration::from_millis(130),
+                "{pause}, in vain: {looked:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn rests_say_nothing_of_how_far_apart_requests_are() {
+        let mut patience = Patience::new(2);
+        #[expect(clippy::disallowed_methods, reason = "any moment will do")]
+        let mut now = Instant::now();
+        for _ in 0..1000 {
+            let looking = patience.cut_short(now, GOOD_PART).is_some();
+            now += Duration::from_micros(3);
+            patience.went_on(now, looking);
+        }
+        patience.cut_short(now, GOOD_PART);
+        patience.in_vain(now + WINDOW);
+        let Patience {
+            pause,
+            trial,
+            trial_in,
+            ..
+        } = patience;
+        assert_eq!((pause, trial, trial_in), (LONGEST_PAUSE, 1, 1));
     }
 
     #[test]

@@ -316,8 +316,12 @@ macro_rules! pass_on {
         fn keep_locks(&self, locks: &Self::Locks) -> Option<std::os::fd::RawFd> {
             Layer::below(self).keep_locks(locks)
         }
-        fn adopt_locks(&self, open: std::os::fd::OwnedFd) -> Result<Self::Locks> {
-            Layer::below(self).adopt_locks(open)
+        fn adopt_locks(
+            &self,
+            file: $crate::tree::Identity,
+            open: std::os::fd::OwnedFd,
+        ) -> Result<Self::Locks> {
+            Layer::below(self).adopt_locks(file, open)
         }
     };
 }

@@ -568,7 +568,7 @@ impl Tree for MemoryTree {
     fn adopt_directory(&self, _: &MemoryNode, _: OwnedFd) -> Result<u64> {
         Err(Errno::OPNOTSUPP)
     }
-    fn adopt_locks(&self, _: OwnedFd) -> Result<()> {
+    fn adopt_locks(&self, _: Identity, _: OwnedFd) -> Result<()> {
         Err(Errno::NOLCK)
     }
 }

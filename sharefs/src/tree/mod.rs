@@ -421,8 +421,9 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn keep_file(&self, file: &Self::File) -> Option<RawFd>;
     fn keep_directory(&self, directory: &Self::Directory) -> Option<RawFd>;
     fn keep_locks(&self, locks: &Self::Locks) -> Option<RawFd>;
-    /// The same in a later process; `node`: what it was opened from.
+    /// The same in a later process; `node`, `file`: what it was opened from. ESTALE where it is something else: whoever
+    /// wrote its number down had closed it, and it is another's.
     fn adopt_file(&self, node: &Self::Node, open: OwnedFd) -> Result<Self::File>;
     fn adopt_directory(&self, node: &Self::Node, open: OwnedFd) -> Result<Self::Directory>;
-    fn adopt_locks(&self, open: OwnedFd) -> Result<Self::Locks>;
+    fn adopt_locks(&self, file: Identity, open: OwnedFd) -> Result<Self::Locks>;
 }

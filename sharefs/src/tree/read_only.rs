@@ -246,7 +246,7 @@ impl<T: Tree> Tree for ReadOnly<T> {
     fn adopt_directory(&self, node: &T::Node, open: OwnedFd) -> Result<T::Directory> {
         self.0.adopt_directory(node, open)
     }
-    fn adopt_locks(&self, open: OwnedFd) -> Result<T::Locks> {
-        self.0.adopt_locks(open)
+    fn adopt_locks(&self, file: Identity, open: OwnedFd) -> Result<T::Locks> {
+        self.0.adopt_locks(file, open)
     }
 }

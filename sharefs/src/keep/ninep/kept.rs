@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 
 use crate::keep::nodes::KeptNode;
-use crate::tree::Identity;
+use crate::tree::{Identity, Kind};
 
 /// A share that is attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +88,16 @@ pub(crate) struct KeptWait {
     pub(crate) is_over: bool,
 }
 
+/// What is open for a request of the slow lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeptOpen {
+    pub(crate) number: RawFd,
+    /// What it is: the number may be another's by then.
+    pub(crate) file: Identity,
+    /// A file, or a folder.
+    pub(crate) kind: Kind,
+}
+
 /// A request that the slow lane was at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeptSlow {
@@ -97,7 +107,7 @@ pub(crate) struct KeptSlow {
     /// Its fid is gone, and another may have its number.
     pub(crate) is_over: bool,
     /// What was open there.
-    pub(crate) open: Option<RawFd>,
+    pub(crate) open: Option<KeptOpen>,
     /// The commit it began with: their order.
     pub(super) born: u64,
 }

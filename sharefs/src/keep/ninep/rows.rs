@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::super::nodes::{KeptNode, kind_of, kind_word};
 use super::super::{bytes_of, named, number, packed};
 pub(crate) use super::kept::{
-    KeptFid, KeptMount, KeptOwner, KeptPlace, KeptSlow, KeptUse, KeptWait,
+    KeptFid, KeptMount, KeptOpen, KeptOwner, KeptPlace, KeptSlow, KeptUse, KeptWait,
 };
 use super::word;
 use crate::sys::Shared;
@@ -39,7 +39,7 @@ const TABLES: [(usize, usize); 7] = [
     (LIFE + 9 + TEXT, 1 << 18),
     (LIFE + 6 + TEXT, 1 << 16),
     (LIFE + 6 + TEXT, 1 << 12),
-    (LIFE + 3 + 2, 256),
+    (LIFE + 6 + 2, 256),
     (LIFE + TEXT + VALUE_BYTES / 8, 128),
 ];
 const HEAD: usize = 64;
@@ -557,15 +557,31 @@ impl Rows {
     }
 
     /// A request of the slow lane; `about`: the fid, and what is open there, which stays open until it is answered.
-    pub(crate) fn put_slow(&self, frame: &[u8], about: Option<(u32, Option<RawFd>)>) -> Row {
+    pub(crate) fn put_slow(&self, frame: &[u8], about: Option<(u32, Option<KeptOpen>)>) -> Row {
         self.slow.fetch_add(1, Ordering::Relaxed);
         if frame.len() > 16 {
             return self.put_nowhere();
         }
         let fid = about.map_or(0, |(fid, _)| u64::from(fid) + 1);
-        let open = named(about.and_then(|(_, open)| open));
-        let fields = [0, fid | (frame.len() as u64) << 40, open];
-        self.put_or_nowhere(Table::Slow, &fields, &[(LIFE + 3, frame)])
+        let open = about.and_then(|(_, open)| open);
+        let kind = open.map_or(0, |open| u64::from(kind_word(open.kind)));
+        let file = open.map_or([0; 3], |open| {
+            let Identity {
+                device,
+                inode,
+                mount,
+            } = open.file;
+            [device, inode, mount]
+        });
+        let fields = [
+            0,
+            fid | (frame.len() as u64) << 40 | kind << 48,
+            named(open.map(|open| open.number)),
+            file[0],
+            file[1],
+            file[2],
+        ];
+        self.put_or_nowhere(Table::Slow, &fields, &[(LIFE + 6, frame)])
     }
 
     pub(crate) fn end_slow(&self, row: Row) {
@@ -588,16 +604,21 @@ impl Rows {
 
     /// In their order.
     pub(crate) fn slow(&self) -> Vec<KeptSlow> {
-        let live = self.live(Table::Slow).map(|(index, row)| KeptSlow {
-            row: index,
-            frame: text(
-                &row[LIFE + 3..],
-                row[LIFE + 1].load(Ordering::Relaxed) >> 40,
-                16,
-            ),
-            open: number(row[LIFE + 2].load(Ordering::Relaxed)),
-            is_over: row[LIFE].load(Ordering::Relaxed) != 0,
-            born: row[0].load(Ordering::Relaxed),
+        let live = self.live(Table::Slow).map(|(index, row)| {
+            let field = |at: usize| row[LIFE + at].load(Ordering::Relaxed);
+            let kind = u16::try_from(field(1) >> 48).ok().and_then(kind_of);
+            let open = number(field(2)).zip(kind);
+            KeptSlow {
+                row: index,
+                frame: text(&row[LIFE + 6..], field(1) >> 40 & 0xff, 16),
+                open: open.map(|(number, kind)| KeptOpen {
+                    number,
+                    file: identity(&row[LIFE + 3..]),
+                    kind,
+                }),
+                is_over: field(0) != 0,
+                born: row[0].load(Ordering::Relaxed),
+            }
         });
         let mut all: Vec<_> = live.collect();
         all.sort_unstable_by_key(|slow| slow.born);

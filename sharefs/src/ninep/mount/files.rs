@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::{Answer, Attached, Slow, Turn, name_room};
+use crate::keep::ninep::rows::KeptOpen;
 use crate::ninep::convert;
 use crate::ninep::fids::{Fid, Place, Use};
 use crate::ninep::messages::{READ, Reply};
@@ -151,11 +152,19 @@ impl<T: Tree> Attached<T> {
         let data_only = data_only.is_some_and(|flag| flag != 0);
         let tree = Arc::clone(&self.tree);
         let synced = self.fids.find(fid)?;
+        let of = tree.identity(&synced.place.node);
+        let kept = |number, kind| KeptOpen {
+            number,
+            file: of,
+            kind,
+        };
         Ok(Answer::Slow(match &synced.used {
             Use::Directory(directory) => {
                 let directory = Arc::clone(directory);
                 Slow {
-                    open: tree.keep_directory(&directory),
+                    open: tree
+                        .keep_directory(&directory)
+                        .map(|number| kept(number, Kind::Directory)),
                     work: Box::new(move || tree.sync_directory(&directory, data_only)),
                 }
             }
@@ -163,7 +172,7 @@ impl<T: Tree> Attached<T> {
                 let (file, _) = synced.file()?;
                 let file = Arc::clone(file);
                 Slow {
-                    open: tree.keep_file(&file),
+                    open: tree.keep_file(&file).map(|number| kept(number, Kind::File)),
                     work: Box::new(move || tree.sync(&file, data_only)),
                 }
             }

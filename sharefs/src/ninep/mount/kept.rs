@@ -79,7 +79,8 @@ impl<T: Tree> Attached<T> {
         }
     }
 
-    /// All or nothing: an error where something is not what it was.
+    /// All or nothing: an error where something is not what it was. What was taken up until then stays open, here or
+    /// in the rows.
     pub(super) fn take_up(
         &mut self,
         keeping: Keeping,
@@ -94,6 +95,7 @@ impl<T: Tree> Attached<T> {
         let mut places = HashMap::new();
         for (row, kept) in rows.fids() {
             if is_ours(kept.mount) {
+                self.fids.check_new(kept.number)?;
                 let place = self.take_up_place(&rows, &mut places, (kept.place, claim))?;
                 let used = self.take_up_use(&place, kept.used, claim)?;
                 let fid = Fid {
@@ -108,7 +110,7 @@ impl<T: Tree> Attached<T> {
         for (row, kept) in rows.owners() {
             if is_ours(kept.mount) {
                 let open = claim(kept.open).ok_or(Errno::STALE)?;
-                let locks = self.tree.adopt_locks(open)?;
+                let locks = self.tree.adopt_locks(kept.file, open)?;
                 self.locks.adopt_owner(&kept, row, locks);
             }
         }
@@ -149,11 +151,6 @@ impl<T: Tree> Attached<T> {
             way.push((at, kept));
         }
         for (at, kept) in way.into_iter().rev() {
-            let held = claim(kept.number).ok_or(Errno::STALE)?;
-            let left = (nodes::KeptPlace::Held(held), None);
-            let node = self.tree.adopt(&kept.node, left)?;
-            // Its number stays written down.
-            self.tree.hold(&node).ok_or(Errno::STALE)?;
             let above = match kept.above {
                 None => None,
                 Some((above, name)) => {
@@ -162,6 +159,14 @@ impl<T: Tree> Attached<T> {
                     Some((Arc::clone(folder), name))
                 }
             };
+            let held = claim(kept.number).ok_or(Errno::STALE)?;
+            let left = (nodes::KeptPlace::Held(held), None);
+            let node = self.tree.adopt(&kept.node, left)?;
+            // Its number stays written down.
+            if self.tree.hold(&node).is_none() {
+                rows.retire(node);
+                return Err(Errno::STALE);
+            }
             let row = (Arc::clone(rows), at);
             let place = Place::adopted((node, kept.node.kind), above, row);
             places.insert(at, Arc::new(place));

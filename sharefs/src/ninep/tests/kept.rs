@@ -1,5 +1,6 @@
 //! A session that another one goes on with, from what was written down at the last commit.
 
+use std::cell::Cell;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
@@ -52,10 +53,8 @@ impl Kept {
         let claim = |number: RawFd| -> Option<OwnedFd> { sys::borrow(&number).ok() };
         self.rows = self.memory.rows_left();
         let longest = u32::try_from(self.memory.commit().longest).ok();
-        let session = self.client.another_session();
-        let next = session
-            .adopt(Arc::clone(&self.rows), longest, &claim)
-            .unwrap();
+        let mut next = self.client.another_session();
+        next.adopt(Arc::clone(&self.rows), longest, &claim).unwrap();
         std::mem::forget(std::mem::replace(&mut self.client.session, next));
     }
 }
@@ -175,4 +174,60 @@ fn locks_are_held_and_waited_for_behind_a_death() {
         code: Errno::INTR.raw_os_error().unsigned_abs(),
     };
     assert_eq!(decode(&kept.client.retried()[0]), (9, interrupted));
+}
+
+#[test]
+fn what_was_taken_up_before_an_error_is_open_until_the_session_and_its_rows_are_gone() {
+    let mut kept = Kept::new();
+    let client = &mut kept.client;
+    std::fs::create_dir_all(client.path("x/y")).unwrap();
+    client.create(1, b"f", READ_WRITE).unwrap();
+    client.walk(ROOT, 2, &[b"x", b"y"]).unwrap();
+    client.walk(ROOT, 3, &[b"x"]).unwrap();
+    client.open(3, 0).unwrap();
+    assert!(matches!(client.lock(5, 1, 1, 0, 10), Came::Answer(_)));
+    client.attach(10, b"frozen", 7).unwrap();
+    kept.commit();
+    let descriptors = Arc::clone(&kept.client.descriptors);
+    let before = descriptors.held();
+    let other = std::fs::File::open("/proc/self/status").unwrap();
+    let mut failures = 0;
+    // The one descriptor after the other is not open any more, or another file's.
+    for is_there in [false, true] {
+        for broken in 0.. {
+            let claimed = Cell::new(0);
+            let claim = |number: RawFd| -> Option<OwnedFd> {
+                let index = claimed.replace(claimed.get() + 1);
+                match index == broken {
+                    false => sys::borrow(&number).ok(),
+                    true if is_there => sys::borrow(&other).ok(),
+                    true => None,
+                }
+            };
+            let rows = kept.memory.rows_left();
+            let mut next = kept.client.another_session();
+            let adopted = next.adopt(Arc::clone(&rows), Some(8192), &claim);
+            let held = descriptors.held() - before;
+            let is_all = claimed.get() <= broken;
+            // Whatever it has claimed until then is open.
+            assert_eq!(
+                (adopted, held),
+                if is_all {
+                    (Ok(()), claimed.get())
+                } else {
+                    (Err(Errno::STALE), broken)
+                },
+                "{is_there}, {broken}"
+            );
+            drop(next);
+            rows.drop_retired();
+            assert_eq!(descriptors.held(), before);
+            if is_all {
+                break;
+            }
+            failures += 1;
+        }
+    }
+    // Six places, one of them only above another; a file, a folder, an owner of locks.
+    assert_eq!(failures, 18);
 }

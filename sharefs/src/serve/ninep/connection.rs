@@ -18,28 +18,24 @@ use super::incoming::Incoming;
 use super::lane::{Job, Lane, Work};
 use super::ledger::{Ledger, held};
 use crate::confine::calls;
-use crate::keep;
 use crate::keep::fault::{self, Point};
 use crate::keep::journal::Journal;
 use crate::keep::ninep::Connection as Kept;
 use crate::keep::ninep::rows::{KeptSlow, Row, Rows};
+use crate::keep::{self, Listed};
 use crate::ninep::counters::Counters;
 use crate::ninep::messages::{Request, VERSION};
 use crate::ninep::session::{Outcome, Session, Slow};
 use crate::ninep::wire::Frame;
 use crate::serve::patience::Patience;
 use crate::serve::turns::Turns;
-use crate::sys;
+use crate::{sys, tree};
 
 /// A lock that is waited for is asked for again after this, then after twice as long, and so on.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 const LAST_RETRY: Duration = Duration::from_millis(50);
 /// And, on a connection that is never idle so long, after so many receives.
 const BUSY_RETRY: u32 = 16;
-
-/// So long the rest of a frame is looked for: a socket hands a mebibyte over in some thirty pieces, and who sleeps
-/// between them is woken for each, which costs more than the piece.
-const REST: Duration = Duration::from_micros(100);
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -58,48 +54,73 @@ pub(super) const OTHERS: Duration = Duration::from_secs(2);
 /// Bytes of an answer to a lock that was waited for: an Rlock, an Rlerror.
 const LOCK_ANSWER: usize = 16;
 
-/// What a connection is served from.
+/// What a connection is served from. To be dropped as a whole: fields go in their order.
 pub(super) struct Line {
+    /// What lists it for a follower goes first: a number that is closed is another file's at once, and whoever finds the
+    /// connection listed then takes that file for the client's.
+    pub(super) _listed: Option<Listed>,
+    pub(super) session: Session,
     pub(super) stream: UnixStream,
     pub(super) memory: Kept,
     /// Where it is written down what the client knows, if anybody is to follow.
     pub(super) rows: Option<Arc<Rows>>,
     /// An earlier process served it.
     pub(super) before: Option<Before>,
+    pub(super) _retired: Retired,
 }
 
 /// What an earlier process left, beside what is in memory.
 pub(super) struct Before {
     /// Among connections that are taken up.
     pub(super) turns: Arc<Turns>,
-    /// Jobs of its slow lane, with what is open for them alone.
-    pub(super) slow: Vec<(KeptSlow, Option<OwnedFd>)>,
+    /// Jobs of its slow lane.
+    pub(super) slow: Vec<SlowLeft>,
 }
 
-/// Serves it to its end, and calls `ended` before anything of it is closed. `fids` is kept at how many there are.
-pub(super) fn run(
-    line: Line,
-    session: Session,
-    counters: &Arc<Counters>,
-    fids: &AtomicU64,
-    ended: impl FnOnce(),
-) {
+/// A job of the slow lane that an earlier process left.
+pub(super) struct SlowLeft {
+    pub(super) slow: KeptSlow,
+    /// What is open for it, if its fid is gone, or what it is to be answered for want of that.
+    pub(super) open: tree::Result<Arc<OwnedFd>>,
+}
+
+/// What rows have retired is done away with when this is dropped: it holds on to the rows, which hold on to it.
+pub(super) struct Retired(pub(super) Option<Arc<Rows>>);
+
+impl Drop for Retired {
+    fn drop(&mut self) {
+        if let Some(rows) = &self.0 {
+            rows.drop_retired();
+        }
+    }
+}
+
+/// Serves it to its end. `fids` is kept at how many there are.
+pub(super) fn run(line: Line, counters: &Arc<Counters>, fids: &AtomicU64) {
     let begun = begin(&line, counters);
     let (ledger, lane, input) = match begun {
         Ok(begun) => begun,
         Err(error) => {
             tracing::warn!(%error, "9p connection");
-            ended();
             return;
         }
     };
     let Line {
+        _listed,
+        session,
         stream,
         memory,
         rows,
         before,
+        _retired,
     } = line;
+    let (turns, left) = match before {
+        Some(Before { turns, slow }) => (Some(turns), slow),
+        None => (None, Vec::new()),
+    };
     let mut connection = Connection {
+        _listed,
+        left,
         journal: memory.journal(),
         stream,
         memory,
@@ -111,6 +132,7 @@ pub(super) fn run(
         pause: FIRST_RETRY,
         receives: 0,
         patience: Patience::new(sys::processors()),
+        _retired,
     };
     if let Err(error) = calls::confine_stream_thread() {
         tracing::warn!(%error, "a 9p client is served without this stage of the sandbox");
@@ -119,9 +141,9 @@ pub(super) fn run(
         connection.journal.clone().of_thread();
     }
     let mut went = Ok(());
-    if let Some(Before { turns, slow }) = before {
+    if let Some(turns) = turns {
         keep::wait_until_serving(OTHERS);
-        turns.take(|| went = connection.take_up(slow));
+        turns.take(|| went = connection.take_up());
     }
     loop {
         let next = went
@@ -135,13 +157,6 @@ pub(super) fn run(
                 counters.malformed.one();
             }
             tracing::debug!(reason = %end, "9p connection ended");
-            ended();
-            let rows = connection.rows.clone();
-            drop(connection);
-            // They hold on to what holds on to them.
-            if let Some(rows) = rows {
-                rows.drop_retired();
-            }
             return;
         }
         went = Ok(());
@@ -160,7 +175,11 @@ fn begin(
     Ok((ledger, lane, input))
 }
 
+/// Dropped in this order, also when its thread panics; see `Line`.
 struct Connection {
+    _listed: Option<Listed>,
+    /// Jobs that are not all with the lane yet.
+    left: Vec<SlowLeft>,
     stream: UnixStream,
     memory: Kept,
     journal: Journal,
@@ -172,6 +191,7 @@ struct Connection {
     pause: Duration,
     receives: u32,
     patience: Patience,
+    _retired: Retired,
 }
 
 /// Whether a request is done for the first time.
@@ -185,45 +205,45 @@ enum Turn {
 impl Connection {
     /// What the process before us was at: jobs of its slow lane, and the request that it had begun. Answers that it
     /// had not sent go with the next.
-    fn take_up(&mut self, slow: Vec<(KeptSlow, Option<OwnedFd>)>) -> Result<(), End> {
-        for (slow, open) in slow {
-            self.take_up_slow(&slow, open)?;
+    fn take_up(&mut self) -> Result<(), End> {
+        for index in 0..self.left.len() {
+            let job = self.job_left(index)?;
+            self.hand_over(job)?;
         }
+        // Each job has its own share of what is open. Before this, an error ends the connection as a whole.
+        self.left.clear();
         if self.memory.is_begun(self.input.head()) {
             self.serve_one(Turn::Again)?;
         }
         self.send()
     }
 
-    fn take_up_slow(&mut self, slow: &KeptSlow, open: Option<OwnedFd>) -> Result<(), End> {
-        let frame = Frame::first(&slow.frame, u32::MAX)?;
-        let Some(frame) = frame else {
-            return Err(End::Socket(Errno::STALE));
+    fn job_left(&mut self, index: usize) -> Result<Job, End> {
+        let stale = End::Socket(Errno::STALE);
+        let Some(SlowLeft { slow, open }) = self.left.get(index) else {
+            return Err(stale);
         };
-        let is_flush = matches!(Request::decode(&frame), Some(Ok(Request::Flush { .. })));
-        let work = if is_flush {
-            Work::Flush
-        } else if slow.is_over {
-            match (Request::decode(&frame), open) {
-                (Some(Ok(Request::Sync { data_only, .. })), Some(open)) => {
-                    let data_only = data_only.is_some_and(|flag| flag != 0);
-                    Work::Slow(Slow::sync(open, data_only))
-                }
-                (_, _) => Work::Fail(Errno::IO),
-            }
-        } else {
+        let frame = Frame::first(&slow.frame, u32::MAX)?.ok_or(stale)?;
+        let request = Request::decode(&frame);
+        let work = match (request, open) {
+            (Some(Ok(Request::Flush { .. })), _) => Work::Flush,
             // Nothing else comes to the lane, and it changes nothing that is written down.
-            match self.session.serve(&frame, &mut []) {
+            _ if !slow.is_over => match self.session.serve(&frame, &mut []) {
                 Outcome::Slow(work) => Work::Slow(work),
                 Outcome::Done(_) | Outcome::Waits => Work::Fail(Errno::IO),
+            },
+            (Some(Ok(Request::Sync { data_only, .. })), Ok(open)) => {
+                let data_only = data_only.is_some_and(|flag| flag != 0);
+                Work::Slow(Slow::sync(Arc::clone(open), data_only))
             }
+            (Some(Ok(Request::Sync { .. })), Err(error)) => Work::Fail(*error),
+            (_, _) => Work::Fail(Errno::IO),
         };
-        let job = Job {
+        Ok(Job {
             tag: frame.tag,
             work,
             row: Some(Row::At(slow.row)),
-        };
-        self.hand_over(job)
+        })
     }
 
     fn hand_over(&self, job: Job) -> Result<(), End> {
@@ -343,19 +363,15 @@ impl Connection {
                 Err(error) => return Err(error.into()),
             }
         }
-        let is_rest = self.input.has_part();
-        let looking = if is_rest {
-            self.look_for_rest()?;
-            false
-        } else {
-            self.look()?
-        };
+        let part = self.input.part();
+        let looking = self.look(part)?;
         loop {
             match self.input.receive(&self.stream) {
                 Ok(0) => return Err(End::Closed),
                 Ok(_) => {
-                    if !is_rest {
-                        self.patience.asked(now(), looking);
+                    match part {
+                        Some(_) => self.patience.went_on(now(), looking),
+                        None => self.patience.asked(now(), looking),
                     }
                     return Ok(());
                 }
@@ -365,10 +381,14 @@ impl Connection {
         }
     }
 
-    /// Looks for more for as long as patience has it. True: there is something to receive.
-    fn look(&mut self) -> Result<bool, End> {
+    /// Looks for more, or for the rest of a frame, for as long as patience has it. True: there is something to receive.
+    fn look(&mut self, part: Option<usize>) -> Result<bool, End> {
         let mut moment = now();
-        let Some(until) = self.patience.emptied(moment) else {
+        let until = match part {
+            Some(bytes) => self.patience.cut_short(moment, bytes),
+            None => self.patience.emptied(moment),
+        };
+        let Some(until) = until else {
             return Ok(false);
         };
         while moment < until {
@@ -381,21 +401,6 @@ impl Connection {
         }
         self.patience.in_vain(moment);
         Ok(false)
-    }
-
-    /// Looks for the rest of a frame that has begun to come: the client is writing it.
-    fn look_for_rest(&self) -> Result<(), End> {
-        let mut moment = now();
-        let until = moment + REST;
-        while moment < until {
-            let mut wanted = [PollFd::new(&self.stream, PollFlags::IN)];
-            match rustix::event::poll(&mut wanted, Some(&Timespec::default())) {
-                Ok(0) | Err(Errno::INTR) => moment = now(),
-                Ok(_) => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
     }
 
     fn retry(&mut self) -> Result<(), End> {

@@ -59,9 +59,9 @@ impl Incoming {
         usize::try_from(self.end() - self.head).unwrap_or_default()
     }
 
-    /// Whether a part of a frame is there, and its rest is not.
-    pub(super) fn has_part(&self) -> bool {
-        self.held() > 0
+    /// Where a part of a frame is there and its rest is not: how many bytes the last receive has brought.
+    pub(super) fn part(&self) -> Option<usize> {
+        (self.held() > 0).then_some(self.moved.count)
     }
 
     fn waiting(&self) -> &[u8] {

@@ -66,6 +66,9 @@ impl Lane {
             if let Err(error) = calls::confine_stream_thread() {
                 tracing::warn!(%error, "a 9p client is served without this stage of the sandbox");
             }
+            // What cannot be answered is not done away with before the connection is: its row says what is open for
+            // it, and a number that is closed is another's at once.
+            let mut unanswered = Vec::new();
             for order in list {
                 let job = match order {
                     Order::Job(job) => job,
@@ -75,9 +78,14 @@ impl Lane {
                         continue;
                     }
                 };
+                if failed.load(Ordering::Relaxed) {
+                    unanswered.push(job);
+                    continue;
+                }
                 let (tag, is_flush) = (job.tag, matches!(job.work, Work::Flush));
-                if finish(job, &ledger, rows.as_deref(), &counters).is_err() {
+                if finish(&job, &ledger, rows.as_deref(), &counters).is_err() {
                     failed.store(true, Ordering::Relaxed);
+                    unanswered.push(job);
                 }
                 // Behind the answer: a Tflush that comes meanwhile is answered here, too.
                 locked(&open).retain(|open| is_flush || *open != tag);
@@ -118,14 +126,14 @@ impl Lane {
     }
 }
 
+/// Does it and answers it. The job is to be dropped behind that: its row says what is open for it until the commit.
 fn finish(
-    Job { tag, work, row }: Job,
+    Job { tag, work, row }: &Job,
     ledger: &Mutex<Ledger>,
     rows: Option<&Rows>,
     counters: &Counters,
 ) -> Result<()> {
-    // What is open for it is closed behind the commit: its row names it.
-    let result = match &work {
+    let result = match work {
         Work::Slow(slow) => Some(slow.run()),
         Work::Fail(error) => Some(Err(*error)),
         Work::Flush => None,
@@ -133,11 +141,11 @@ fn finish(
     let mut ledger = held(ledger);
     let room = ledger.room(SHORT)?;
     let length = match result {
-        Some(result) => Session::finished(counters, tag, result, room),
-        None => Reply::Flush {}.encode(tag, room).unwrap_or_default(),
+        Some(result) => Session::finished(counters, *tag, result, room),
+        None => Reply::Flush {}.encode(*tag, room).unwrap_or_default(),
     };
     if let (Some(rows), Some(row)) = (rows, row) {
-        rows.end_slow(row);
+        rows.end_slow(*row);
     }
     ledger.answer(length);
     ledger.send()

@@ -16,7 +16,7 @@ use crate::tree::host::descriptors::Descriptors;
 use crate::tree::owner::OwnerMap;
 
 const LIMIT: Duration = Duration::from_secs(20);
-const LONGEST: u32 = 1 << 20;
+pub(super) const LONGEST: u32 = 1 << 20;
 
 /// A door with one share `a`.
 struct House {
@@ -138,7 +138,7 @@ impl Visitor {
     }
 }
 
-fn encode(tag: u16, request: &Request<'_>) -> Vec<u8> {
+pub(super) fn encode(tag: u16, request: &Request<'_>) -> Vec<u8> {
     let mut room = vec![0; usize::try_from(LONGEST).unwrap()];
     let length = request.encode(tag, &mut room).unwrap();
     room.truncate(length);

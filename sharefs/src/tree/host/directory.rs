@@ -55,14 +55,14 @@ impl HostTree {
 
 impl HostDirectory {
     /// One that an earlier process opened: where it stands is not known.
-    pub(super) fn adopt(node: &HostNode, open: Descriptor) -> Result<Self> {
+    pub(super) fn adopt(node: &HostNode, (open, _node): (Descriptor, Pinned)) -> Self {
         let record = node.record();
-        Ok(Self {
+        Self {
             open,
-            _node: Pinned::new(node)?,
+            _node,
             root_inode: record.is_root.then_some(record.identity.inode),
             position: Mutex::new(None),
-        })
+        }
     }
 
     pub(super) fn number(&self) -> RawFd {

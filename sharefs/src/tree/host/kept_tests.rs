@@ -1,5 +1,6 @@
 //! Nodes in words, and taken up again by their rows.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,12 +8,12 @@ use rustix::io::Errno;
 
 use super::descriptors::Descriptors;
 use super::node::Attempt;
-use super::{HostNode, HostTree};
+use super::{HostNode, HostTree, check_is};
 use crate::fuse::nodes::{Nodes, Numbering};
 use crate::keep::nodes::{KeptPlace, Left};
 use crate::keep::records::Records;
 use crate::tree::owner::OwnerMap;
-use crate::tree::{Name, RenameHow, Tree};
+use crate::tree::{Kind, Name, RenameHow, Tree};
 
 /// Nine nodes may be held.
 const DESCRIPTORS: usize = 12;
@@ -228,4 +229,46 @@ fn what_was_renamed_in_its_folder_says_its_name_when_it_is_let_go_of() {
         assert_eq!(file.0.let_go(), Attempt::Stays);
         assert_eq!(tree.descriptors.let_go(), 0);
     }
+}
+
+#[test]
+fn what_has_the_number_of_something_open_and_is_something_else_is_stale() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("d")).unwrap();
+    for name in ["f", "g"] {
+        std::fs::write(folder.path().join(name), name).unwrap();
+    }
+    let tree = tree(folder.path());
+    let root = tree.root().unwrap().node;
+    let open = |name: &str| OwnedFd::from(std::fs::File::open(folder.path().join(name)).unwrap());
+    let nodes = ["f", "g", "d"].map(|name| (name, find(&tree, &root, name)));
+    let before = tree.descriptors.held();
+    for (of, node) in &nodes {
+        for name in ["f", "g", "d"] {
+            let expected = if *of == name {
+                Ok(())
+            } else {
+                Err(Errno::STALE)
+            };
+            let file = tree.adopt_file(node, open(name));
+            assert_eq!(file.map(drop), expected, "{name} for the file {of}");
+            let listing = tree.adopt_directory(node, open(name));
+            assert_eq!(listing.map(drop), expected, "{name} for the folder {of}");
+            let expected = if name == "d" {
+                Err(Errno::STALE)
+            } else {
+                expected
+            };
+            let locks = tree.adopt_locks(tree.identity(node), open(name));
+            assert_eq!(locks.map(drop), expected, "{name} for locks of {of}");
+        }
+    }
+    assert_eq!(tree.descriptors.held(), before, "nothing stays counted");
+    // The same file by way of a node that says it is of another kind.
+    let (_, file) = &nodes[0];
+    let kept = tree.keep(file).unwrap();
+    assert_eq!(
+        check_is(&open("f"), kept.identity, Kind::Directory),
+        Err(Errno::STALE)
+    );
 }

@@ -76,6 +76,7 @@ pub(crate) struct HostTree {
 }
 
 pub(crate) use node::HostNode;
+pub(crate) use rows::check_is;
 
 /// A regular file, open.
 #[derive(Debug)]
@@ -751,18 +752,18 @@ impl Tree for HostTree {
     }
 
     fn adopt_file(&self, node: &HostNode, open: OwnedFd) -> Result<HostFile> {
-        let open = self.descriptors.hold_adopted(open);
-        let _node = Pinned::new(node)?;
+        let (open, _node) = self.adopt_open(node, open)?;
         Ok(HostFile { open, _node })
     }
 
     fn adopt_directory(&self, node: &HostNode, open: OwnedFd) -> Result<directory::HostDirectory> {
-        directory::HostDirectory::adopt(node, self.descriptors.hold_adopted(open))
+        let adopted = self.adopt_open(node, open)?;
+        Ok(directory::HostDirectory::adopt(node, adopted))
     }
 
-    fn adopt_locks(&self, open: OwnedFd) -> Result<HostLocks> {
-        let open = self.descriptors.hold_adopted(open);
-        Ok(HostLocks { open })
+    fn adopt_locks(&self, file: Identity, open: OwnedFd) -> Result<HostLocks> {
+        let open = self.adopt_if(open, |open| check_is(open, file, Kind::File))?;
+        Ok(HostLocks { open: open.0 })
     }
 }
 

@@ -6,18 +6,20 @@
 //! name; `row` itself is the last lock of all.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::descriptors::{Descriptor, Known};
 use super::node::{Generation, Ground, HostNode, Inner, Place, Record, Way};
-use super::{CLOSED, HostTree, IS_ROOT, identity, status};
+use super::{CLOSED, HostTree, IS_ROOT, Pinned, identity, kind, status};
+use crate::keep;
 use crate::keep::nodes::{Folder, KeptGeneration, KeptNode, KeptPlace, NodeRow};
 use crate::sys::FileHandle;
-use crate::tree::{Result, Timestamp};
+use crate::tree::{Identity, Kind, Result, Timestamp};
 
 /// Kinds of a kept generation.
 const HANDLE: u8 = 1;
@@ -70,11 +72,14 @@ impl HostTree {
             is_root: kept.marks & IS_ROOT != 0,
         };
         let closed = kept.marks & CLOSED != 0;
-        let (ground, place) = match place {
+        let (ground, place, known) = match place {
             KeptPlace::Held(held) => {
-                if identity(&status(&held)?) != kept.identity {
-                    return Err(Errno::STALE);
-                }
+                let (held, known) = self.adopt_if(held, |held| {
+                    if identity(&status(held)?) != kept.identity {
+                        return Err(Errno::STALE);
+                    }
+                    self.descriptors.know()
+                })?;
                 let ground = self.ground_of(record, closed);
                 if record.is_root {
                     ground.enter(&held);
@@ -82,15 +87,44 @@ impl HostTree {
                 if !ground.handles {
                     self.descriptors.note_rename();
                 }
-                (ground, Ok(self.descriptors.hold_adopted(held)))
+                (ground, Ok(held), known)
             }
             KeptPlace::LetGo(generation) => {
                 let generation = Generation::of_kept(generation)?;
-                (self.ground_of(record, closed), Err(generation))
+                let known = self.descriptors.know()?;
+                (self.ground_of(record, closed), Err(generation), known)
             }
         };
-        let known = self.descriptors.know()?;
         Ok(HostNode::left(record, ground, place, (known, row)))
+    }
+
+    /// What an earlier process opened from that node.
+    pub(super) fn adopt_open(
+        &self,
+        node: &HostNode,
+        open: OwnedFd,
+    ) -> Result<(Descriptor, Pinned)> {
+        let record = node.record();
+        self.adopt_if(open, |open| {
+            check_is(open, record.identity, record.kind)?;
+            Pinned::new(node)
+        })
+    }
+
+    /// A descriptor of an earlier process, if it is what it should be. What is not is given back, and not closed here:
+    /// its number is somebody else's, or is listed until whoever fails by it is not.
+    pub(super) fn adopt_if<R>(
+        &self,
+        open: OwnedFd,
+        check: impl FnOnce(&OwnedFd) -> Result<R>,
+    ) -> Result<(Descriptor, R)> {
+        match check(&open) {
+            Ok(checked) => Ok((self.descriptors.hold_adopted(open), checked)),
+            Err(error) => {
+                keep::give_back(open);
+                Err(error)
+            }
+        }
     }
 
     /// The ground of a node that an earlier process left; the root is taken up first.
@@ -117,6 +151,17 @@ impl HostTree {
                 ground
             }
         }
+    }
+}
+
+/// ESTALE where the descriptor is of something else.
+pub(crate) fn check_is(open: &impl AsFd, file: Identity, of: Kind) -> Result<()> {
+    let status = status(open)?;
+    let found = kind(FileType::from_raw_mode(u32::from(status.stx_mode)));
+    if (identity(&status), found) == (file, of) {
+        Ok(())
+    } else {
+        Err(Errno::STALE)
     }
 }
 

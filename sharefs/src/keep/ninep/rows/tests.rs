@@ -144,12 +144,21 @@ fn values_owners_waits_and_slow_jobs_are_as_they_were_said() {
     };
     let waits = rows.put_wait(&wait);
     let sync = [15, 0, 0, 0, 50, 1, 0, 3, 0, 0, 0, 0, 0, 0, 0];
-    rows.put_slow(&sync, Some((3, Some(20))));
+    let open = KeptOpen {
+        number: 20,
+        file: Identity {
+            device: u64::MAX,
+            inode: 9,
+            mount: 10,
+        },
+        kind: Kind::File,
+    };
+    rows.put_slow(&sync, Some((u32::MAX, Some(open))));
     commit(&kept, &rows);
     rows.put_slow(&[9, 0, 0, 0, 108, 2, 0, 1, 0], None);
     commit(&kept, &rows);
     rows.wait_is_over(waits);
-    rows.slow_is_over(3);
+    rows.slow_is_over(u32::MAX);
     let next = kept.rows_left();
     let fids: Vec<KeptUse> = next.fids().into_iter().map(|(_, fid)| fid.used).collect();
     assert_eq!(fids, [value, read, folder]);
@@ -158,14 +167,15 @@ fn values_owners_waits_and_slow_jobs_are_as_they_were_said() {
     let slow = next.slow();
     assert_eq!(
         (slow.len(), slow[0].is_over, slow[0].open),
-        (2, false, Some(20))
+        (2, false, Some(open))
     );
     assert_eq!(slow[0].frame, sync);
     next.wait_is_over(waits);
-    next.slow_is_over(3);
+    next.slow_is_over(u32::MAX);
     commit(&kept, &next);
     let last = kept.rows_left();
     assert!(last.waits()[0].1.is_over && last.slow()[0].is_over && !last.slow()[1].is_over);
+    assert_eq!(last.slow()[1].open, None);
     let mut named = names(&kept.0);
     named.sort_unstable();
     assert_eq!(named, [10, 20, 20, 30]);
