@@ -301,15 +301,23 @@ impl<T: Tree> Locks<T> {
     /// Asks again for each: those that have an answer now, by tag.
     pub(super) fn retry(&mut self, tree: &T, mut answered: impl FnMut(u16, Result<()>)) {
         let keeping = self.keeping.as_ref();
-        self.waits
-            .retain(|tag, wait| match tree.lock(&wait.locks, wait.range) {
-                Err(Errno::AGAIN) => true,
-                answer => {
-                    answered(*tag, answer);
-                    end_wait(keeping, wait.row);
-                    false
-                }
+        self.waits.retain(|tag, wait| {
+            let ask = || tree.lock(&wait.locks, wait.range);
+            let answer = match (keeping, wait.row) {
+                (Some(keeping), Some(row)) => keeping.rows.retry(row, ask),
+                (_, _) => Some(ask()),
+            };
+            if answer == Some(Err(Errno::AGAIN)) {
+                return true;
+            }
+            let answer = answer.unwrap_or_else(|| {
+                tracing::error!("a lock that ended sharefs several times is answered with EIO");
+                Err(Errno::IO)
             });
+            answered(*tag, answer);
+            end_wait(keeping, wait.row);
+            false
+        });
     }
 
     pub(super) fn waiting(&self) -> usize {

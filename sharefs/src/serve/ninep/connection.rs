@@ -186,8 +186,13 @@ impl Connection {
     /// What the process before us was at: jobs of its slow lane, and the request that it had begun. Answers that it
     /// had not sent go with the next.
     fn take_up(&mut self, slow: Vec<(KeptSlow, Option<OwnedFd>)>) -> Result<(), End> {
+        let is_slow = !slow.is_empty();
         for (slow, open) in slow {
             self.take_up_slow(&slow, open)?;
+        }
+        if is_slow {
+            // One after the other, so that of two that were under way only the one is counted that we die of.
+            self.lane.finish_within(OTHERS);
         }
         if self.memory.is_begun(self.input.head()) {
             self.serve_one(Turn::Again)?;
