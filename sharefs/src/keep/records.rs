@@ -264,6 +264,13 @@ impl Records {
         row[0].store(THERE, Ordering::Release);
     }
 
+    /// It is of that handle from now on.
+    pub(crate) fn move_owner(&self, index: usize, handle: u64) {
+        if let Some(row) = self.row(Table::Owners, index) {
+            row[6].store(handle, Ordering::Release);
+        }
+    }
+
     pub(crate) fn end_owner(&self, index: usize) {
         if let Some(row) = self.row(Table::Owners, index) {
             row[0].store(0, Ordering::Release);
