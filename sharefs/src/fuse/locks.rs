@@ -415,3 +415,46 @@ pub(crate) fn whole(kind: LockKind) -> WholeLock {
         LockKind::Unlock => WholeLock::Unlock,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::memory::MemoryTree;
+
+    /// Between the moment that a thread asked for the owner and the one that it waits, another closes the file.
+    #[test]
+    fn a_wait_whose_owner_ended_meanwhile_has_one_all_the_same() {
+        let (tree, locks) = (MemoryTree::new(), Locks::<MemoryTree>::default());
+        let file = Identity {
+            device: 1,
+            inode: 2,
+            mount: 3,
+        };
+        let request = LockRequest {
+            handle: 10,
+            owner: 7,
+            range: EVERYTHING,
+            whole: false,
+        };
+        let owner = || locks.owner(&tree, file, &request, || Ok(())).unwrap();
+        let wait = |unique, held: &Arc<Held<MemoryTree>>| {
+            let wanted = Wanted::Range(Arc::clone(held), EVERYTHING);
+            locks.wait(&tree, (unique, 20), wanted).unwrap();
+        };
+        let is_known = |held: &Arc<Held<MemoryTree>>| {
+            let known = locks.known_owner(file, 7);
+            known.is_some_and(|known| Arc::ptr_eq(&known, held))
+        };
+        let first = owner();
+        locks.end_owner(&tree, file, 7).unwrap();
+        wait(1, &first);
+        assert!(is_known(&first));
+        assert_eq!(locks.state().owners[&(file, 7)].handle, 20);
+        locks.forget(1);
+        locks.end_owner(&tree, file, 7).unwrap();
+        let second = owner();
+        wait(2, &first);
+        assert!(is_known(&second) && locks.state().waits_through(&first, |_| true).is_none());
+        assert_eq!(locks.state().waits_through(&second, |_| true), Some(20));
+    }
+}

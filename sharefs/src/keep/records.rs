@@ -357,3 +357,29 @@ fn names(memory: &Shared) -> Vec<RawFd> {
 pub(super) fn names_behind(number: RawFd) -> Vec<RawFd> {
     super::peek(number, ALL).map_or_else(Vec::new, |memory| names(&memory))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn an_owner_that_is_of_another_handle_now_is_so_behind_a_death() {
+        let records = Records::create(0, 0).unwrap();
+        let file = Identity {
+            device: 1,
+            inode: 2,
+            mount: 3,
+        };
+        let open = rustix::fs::memfd_create("owner", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        for (row, owner) in [(0, 7), (1, 8)] {
+            records.put_owner(row, open.as_raw_fd(), (file, owner, 10));
+        }
+        records.move_owner(1, 20);
+        let next = Records::of_same(&records);
+        let owners = next.owners();
+        let left: Vec<_> = owners.map(|kept| (kept.owner, kept.handle)).collect();
+        assert_eq!(left, [(7, 10), (8, 20)]);
+    }
+}

@@ -288,7 +288,7 @@ fn what_took_an_owner_its_locks_and_was_not_answered_leaves_it_as_it_was() {
         let answers: Vec<_> = answers.iter().map(|answer| decode(answer)).collect();
         let had = Reply::Lock { status: 0 };
         match lost {
-            Lost::Unlocked => assert_eq!(answers, [(6, had.clone()), (7, had)]),
+            Lost::Unlocked => assert_eq!(answers, [(6, had), (7, had)]),
             Lost::Clunked => {
                 let interrupted = Reply::Error {
                     code: Errno::INTR.raw_os_error().unsigned_abs(),
