@@ -340,53 +340,60 @@ fn a_request_that_kills_whoever_takes_it_up_is_an_error_and_the_mount_lives_on()
 
 #[test]
 fn a_lock_that_kills_whoever_asks_for_it_is_an_error_and_the_mount_lives_on() {
-    whole_system(|| {
-        let mut world = world(ordinary())?;
-        let order = world.path("die");
-        world.write(&world.path("shared/d/range"), "")?;
-        let wait_until =
-            |name: &str| format!("select undef, undef, undef, 0.02 until -e '{name}';");
-        let lock = "use Fcntl qw(:DEFAULT :seek); $| = 1; my $own = pack 's s l! l! i', F_WRLCK, SEEK_SET, 0, 6, 0; \
+    whole_system(|| refuse_deadly_lock("done 1"));
+}
+
+#[test]
+fn a_lock_that_kills_whoever_asks_for_it_once_more_is_an_error_and_the_mount_lives_on() {
+    whole_system(|| refuse_deadly_lock("retried 1"));
+}
+
+/// Workers die of the lock at that point, whenever they come there.
+fn refuse_deadly_lock(point: &str) -> Result<()> {
+    let mut world = world(ordinary())?;
+    let order = world.path("die");
+    world.write(&world.path("shared/d/range"), "")?;
+    let wait_until = |name: &str| format!("select undef, undef, undef, 0.02 until -e '{name}';");
+    let lock = "use Fcntl qw(:DEFAULT :seek); $| = 1; my $own = pack 's s l! l! i', F_WRLCK, SEEK_SET, 0, 6, 0; \
                     open my $f, '+<', 'range' or die; sub touch { open my $t, '>', shift or die }";
-        // Beside the mount, so that it asks sharefs for nothing.
-        let holder = format!(
-            "{lock} fcntl $f, F_SETLK, $own or die; touch('../../held'); {}",
-            wait_until("../../free")
-        );
-        let holder = perl(&world, "shared/d", &holder, &[])?;
-        exists(&world, "held")?;
-        let waiter = format!(
-            "{lock} touch('../awaits'); fcntl $f, F_SETLKW, $own and die 'it has the lock'; print \"$!\\n\"; \
+    // Beside the mount, so that it asks sharefs for nothing.
+    let holder = format!(
+        "{lock} fcntl $f, F_SETLK, $own or die; touch('../../held'); {}",
+        wait_until("../../free")
+    );
+    let holder = perl(&world, "shared/d", &holder, &[])?;
+    exists(&world, "held")?;
+    let waiter = format!(
+        "{lock} touch('../awaits'); fcntl $f, F_SETLKW, $own and die 'it has the lock'; print \"$!\\n\"; \
              touch('../refused'); {} fcntl $f, F_SETLKW, $own or die \"again: $!\"; print \"had\\n\"",
-            wait_until("../go")
-        );
-        let waiter = perl(&world, "m", &waiter, &[])?;
-        exists(&world, "awaits")?;
-        wait_for("the lock to be asked for", LONG, || {
-            Ok((waits(&world)? > 0).then_some(()))
-        })?;
-        // Taken up by worker after worker, it is the only request there is.
-        for _ in 0..4 {
-            world.crash_worker()?;
-        }
-        ensure!(!world.path("refused").exists(), "no worker died of it");
-        let before = number(&world, "sharectl_sharefs_restarts")?;
-        world.write(&order, "done 1")?;
+        wait_until("../go")
+    );
+    let waiter = perl(&world, "m", &waiter, &[])?;
+    exists(&world, "awaits")?;
+    wait_for("the lock to be asked for", LONG, || {
+        Ok((waits(&world)? > 0).then_some(()))
+    })?;
+    // Taken up by worker after worker, it is the only request there is.
+    for _ in 0..4 {
         world.crash_worker()?;
-        exists(&world, "refused")?;
-        fs::remove_file(&order)?;
-        world.crash_worker()?;
-        let deaths = number(&world, "sharectl_sharefs_restarts")? - before;
-        ensure!(deaths >= 4, "{deaths}");
-        ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);
-        still_serves(&world, "alive")?;
-        world.write(&world.path("free"), "")?;
-        said(holder)?;
-        world.write(&world.path("go"), "")?;
-        let text = said(waiter)?;
-        ensure!(text == "Input/output error\nhad\n", "{text}");
-        Ok(())
-    });
+    }
+    ensure!(!world.path("refused").exists(), "no worker died of it");
+    let before = number(&world, "sharectl_sharefs_restarts")?;
+    world.write(&order, point)?;
+    world.crash_worker()?;
+    exists(&world, "refused")?;
+    fs::remove_file(&order)?;
+    world.crash_worker()?;
+    let deaths = number(&world, "sharectl_sharefs_restarts")? - before;
+    ensure!(deaths >= 4, "{deaths}");
+    ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);
+    still_serves(&world, "alive")?;
+    world.write(&world.path("free"), "")?;
+    said(holder)?;
+    world.write(&world.path("go"), "")?;
+    let text = said(waiter)?;
+    ensure!(text == "Input/output error\nhad\n", "{text}");
+    Ok(())
 }
 
 #[test]

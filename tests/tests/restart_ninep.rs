@@ -378,6 +378,50 @@ fn a_request_that_kills_whoever_takes_it_up_is_an_error_and_the_connection_lives
 }
 
 #[test]
+fn what_kills_whoever_is_to_answer_it_later_is_an_error_and_the_connection_lives_on() {
+    whole_system(|| {
+        let mut world = world()?;
+        let order = world.path("die");
+        let mut holder = Client::attach(&socket(&world), "d")?;
+        let mut client = Client::attach(&socket(&world), "d")?;
+        for client in [&mut holder, &mut client] {
+            for (kind_of, body) in [walk(ROOT, LOG, &[]), create(LOG, "log", READ_WRITE)] {
+                client.ask(kind_of, body)?;
+            }
+        }
+        let (kind_of, body) = lock(LOG, WRITE_LOCK, false, 7);
+        ensure!(holder.ask(kind_of, body)? == [0]);
+        let sync = || (kind::FSYNC, Body::new().word(LOG).word(0));
+        for (point, request) in [
+            ("retried 1", lock(LOG, WRITE_LOCK, true, 8)),
+            ("slow 1", sync()),
+        ] {
+            let before = number(&world, "sharectl_sharefs_restarts")?;
+            world.write(&order, point)?;
+            world.crash_worker()?;
+            let tags = client.send([request])?;
+            let (kind_of, body) = client.answer(*tags.first().context("a tag")?)?;
+            ensure!(
+                refusal(kind_of, &body) == Some(EIO),
+                "{point}: {kind_of} {body:?}"
+            );
+            fs::remove_file(&order)?;
+            world.crash_worker()?;
+            let deaths = number(&world, "sharectl_sharefs_restarts")? - before;
+            ensure!(deaths == 5, "{point}: {deaths}");
+        }
+        let (kind_of, body) = sync();
+        client.ask(kind_of, body)?;
+        let waits = client.send([lock(LOG, WRITE_LOCK, true, 8)])?;
+        let (kind_of, body) = lock(LOG, UNLOCK, false, 7);
+        holder.ask(kind_of, body)?;
+        ensure!(client.granted(waits[0], kind::LOCK)? == [0], "it came");
+        ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);
+        Ok(())
+    });
+}
+
+#[test]
 fn locks_waits_and_half_written_values_are_there_behind_a_killed_daemon() {
     whole_system(|| {
         let mut world = world()?;

@@ -36,6 +36,13 @@ const MOST_WAITS: usize = 1024;
 const MOST_IN_CIRCLE: usize = 64;
 const MOST_LOOKS: usize = 16 * 1024;
 
+/// As who closes a file unlocks it.
+const EVERYTHING: LockRange = LockRange {
+    kind: LockKind::Unlock,
+    start: 0,
+    length: 0,
+};
+
 /// All locks of one session.
 pub(crate) struct Locks<T: Tree> {
     state: Mutex<State<T>>,
@@ -79,14 +86,17 @@ impl Rows {
 
 struct Owner<T: Tree> {
     held: Arc<Held<T>>,
-    /// The open file it first locked through: gone, the owner is too.
+    /// The open file it first locked through: gone, its locks are too. An owner that has lost its locks and waits for
+    /// one is of the open file that it waits through.
     handle: u64,
     row: Option<usize>,
 }
 
-/// A lock that cannot be had yet.
+/// A lock that cannot be had yet. Its owner is there for as long as it is.
 struct Wait<T: Tree> {
     wanted: Wanted<T>,
+    /// The open file that it is asked through.
+    handle: u64,
     interrupted: bool,
 }
 
@@ -176,14 +186,7 @@ impl<T: Tree> Locks<T> {
         }
         let known = Arc::clone(&state.known);
         let held = Arc::new(Held::new((file, request.owner), open()?, known));
-        let kept = (file, request.owner, request.handle);
-        let row = state.rows.put(tree.keep_locks(held.locks()), kept);
-        let owner = Owner {
-            held: Arc::clone(&held),
-            handle: request.handle,
-            row,
-        };
-        state.owners.insert((file, request.owner), owner);
+        state.add_owner(tree, &held, request.handle);
         Ok(held)
     }
 
@@ -195,48 +198,80 @@ impl<T: Tree> Locks<T> {
             .map(|owner| Arc::clone(&owner.held))
     }
 
-    /// The owner closes the file, or unlocks all of it: all its locks on it end.
-    pub(crate) fn end_owner(&self, file: Identity, owner: u64) {
+    /// The owner closes the file, or unlocks all of it: all its locks on it end. It stays where it waits for one: what
+    /// is had then would be nobody's.
+    pub(crate) fn end_owner(&self, tree: &T, file: Identity, owner: u64) -> Result<()> {
         let mut state = self.state();
+        let Some(there) = state.owners.get(&(file, owner)) else {
+            return Ok(());
+        };
+        let held = Arc::clone(&there.held);
+        if let Some(handle) = state.waits_through(&held, |_| true) {
+            state.move_owner(&held, handle);
+            drop(state);
+            return held.lock(tree, EVERYTHING);
+        }
         let ended = state.owners.remove(&(file, owner));
         if let Some(ended) = &ended {
             state.rows.end(ended);
         }
         drop(state);
         drop(ended);
+        Ok(())
     }
 
     /// Nobody has the handle open any more. Locks of an open file description (F_OFD_SETLK) are never
     /// flushed by the guest's kernel, they end here.
-    pub(crate) fn end_handle(&self, handle: u64) {
+    pub(crate) fn end_handle(&self, tree: &T, handle: u64) -> Result<()> {
         let mut state = self.state();
         if state.owners.is_empty() {
-            return;
+            return Ok(());
         }
-        let ended: Vec<_> = state
-            .owners
-            .extract_if(.., |_, owner| owner.handle == handle)
-            .collect();
-        ended.iter().for_each(|(_, owner)| state.rows.end(owner));
+        let of_handle = state.owners.values().filter(|owner| owner.handle == handle);
+        let of_handle: Vec<_> = of_handle.map(|owner| Arc::clone(&owner.held)).collect();
+        let (mut staying, mut ended) = (Vec::new(), Vec::new());
+        for held in of_handle {
+            if let Some(other) = state.waits_through(&held, |through| through != handle) {
+                state.move_owner(&held, other);
+                staying.push(held);
+            } else {
+                ended.extend(state.owners.remove(&(held.file, held.owner)));
+            }
+        }
+        ended.iter().for_each(|owner| state.rows.end(owner));
         drop(state);
         drop(ended);
+        let unlocked = staying.iter().map(|held| held.lock(tree, EVERYTHING));
+        unlocked.fold(Ok(()), Result::and)
     }
 
-    /// Puts a request aside. ENOLCK when too many wait, EDEADLK when it would wait for ever: for itself.
-    pub(crate) fn wait(&self, unique: u64, wanted: Wanted<T>) -> Result<()> {
+    /// Puts a request that came through that handle aside. ENOLCK when too many wait, EDEADLK when it would wait for
+    /// ever: for itself.
+    pub(crate) fn wait(
+        &self,
+        tree: &T,
+        (unique, handle): (u64, u64),
+        mut wanted: Wanted<T>,
+    ) -> Result<()> {
         let mut state = self.state();
         if state.waits.len() >= MOST_WAITS {
             return Err(Errno::NOLCK);
         }
-        if let Wanted::Range(held, range) = &wanted
-            && state.would_wait_for_itself(held, *range)
-        {
-            return Err(Errno::DEADLK);
+        if let Wanted::Range(held, range) = &mut wanted {
+            if state.would_wait_for_itself(held, *range) {
+                return Err(Errno::DEADLK);
+            }
+            // Another thread may have ended it since, and even another may have made one anew.
+            match state.owners.get(&(held.file, held.owner)) {
+                Some(owner) => *held = Arc::clone(&owner.held),
+                None => state.add_owner(tree, held, handle),
+            }
         }
         state.waits.insert(
             unique,
             Wait {
                 wanted,
+                handle,
                 interrupted: false,
             },
         );
@@ -293,6 +328,39 @@ impl<T: Tree> Locks<T> {
 }
 
 impl<T: Tree> State<T> {
+    fn add_owner(&mut self, tree: &T, held: &Arc<Held<T>>, handle: u64) {
+        let (file, owner) = (held.file, held.owner);
+        let row = self
+            .rows
+            .put(tree.keep_locks(held.locks()), (file, owner, handle));
+        let added = Owner {
+            held: Arc::clone(held),
+            handle,
+            row,
+        };
+        self.owners.insert((file, owner), added);
+    }
+
+    /// The open file of the first of the holder's waits that is through one like that.
+    fn waits_through(&self, held: &Arc<Held<T>>, is_meant: impl Fn(u64) -> bool) -> Option<u64> {
+        let mut through = self.waits.values().filter_map(|wait| match &wait.wanted {
+            Wanted::Range(wanted, _) => Arc::ptr_eq(wanted, held).then_some(wait.handle),
+            Wanted::Whole(..) => None,
+        });
+        through.find(|handle| is_meant(*handle))
+    }
+
+    /// The owner is of that open file from now on.
+    fn move_owner(&mut self, held: &Held<T>, handle: u64) {
+        let Some(owner) = self.owners.get_mut(&(held.file, held.owner)) else {
+            return;
+        };
+        owner.handle = handle;
+        if let (Some(records), Some(row)) = (&self.rows.records, owner.row) {
+            records.move_owner(row, handle);
+        }
+    }
+
     /// Whether those whom this request would wait for wait for its owner, themselves or by way of others.
     fn would_wait_for_itself(&self, asking: &Held<T>, range: LockRange) -> bool {
         let mut met = BTreeSet::new();
@@ -345,5 +413,48 @@ pub(crate) fn whole(kind: LockKind) -> WholeLock {
         LockKind::Shared => WholeLock::Shared,
         LockKind::Exclusive => WholeLock::Exclusive,
         LockKind::Unlock => WholeLock::Unlock,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::memory::MemoryTree;
+
+    /// Between the moment that a thread asked for the owner and the one that it waits, another closes the file.
+    #[test]
+    fn a_wait_whose_owner_ended_meanwhile_has_one_all_the_same() {
+        let (tree, locks) = (MemoryTree::new(), Locks::<MemoryTree>::default());
+        let file = Identity {
+            device: 1,
+            inode: 2,
+            mount: 3,
+        };
+        let request = LockRequest {
+            handle: 10,
+            owner: 7,
+            range: EVERYTHING,
+            whole: false,
+        };
+        let owner = || locks.owner(&tree, file, &request, || Ok(())).unwrap();
+        let wait = |unique, held: &Arc<Held<MemoryTree>>| {
+            let wanted = Wanted::Range(Arc::clone(held), EVERYTHING);
+            locks.wait(&tree, (unique, 20), wanted).unwrap();
+        };
+        let is_known = |held: &Arc<Held<MemoryTree>>| {
+            let known = locks.known_owner(file, 7);
+            known.is_some_and(|known| Arc::ptr_eq(&known, held))
+        };
+        let first = owner();
+        locks.end_owner(&tree, file, 7).unwrap();
+        wait(1, &first);
+        assert!(is_known(&first));
+        assert_eq!(locks.state().owners[&(file, 7)].handle, 20);
+        locks.forget(1);
+        locks.end_owner(&tree, file, 7).unwrap();
+        let second = owner();
+        wait(2, &first);
+        assert!(is_known(&second) && locks.state().waits_through(&first, |_| true).is_none());
+        assert_eq!(locks.state().waits_through(&second, |_| true), Some(20));
     }
 }

@@ -21,6 +21,10 @@ pub(crate) enum Point {
     Told,
     /// Before a store into a row (`store`).
     Stored,
+    /// A lock that is waited for is asked for again.
+    Retried,
+    /// The slow lane of a 9P connection is at it.
+    Slow,
 }
 
 /// Deaths before this would be those of workers that cannot live (`enter`), of which few are borne.
@@ -44,6 +48,8 @@ pub(crate) fn at(point: Point) {
             "answered" => Point::Answered,
             "told" => Point::Told,
             "stored" => Point::Stored,
+            "retried" => Point::Retried,
+            "slow" => Point::Slow,
             _ => return None,
         };
         Some((point, count.parse().ok()?))

@@ -17,7 +17,7 @@ const TOLD: usize = 16;
 /// Words of one journal.
 pub(crate) const JOURNAL: usize = TOLD + 2 * MOST_TOLD;
 /// Times that a request is begun before it is taken to be what kills us.
-pub(super) const MOST_ATTEMPTS: u64 = 3;
+pub(in crate::keep) const MOST_ATTEMPTS: u64 = 3;
 
 mod word {
     /// The request's queue and the head of its chain, 0: none is under way.

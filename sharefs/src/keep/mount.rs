@@ -255,9 +255,9 @@ impl Mount {
             return None;
         }
         let done = work();
-        // Nobody died of it, so whoever died before did not either, or only of the moment. The row is another's only
-        // once this one is answered, which the caller does.
-        row[3].store(0, Ordering::Release);
+        // Nobody died of it here; of what those before did is seen when it is asked for once more (`outlived`). The
+        // row is another's only once this one is answered, which the caller does.
+        row[3].fetch_sub(1, Ordering::AcqRel);
         Some(done)
     }
 
@@ -268,6 +268,14 @@ impl Mount {
         let done = work();
         self.set(word::RETRIED, 0);
         done
+    }
+
+    /// Nobody died of that, so whoever died before did not either, or only of the moment. To be said once in a process: only
+    /// what an earlier one left is counted to have killed anybody.
+    pub(crate) fn outlived(&self, unique: u64) {
+        if let Some(row) = self.row_of_wait(unique) {
+            row[3].store(0, Ordering::Release);
+        }
     }
 
     /// Requests that wait, the oldest first.
@@ -459,6 +467,14 @@ mod tests {
             assert_eq!(mount.retry(10, || 1), 1, "nor here");
             mount.begin_again();
         }
+        // Two deaths that were of the moment, again and again.
+        for _ in 0..100 {
+            died(&|| mount.retry(10, death));
+            died(&|| assert!(mount.wait_again(10, death).is_none()));
+            assert_eq!(mount.wait_again(10, || 1), Some(1));
+            assert_eq!(mount.retry(10, || 1), 1);
+            mount.outlived(10);
+        }
         // A request of another thread that kills while the lock is asked for: both are there.
         for _ in 0..100 {
             let slot = mount.slot(1);
@@ -472,6 +488,12 @@ mod tests {
         died(&|| assert!(mount.wait_again(10, death).is_none()));
         assert_eq!(mount.wait_again(10, || 1), None);
         assert_eq!(mount.wait_again(20, || 1), Some(1));
+        // One that kills only when it is asked for once more.
+        for _ in 0..3 {
+            assert_eq!(mount.wait_again(20, || 1), Some(1));
+            died(&|| mount.retry(20, death));
+        }
+        assert_eq!(mount.wait_again(20, || 1), None);
         mount.end_wait(10);
         mount.put_wait(0, 30, b"thirty, in the same row");
         assert_eq!(mount.wait_again(30, || 1), Some(1));

@@ -264,6 +264,13 @@ impl Records {
         row[0].store(THERE, Ordering::Release);
     }
 
+    /// It is of that handle from now on.
+    pub(crate) fn move_owner(&self, index: usize, handle: u64) {
+        if let Some(row) = self.row(Table::Owners, index) {
+            row[6].store(handle, Ordering::Release);
+        }
+    }
+
     pub(crate) fn end_owner(&self, index: usize) {
         if let Some(row) = self.row(Table::Owners, index) {
             row[0].store(0, Ordering::Release);
@@ -349,4 +356,30 @@ fn names(memory: &Shared) -> Vec<RawFd> {
 /// As `names`, of the memory behind a descriptor that stays open.
 pub(super) fn names_behind(number: RawFd) -> Vec<RawFd> {
     super::peek(number, ALL).map_or_else(Vec::new, |memory| names(&memory))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn an_owner_that_is_of_another_handle_now_is_so_behind_a_death() {
+        let records = Records::create(0, 0).unwrap();
+        let file = Identity {
+            device: 1,
+            inode: 2,
+            mount: 3,
+        };
+        let open = rustix::fs::memfd_create("owner", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        for (row, owner) in [(0, 7), (1, 8)] {
+            records.put_owner(row, open.as_raw_fd(), (file, owner, 10));
+        }
+        records.move_owner(1, 20);
+        let next = Records::of_same(&records);
+        let owners = next.owners();
+        let left: Vec<_> = owners.map(|kept| (kept.owner, kept.handle)).collect();
+        assert_eq!(left, [(7, 10), (8, 20)]);
+    }
 }

@@ -12,13 +12,19 @@ use rustix::io::Errno;
 
 use super::mount::Keeping;
 use crate::keep::ninep::rows::{KeptOwner, KeptWait, Row};
-use crate::sys::LockRange;
+use crate::sys::{LockKind, LockRange};
 use crate::tree::{Identity, Result, Tree};
 
 /// Requests that may wait at once on one connection in one share; more are answered ENOLCK.
 pub(super) const MOST_WAITS: usize = 1024;
 /// Longest name of a client: HOST_NAME_MAX and to spare.
 const LONGEST_CLIENT: usize = 255;
+/// As a client unlocks it.
+const EVERYTHING: LockRange = LockRange {
+    kind: LockKind::Unlock,
+    start: 0,
+    length: 0,
+};
 
 /// Whose a lock is: a file, and a process of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,14 +59,56 @@ impl OwnerKey {
 
 struct Owner<T: Tree> {
     locks: Arc<T::Locks>,
-    /// The fid it first locked through: clunked, the owner is gone too. A client unlocks before in most cases,
-    /// but not when the process that unlocks is another than the one that locked.
+    /// The fid it first locked through: clunked, its locks are gone too. A client unlocks before in most cases,
+    /// but not when the process that unlocks is another than the one that locked. An owner that has lost its locks and
+    /// waits for one is of the fid that it waits through.
     fid: u32,
     /// Where it is written down, if it is.
     row: Option<Row>,
 }
 
-/// A lock that cannot be had yet.
+impl<T: Tree> Owner<T> {
+    /// The fid of the first of its waits that is through a fid like that.
+    fn waits_through(
+        &self,
+        waits: &BTreeMap<u16, Wait<T>>,
+        is_meant: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        let mut own = waits
+            .values()
+            .filter(|wait| Arc::ptr_eq(&wait.locks, &self.locks));
+        own.find(|wait| is_meant(wait.fid)).map(|wait| wait.fid)
+    }
+
+    /// It is of that fid with the next commit.
+    fn move_to(&mut self, fid: u32, tree: &T, (key, keeping): (&OwnerKey, Option<&Keeping>)) {
+        if self.fid == fid {
+            return;
+        }
+        self.fid = fid;
+        if let (Some(keeping), Some(old)) = (keeping, self.row) {
+            self.row = Some(self.put(tree, key, keeping));
+            keeping.rows.end_owner(old);
+        }
+    }
+
+    /// A row that says what it is now.
+    fn put(&self, tree: &T, key: &OwnerKey, keeping: &Keeping) -> Row {
+        match tree.keep_locks(&self.locks) {
+            Some(open) => keeping.rows.put_owner(&KeptOwner {
+                open,
+                file: key.file,
+                process: key.process,
+                client: key.client.to_vec(),
+                fid: self.fid,
+                mount: keeping.place,
+            }),
+            None => keeping.rows.put_nowhere(),
+        }
+    }
+}
+
+/// A lock that cannot be had yet. Its owner is there for as long as it is.
 struct Wait<T: Tree> {
     locks: Arc<T::Locks>,
     range: LockRange,
@@ -115,20 +163,9 @@ impl<T: Tree> Locks<T> {
         let (Some(keeping), Some(owner)) = (&self.keeping, self.owners.get_mut(key)) else {
             return;
         };
-        if owner.row.is_some() {
-            return;
+        if owner.row.is_none() {
+            owner.row = Some(owner.put(tree, key, keeping));
         }
-        owner.row = Some(match tree.keep_locks(&owner.locks) {
-            Some(open) => keeping.rows.put_owner(&KeptOwner {
-                open,
-                file: key.file,
-                process: key.process,
-                client: key.client.to_vec(),
-                fid: owner.fid,
-                mount: keeping.place,
-            }),
-            None => keeping.rows.put_nowhere(),
-        });
     }
 
     /// What an earlier process wrote down: `locks` is the holder.
@@ -164,22 +201,49 @@ impl<T: Tree> Locks<T> {
         self.owners.get(key).map(|owner| Arc::clone(&owner.locks))
     }
 
-    /// All of the owner's locks on the file end.
-    pub(super) fn end_owner(&mut self, key: &OwnerKey) {
-        if let Some(owner) = self.owners.remove(key) {
-            end_owner(self.keeping.as_ref(), owner);
+    /// All of the owner's locks on the file have ended. It stays where it waits for one: what is had then would be
+    /// nobody's.
+    pub(super) fn end_owner(&mut self, tree: &T, key: &OwnerKey) {
+        let Some(owner) = self.owners.get_mut(key) else {
+            return;
+        };
+        let keeping = self.keeping.as_ref();
+        match owner.waits_through(&self.waits, |_| true) {
+            Some(fid) => owner.move_to(fid, tree, (key, keeping)),
+            None => {
+                if let Some(owner) = self.owners.remove(key) {
+                    end_owner(keeping, owner);
+                }
+            }
         }
     }
 
     /// The fid is clunked: what was locked through it ends, and what waits is answered EINTR.
-    pub(super) fn end_fid(&mut self, fid: u32) -> Vec<Ended> {
+    pub(super) fn end_fid(&mut self, tree: &T, fid: u32) -> Vec<Ended> {
         if self.owners.is_empty() && self.waits.is_empty() {
             return Vec::new();
         }
-        let keeping = self.keeping.as_ref();
-        let gone = self.owners.extract_if(|_, owner| owner.fid == fid);
-        gone.for_each(|(_, owner)| end_owner(keeping, owner));
-        let ended = self.waits.extract_if(.., |_, wait| wait.fid == fid);
+        let (keeping, waits) = (self.keeping.as_ref(), &self.waits);
+        let gone = self.owners.extract_if(|key, owner| {
+            if owner.fid != fid {
+                return false;
+            }
+            match owner.waits_through(waits, |through| through != fid) {
+                Some(other) if tree.lock(&owner.locks, EVERYTHING).is_ok() => {
+                    owner.move_to(other, tree, (key, keeping));
+                    false
+                }
+                Some(_) | None => true,
+            }
+        });
+        let gone: Vec<Owner<T>> = gone.map(|(_, owner)| owner).collect();
+        let is_over = |wait: &Wait<T>| {
+            wait.fid == fid
+                || gone
+                    .iter()
+                    .any(|owner| Arc::ptr_eq(&owner.locks, &wait.locks))
+        };
+        let ended = self.waits.extract_if(.., |_, wait| is_over(wait));
         let ended = ended.map(|(tag, wait)| (tag, wait.row));
         let ended: Vec<Ended> = ended.collect();
         for (_, row) in &ended {
@@ -187,6 +251,7 @@ impl<T: Tree> Locks<T> {
                 keeping.rows.wait_is_over(*row);
             }
         }
+        gone.into_iter().for_each(|owner| end_owner(keeping, owner));
         ended
     }
 
@@ -236,15 +301,23 @@ impl<T: Tree> Locks<T> {
     /// Asks again for each: those that have an answer now, by tag.
     pub(super) fn retry(&mut self, tree: &T, mut answered: impl FnMut(u16, Result<()>)) {
         let keeping = self.keeping.as_ref();
-        self.waits
-            .retain(|tag, wait| match tree.lock(&wait.locks, wait.range) {
-                Err(Errno::AGAIN) => true,
-                answer => {
-                    answered(*tag, answer);
-                    end_wait(keeping, wait.row);
-                    false
-                }
+        self.waits.retain(|tag, wait| {
+            let ask = || tree.lock(&wait.locks, wait.range);
+            let answer = match (keeping, wait.row) {
+                (Some(keeping), Some(row)) => keeping.rows.retry(row, ask),
+                (_, _) => Some(ask()),
+            };
+            if answer == Some(Err(Errno::AGAIN)) {
+                return true;
+            }
+            let answer = answer.unwrap_or_else(|| {
+                tracing::error!("a lock that ended sharefs several times is answered with EIO");
+                Err(Errno::IO)
             });
+            answered(*tag, answer);
+            end_wait(keeping, wait.row);
+            false
+        });
     }
 
     pub(super) fn waiting(&self) -> usize {

@@ -194,8 +194,9 @@ impl<T: Tree> Session<T> {
     ) -> Result<Answer> {
         let open = file(state, handle)?;
         let identity = self.tree.identity(&node(state, number)?);
-        state.locks.end_owner(identity, owner);
+        let unlocked = state.locks.end_owner(&self.tree, identity, owner);
         self.tree.flush(&open)?;
+        unlocked?;
         Ok(Answer::Empty)
     }
 
@@ -210,7 +211,7 @@ impl<T: Tree> Session<T> {
             // A request that waits for this file's lock may hold it open a little longer.
             self.tree.lock_whole(&open, WholeLock::Unlock)?;
         }
-        state.locks.end_handle(handle);
+        state.locks.end_handle(&self.tree, handle)?;
         Ok(Answer::Empty)
     }
 

@@ -28,7 +28,7 @@ impl<T: Tree> Session<T> {
                 };
                 owner.lock(&self.tree, request.range)?;
                 if (request.range.start, request.range.length) == (0, 0) {
-                    state.locks.end_owner(identity, request.owner);
+                    state.locks.end_owner(&self.tree, identity, request.owner)?;
                 }
                 return Ok(Answer::Empty);
             }
@@ -43,7 +43,7 @@ impl<T: Tree> Session<T> {
                 let unique = turn.header.unique;
                 state
                     .locks
-                    .wait(unique, wanted)
+                    .wait(&self.tree, (unique, request.handle), wanted)
                     .inspect_err(|error| match *error {
                         Errno::DEADLK => self.counters.deadlocks.one(),
                         _ => self.counters.refused_waits.one(),

@@ -143,6 +143,41 @@ fn a_wait_is_put_aside_and_answered_when_the_lock_is_free() {
     }
 }
 
+/// One thread waits for a lock while another of its process closes a descriptor of the file, or unlocks all of it.
+#[test]
+fn a_lock_that_came_while_its_owner_lost_all_others_is_held_until_what_it_was_asked_through_is_gone()
+ {
+    let whole = (0, TO_THE_END);
+    for lost in [opcode::FLUSH, opcode::SETLK, opcode::RELEASE] {
+        let client = Client::new(Options::default());
+        let (node, first) = client.create(1, c"a", O_RDWR, 0o600).unwrap();
+        let [second, other] = [(); 2].map(|()| client.open(node, O_RDWR).unwrap());
+        let low = |owner, handle, kind| lock(handle, owner, (0, 9), kind, 0);
+        let high = |owner, handle| lock(handle, owner, (100, 109), EXCLUSIVE, 0);
+        set(&client, node, &low(1, other, EXCLUSIVE)).unwrap();
+        set(&client, node, &high(2, first)).unwrap();
+        let waiting = wait_for(&client, node, &low(2, second, EXCLUSIVE)).unwrap();
+        match lost {
+            opcode::FLUSH => client.flush(node, first, 2).unwrap(),
+            opcode::SETLK => set(&client, node, &lock(first, 2, whole, UNLOCK, 0)).unwrap(),
+            _ => client.release(first).unwrap(),
+        }
+        assert_eq!(client.session().retry(waiting), None);
+        set(&client, node, &high(1, other)).expect("it lost that");
+        set(&client, node, &lock(other, 1, whole, UNLOCK, 0)).unwrap();
+        let answer = client.session().retry(waiting).unwrap();
+        assert_eq!(answer_body(waiting, &answer), Ok(Vec::new()));
+        let in_the_way = || set(&client, node, &low(1, other, EXCLUSIVE));
+        assert_eq!(in_the_way(), Err(Errno::AGAIN), "behind {lost}");
+        if lost != opcode::RELEASE {
+            client.release(first).unwrap();
+        }
+        assert_eq!(in_the_way(), Err(Errno::AGAIN), "behind {lost}");
+        client.release(second).unwrap();
+        in_the_way().unwrap();
+    }
+}
+
 #[test]
 fn a_wait_ends_when_it_is_interrupted_or_the_session_does() {
     let client = Client::new(Options::default());

@@ -6,7 +6,8 @@
 //! its commit is still one store. A row, a descriptor or a node that a request has done away with stays until
 //! the commit is made (`settle`, `drop_retired`); the follower may need it.
 //!
-//! A place has no life of its own: it is there while a fid, or a place below it, says so.
+//! A place has no life of its own: it is there while a fid, or a place below it, says so. How many processes died of a
+//! request is no commit's either (`attempts.rs`).
 //!
 //! Rows are written by one thread at a time: who holds the connection's answers (`serve/ninep/ledger.rs`).
 
@@ -24,6 +25,8 @@ use super::word;
 use crate::sys::Shared;
 use crate::tree::Identity;
 
+mod attempts;
+
 /// Of a name, of a client: 255 bytes at most.
 const TEXT: usize = 256 / 8;
 /// XATTR_SIZE_MAX.
@@ -38,8 +41,8 @@ const TABLES: [(usize, usize); 7] = [
     (LIFE + 8, 1 << 18),
     (LIFE + 9 + TEXT, 1 << 18),
     (LIFE + 6 + TEXT, 1 << 16),
-    (LIFE + 6 + TEXT, 1 << 12),
-    (LIFE + 6 + 2, 256),
+    (LIFE + 7 + TEXT, 1 << 12),
+    (LIFE + 7 + 2, 256),
     (LIFE + TEXT + VALUE_BYTES / 8, 128),
 ];
 const HEAD: usize = 64;
@@ -155,6 +158,7 @@ impl Rows {
             let live = living(&memory, table);
             state.free[table as usize] = (0..used).filter(|index| !live.contains(index)).collect();
         }
+        attempts::begin_again(&memory);
         let slow = living(&memory, Table::Slow).len();
         Arc::new(Self {
             memory,
@@ -520,8 +524,9 @@ impl Rows {
             wait.start,
             wait.length,
             u64::from(wait.process),
+            attempts::NONE,
         ];
-        self.put_or_nowhere(Table::Waits, &fields, &[(LIFE + 6, &wait.client)])
+        self.put_or_nowhere(Table::Waits, &fields, &[(LIFE + 7, &wait.client)])
     }
 
     /// It is answered, or nobody wants its answer.
@@ -548,7 +553,7 @@ impl Rows {
                 start: field(3),
                 length: field(4),
                 process: low(field(5)),
-                client: text(&row[LIFE + 6..], field(1) >> 32, 8 * TEXT),
+                client: text(&row[LIFE + 7..], field(1) >> 32, 8 * TEXT),
                 is_over: field(0) != 0,
             };
             Some((index, wait))
@@ -580,8 +585,9 @@ impl Rows {
             file[0],
             file[1],
             file[2],
+            attempts::NONE,
         ];
-        self.put_or_nowhere(Table::Slow, &fields, &[(LIFE + 6, frame)])
+        self.put_or_nowhere(Table::Slow, &fields, &[(LIFE + 7, frame)])
     }
 
     pub(crate) fn end_slow(&self, row: Row) {
@@ -610,7 +616,7 @@ impl Rows {
             let open = number(field(2)).zip(kind);
             KeptSlow {
                 row: index,
-                frame: text(&row[LIFE + 6..], field(1) >> 40 & 0xff, 16),
+                frame: text(&row[LIFE + 7..], field(1) >> 40 & 0xff, 16),
                 open: open.map(|(number, kind)| KeptOpen {
                     number,
                     file: identity(&row[LIFE + 3..]),

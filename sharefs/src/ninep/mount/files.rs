@@ -200,7 +200,7 @@ impl<T: Tree> Attached<T> {
             rows.end_fid(row);
             rows.slow_is_over(fid);
         }
-        self.ended.extend(self.locks.end_fid(fid));
+        self.ended.extend(self.locks.end_fid(&self.tree, fid));
         self.free_value(&ended.used);
         Ok(ended)
     }

@@ -46,7 +46,7 @@ impl<T: Tree> Attached<T> {
             if let Some(owner) = self.locks.known_owner(&key) {
                 self.tree.lock(&owner, range)?;
                 if (range.start, range.length) == (0, 0) {
-                    self.locks.end_owner(&key);
+                    self.locks.end_owner(&self.tree, &key);
                 }
             }
             return turn.tell(&status(SUCCESS));
@@ -87,7 +87,7 @@ impl<T: Tree> Attached<T> {
         };
         // Who has no lock needs no file description on the host.
         if is_new {
-            self.locks.end_owner(&key);
+            self.locks.end_owner(&tree, &key);
         }
         answer
     }

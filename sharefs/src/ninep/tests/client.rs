@@ -278,13 +278,26 @@ impl Client {
         Ok(entries)
     }
 
+    /// The whole file.
     pub(super) fn lock(&mut self, tag: u16, fid: u32, kind: u8, flags: u32, process: u32) -> Came {
+        self.lock_range(tag, fid, (kind, flags), process, (0, 0))
+    }
+
+    /// A start and a length.
+    pub(super) fn lock_range(
+        &mut self,
+        tag: u16,
+        fid: u32,
+        (kind, flags): (u8, u32),
+        process: u32,
+        (start, length): (u64, u64),
+    ) -> Came {
         let request = Request::Lock {
             fid,
             kind,
             flags,
-            start: 0,
-            length: 0,
+            start,
+            length,
             process,
             client: Text(b"guest"),
         };

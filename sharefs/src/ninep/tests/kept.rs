@@ -231,3 +231,125 @@ fn what_was_taken_up_before_an_error_is_open_until_the_session_and_its_rows_are_
     // Six places, one of them only above another; a file, a folder, an owner of locks.
     assert_eq!(failures, 18);
 }
+
+/// How the owner of locks comes to hold none while it waits for one through another fid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    /// A thread of it unlocks all of the file, or closes a descriptor.
+    Unlocked,
+    /// What it locked through is gone, and nobody unlocked.
+    Clunked,
+}
+
+#[test]
+fn a_lock_that_came_while_its_owner_lost_all_others_is_held_until_what_it_was_asked_through_is_gone()
+ {
+    let (exclusive, unlock, may_wait) = (1, 2, 1);
+    let (low, high) = ((0, 10), (100, 10));
+    for lost in [Lost::Unlocked, Lost::Clunked] {
+        // Between which steps there is a death.
+        for deaths in 0..8_u32 {
+            let mut kept = Kept::new();
+            for fid in [1, 2, 3] {
+                kept.client.create(fid, b"f", READ_WRITE).unwrap();
+            }
+            let status = |came: Came| match came {
+                Came::Answer(answer) => match decode(&answer).1 {
+                    Reply::Lock { status } => Some(status),
+                    other => panic!("{lost:?}, {deaths}: {other:?}"),
+                },
+                Came::Waits => None,
+            };
+            let step = |kept: &mut Kept, number: u32| {
+                kept.commit();
+                if deaths & 1 << number != 0 {
+                    kept.die();
+                }
+            };
+            let asked = |kept: &mut Kept, fid, process, range| {
+                status(
+                    kept.client
+                        .lock_range(9, fid, (exclusive, 0), process, range),
+                )
+            };
+            assert_eq!(asked(&mut kept, 1, 10, low), Some(0));
+            assert_eq!(asked(&mut kept, 2, 20, high), Some(0));
+            let waits = kept.client.lock_range(6, 3, (exclusive, may_wait), 20, low);
+            assert_eq!(status(waits), None);
+            kept.commit();
+            match lost {
+                Lost::Unlocked => {
+                    let unlocked = kept.client.lock(7, 2, unlock, 0, 20);
+                    assert_eq!(status(unlocked), Some(0));
+                }
+                Lost::Clunked => kept.client.clunk(2).unwrap(),
+            }
+            step(&mut kept, 0);
+            assert!(kept.client.retried().is_empty());
+            assert_eq!(asked(&mut kept, 1, 10, high), Some(0), "it lost that");
+            let unlocked = kept.client.lock(7, 1, unlock, 0, 10);
+            assert_eq!(status(unlocked), Some(0));
+            kept.commit();
+            let answers = kept.client.retried();
+            assert_eq!(decode(&answers[0]), (6, Reply::Lock { status: 0 }));
+            step(&mut kept, 1);
+            assert_eq!(asked(&mut kept, 1, 10, low), Some(1), "{lost:?}, {deaths}");
+            if lost == Lost::Unlocked {
+                kept.client.clunk(2).unwrap();
+            }
+            step(&mut kept, 2);
+            assert_eq!(asked(&mut kept, 1, 10, low), Some(1), "{lost:?}, {deaths}");
+            kept.client.clunk(3).unwrap();
+            kept.commit();
+            // A session that died here has its descriptors open still.
+            if deaths == 0 {
+                assert_eq!(asked(&mut kept, 1, 10, low), Some(0), "{lost:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_took_an_owner_its_locks_and_was_not_answered_leaves_it_as_it_was() {
+    let (exclusive, unlock, may_wait) = (1, 2, 1);
+    for lost in [Lost::Unlocked, Lost::Clunked] {
+        let mut kept = Kept::new();
+        for fid in [1, 2, 3] {
+            kept.client.create(fid, b"f", READ_WRITE).unwrap();
+        }
+        kept.client.lock(5, 1, exclusive, 0, 10);
+        let own = (exclusive, may_wait);
+        assert_eq!(kept.client.lock_range(6, 2, own, 20, (0, 10)), Came::Waits);
+        assert_eq!(kept.client.lock_range(7, 3, own, 20, (50, 10)), Came::Waits);
+        kept.commit();
+        let before = kept.rows.owners();
+        let lose = |kept: &mut Kept| match lost {
+            Lost::Unlocked => {
+                let unlocked = kept.client.lock(8, 3, unlock, 0, 20);
+                assert!(matches!(unlocked, Came::Answer(_)));
+            }
+            Lost::Clunked => kept.client.clunk(2).unwrap(),
+        };
+        lose(&mut kept);
+        kept.die();
+        assert_eq!(kept.rows.owners(), before, "{lost:?}");
+        // It is done again.
+        lose(&mut kept);
+        kept.commit();
+        kept.die();
+        assert_eq!(kept.rows.owners().len(), 2, "{lost:?}");
+        kept.client.lock(8, 1, unlock, 0, 10);
+        let answers = kept.client.retried();
+        let answers: Vec<_> = answers.iter().map(|answer| decode(answer)).collect();
+        let had = Reply::Lock { status: 0 };
+        match lost {
+            Lost::Unlocked => assert_eq!(answers, [(6, had), (7, had)]),
+            Lost::Clunked => {
+                let interrupted = Reply::Error {
+                    code: Errno::INTR.raw_os_error().unsigned_abs(),
+                };
+                assert_eq!(answers, [(6, interrupted), (7, had)]);
+            }
+        }
+    }
+}

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::fuse::session::Serve;
 use crate::fuse::wire;
+use crate::keep::fault::{self, Point};
 use crate::keep::mount::Mount;
 
 /// How soon a lock is asked for again, at first and at last.
@@ -46,6 +47,8 @@ struct Wait {
     queue: usize,
     /// Whoever asked no longer wants to wait.
     interrupted: bool,
+    /// It was asked for by this thread before.
+    asked_before: bool,
 }
 
 impl Default for Waits {
@@ -78,6 +81,7 @@ impl Waits {
             unique,
             queue,
             interrupted: false,
+            asked_before: false,
         });
         drop(state);
         self.changed.notify_one();
@@ -124,7 +128,13 @@ impl Waits {
         while self.next(&mut asked, pause) {
             let mut answered = false;
             for wait in &asked {
-                let retried = memory.retry(wait.unique, || session.retry(wait.unique));
+                let retried = memory.retry(wait.unique, || {
+                    fault::at(Point::Retried);
+                    session.retry(wait.unique)
+                });
+                if !wait.asked_before {
+                    memory.outlived(wait.unique);
+                }
                 let answer = match retried {
                     Some(answer) => answer,
                     None if wait.interrupted => {
@@ -167,6 +177,9 @@ impl Waits {
         state.nudged = false;
         asked.clear();
         asked.extend_from_slice(&state.waiting);
+        for wait in &mut state.waiting {
+            wait.asked_before = true;
+        }
         !state.stopping
     }
 }
@@ -190,6 +203,7 @@ mod tests {
                 unique: 10,
                 queue: 1,
                 interrupted: true,
+                asked_before: false,
             }]
         );
         for unique in 100..100 + REMEMBERED as u64 {

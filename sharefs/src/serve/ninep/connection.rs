@@ -206,12 +206,17 @@ impl Connection {
     /// What the process before us was at: jobs of its slow lane, and the request that it had begun. Answers that it
     /// had not sent go with the next.
     fn take_up(&mut self) -> Result<(), End> {
+        let is_slow = !self.left.is_empty();
         for index in 0..self.left.len() {
             let job = self.job_left(index)?;
             self.hand_over(job)?;
         }
         // Each job has its own share of what is open. Before this, an error ends the connection as a whole.
         self.left.clear();
+        if is_slow {
+            // One after the other, so that of two that were under way only the one is counted that we die of.
+            self.lane.finish_within(OTHERS);
+        }
         if self.memory.is_begun(self.input.head()) {
             self.serve_one(Turn::Again)?;
         }

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -120,6 +121,14 @@ impl Lane {
         }
     }
 
+    /// The same, and not for longer than that.
+    pub(super) fn finish_within(&self, patience: Duration) {
+        let (mark, reached) = sync_channel(1);
+        if self.orders.send(Order::Mark(mark)).is_ok() {
+            reached.recv_timeout(patience).ok();
+        }
+    }
+
     /// Whether an answer could not be sent.
     pub(super) fn failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
@@ -134,7 +143,18 @@ fn finish(
     counters: &Counters,
 ) -> Result<()> {
     let result = match work {
-        Work::Slow(slow) => Some(slow.run()),
+        Work::Slow(slow) => Some(match (rows, row) {
+            (Some(rows), Some(row)) => {
+                let done = rows.attempt_slow(*row, || slow.run());
+                done.unwrap_or_else(|| {
+                    tracing::error!(
+                        "a request that ended sharefs several times is answered with EIO"
+                    );
+                    Err(Errno::IO)
+                })
+            }
+            (_, _) => slow.run(),
+        }),
         Work::Fail(error) => Some(Err(*error)),
         Work::Flush => None,
     };

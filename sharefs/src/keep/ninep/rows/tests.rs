@@ -37,6 +37,20 @@ fn fid(number: u32, place: usize, used: KeptUse) -> KeptFid {
     }
 }
 
+fn wait() -> KeptWait {
+    KeptWait {
+        tag: 0x7fff,
+        fid: 3,
+        mount: 7,
+        kind: 1,
+        start: 1 << 60,
+        length: 9,
+        process: 5,
+        client: b"guest".to_vec(),
+        is_over: false,
+    }
+}
+
 fn numbers(rows: &Rows) -> Vec<u32> {
     let mut all: Vec<u32> = rows.fids().iter().map(|(_, fid)| fid.number).collect();
     all.sort_unstable();
@@ -131,17 +145,7 @@ fn values_owners_waits_and_slow_jobs_are_as_they_were_said() {
         mount: 7,
     };
     rows.put_owner(&owner);
-    let wait = KeptWait {
-        tag: 0x7fff,
-        fid: 3,
-        mount: 7,
-        kind: 1,
-        start: 1 << 60,
-        length: 9,
-        process: 5,
-        client: b"guest".to_vec(),
-        is_over: false,
-    };
+    let wait = wait();
     let waits = rows.put_wait(&wait);
     let sync = [15, 0, 0, 0, 50, 1, 0, 3, 0, 0, 0, 0, 0, 0, 0];
     let open = KeptOpen {
@@ -200,4 +204,68 @@ fn while_something_is_nowhere_the_connection_is_not_to_go_on() {
         assert_ne!(rows.put_fid(&fid(number, root, value())), Row::Nowhere);
     }
     assert_eq!(rows.put_fid(&fid(128, root, value())), Row::Nowhere);
+}
+
+#[test]
+fn a_wait_that_kills_whoever_asks_for_its_lock_is_asked_for_three_times_and_no_other_is_counted() {
+    let kept = Connection::alone().unwrap();
+    let mut rows = kept.rows();
+    let (deadly, other) = (rows.put_wait(&wait()), rows.put_wait(&wait()));
+    commit(&kept, &rows);
+    let death: fn() = || panic!("of it");
+    // What died of it, and another process with the same memory.
+    let dies = |rows: &mut Arc<Rows>, work: &dyn Fn(&Rows)| {
+        let work = std::panic::AssertUnwindSafe(|| work(rows));
+        std::panic::catch_unwind(work).unwrap_err();
+        *rows = kept.rows_left();
+    };
+    for _ in 0..100 {
+        for _ in 0..2 {
+            dies(&mut rows, &|rows| {
+                assert!(rows.retry(deadly, death).is_none())
+            });
+        }
+        assert_eq!(rows.retry(deadly, || 1), Some(1), "of the moment");
+        rows = kept.rows_left();
+    }
+    // The slow lane is at something meanwhile, which is as likely what they died of.
+    let sync = [15, 0, 0, 0, 50, 1, 0, 3, 0, 0, 0, 0, 0, 0, 0];
+    let slow = rows.put_slow(&sync, Some((3, None)));
+    commit(&kept, &rows);
+    rows.attempt_slow(slow, || ()).unwrap();
+    for _ in 0..100 {
+        dies(&mut rows, &|rows| {
+            assert!(rows.retry(deadly, death).is_none())
+        });
+    }
+    rows.end_slow(slow);
+    commit(&kept, &rows);
+    for _ in 0..3 {
+        assert_eq!(rows.retry(other, || 1), Some(1));
+        dies(&mut rows, &|rows| {
+            assert!(rows.retry(deadly, death).is_none())
+        });
+    }
+    assert_eq!(rows.retry(deadly, || 1), None);
+    assert_eq!(rows.retry(other, || 1), Some(1));
+    rows.end_wait(deadly);
+    commit(&kept, &rows);
+    assert_eq!(rows.put_wait(&wait()), deadly, "the same row");
+    commit(&kept, &rows);
+    assert_eq!(rows.retry(deadly, || 1), Some(1));
+}
+
+#[test]
+fn a_job_of_the_slow_lane_is_begun_three_times() {
+    let kept = Connection::alone().unwrap();
+    let mut rows = kept.rows();
+    let sync = [15, 0, 0, 0, 50, 1, 0, 3, 0, 0, 0, 0, 0, 0, 0];
+    let jobs = [1, 2].map(|fid| rows.put_slow(&sync, Some((fid, None))));
+    commit(&kept, &rows);
+    for _ in 0..3 {
+        assert_eq!(rows.attempt_slow(jobs[0], || 1), Some(1));
+        rows = kept.rows_left();
+    }
+    assert_eq!(rows.attempt_slow(jobs[0], || 1), None);
+    assert_eq!(rows.attempt_slow(jobs[1], || 1), Some(1), "it never was");
 }
