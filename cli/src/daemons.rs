@@ -135,7 +135,7 @@ pub(crate) fn start(context: &Context, limit: Duration) -> Outcome<Vec<(DaemonSt
             }
             (None, None) => (Some(spawn(context, daemon)?), Started::Now),
         };
-        let replaced = held.filter(|pid| daemon == Daemon::Sharefs && is_replaced(*pid));
+        let replaced = held.filter(|pid| daemon == Daemon::Sharefs && replacement(*pid).is_some());
         let how = match replaced.map(|pid| hand_over(context, daemon, pid, limit)) {
             None => how,
             Some(Ok(())) => Started::Replaced,
@@ -194,27 +194,28 @@ pub(crate) fn restart(context: &Context, daemon: Daemon, limit: Duration) -> Out
     }
 }
 
-/// Whether a process runs a program that is not at its path any more, while another is: one was installed since.
-fn is_replaced(pid: u32) -> bool {
+/// The program at the path of the one that a process runs, if that is another by now: one was installed since.
+fn replacement(pid: u32) -> Option<PathBuf> {
     /// What the kernel writes behind the path then (proc_pid_exe(5)).
     const GONE: &[u8] = b" (deleted)";
     let link = format!("/proc/{pid}/exe");
-    let Ok(shown) = std::fs::read_link(&link) else {
-        return false;
-    };
+    let shown = std::fs::read_link(&link).ok()?;
     let shown = shown.as_os_str().as_bytes();
     let path = Path::new(OsStr::from_bytes(shown.strip_suffix(GONE).unwrap_or(shown)));
-    let (Ok(runs), Ok(installed)) = (std::fs::metadata(&link), std::fs::metadata(path)) else {
-        return false;
-    };
-    (runs.dev(), runs.ino()) != (installed.dev(), installed.ino())
+    let (runs, installed) = (
+        std::fs::metadata(&link).ok()?,
+        std::fs::metadata(path).ok()?,
+    );
+    let is_same = (runs.dev(), runs.ino()) == (installed.dev(), installed.ino());
+    (!is_same).then(|| path.to_owned())
 }
 
-/// Has the daemon be followed by the program that is installed, and waits until another process answers.
+/// Has the daemon be followed by the program that is installed, and waits until another process answers. An error too if
+/// that is one of the program before, which goes on where its follower cannot be begun.
 fn hand_over(context: &Context, daemon: Daemon, old: u32, limit: Duration) -> Outcome {
     let client = context.client(daemon);
     let _progress = context.progress(format!("another {daemon} to take over"));
-    context.wait(async {
+    let new = context.wait(async {
         let asked = client.post::<_, ()>("/v1/restart", &()).await;
         // It may end before its answer is out.
         if let Err(refused) = asked
@@ -231,8 +232,10 @@ fn hand_over(context: &Context, daemon: Daemon, old: u32, limit: Duration) -> Ou
         let deadline = tokio::time::Instant::now() + limit;
         loop {
             let answer = client.get::<DaemonStatus>("/v1/status").await;
-            if answer.is_ok_and(|status| status.pid != old) {
-                return Ok(());
+            if let Ok(status) = answer
+                && status.pid != old
+            {
+                return Ok(status.pid);
             }
             if tokio::time::Instant::now() >= deadline {
                 return Err(CliError::failure(
@@ -242,7 +245,16 @@ fn hand_over(context: &Context, daemon: Daemon, old: u32, limit: Duration) -> Ou
             }
             tokio::time::sleep(LOOK).await;
         }
-    })?
+    })??;
+    replacement(new).map_or(Ok(()), |program| {
+        Err(CliError::failure(
+            format!(
+                "{} could not be started, and the {daemon} that ran before goes on",
+                program.display()
+            ),
+            format!("sharectl logs {daemon}"),
+        ))
+    })
 }
 
 /// A daemon that was started before the others may miss them for a moment.

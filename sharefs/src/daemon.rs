@@ -123,6 +123,7 @@ impl State {
     fn problems(&self) -> Vec<String> {
         let mut problems = self.following.problems();
         problems.extend(self.shares().problems());
+        problems.extend(keep::process::not_begun());
         problems
     }
 

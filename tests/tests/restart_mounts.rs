@@ -287,17 +287,24 @@ fn a_request_is_done_once_wherever_its_daemon_died() {
         let order = world.path("die");
         let holder = hold(&world)?;
         for (mount, folder) in [("m", "shared/d"), ("l", "shared/layers")] {
-            let points = [("taken", 13), ("done", 11), ("done", 17), ("told", 13)];
-            for (turn, (point, count)) in points.into_iter().enumerate() {
+            // The last: before it is begun, and again when it was done again.
+            let points = [
+                "taken 13",
+                "done 11",
+                "done 17",
+                "told 13",
+                "taken 13\ndone 1",
+            ];
+            for (turn, die) in points.into_iter().enumerate() {
                 let before = number(&world, "sharectl_sharefs_restarts")?;
-                world.write(&order, format!("{point} {count}"))?;
+                world.write(&order, die)?;
                 world.crash_worker()?;
                 let work = begin(&world, mount, turn)?;
                 wait_for("deaths", LONG, || {
                     Ok(restarts(&world).filter(|now| *now > before + 40).map(drop))
                 })?;
                 fs::remove_file(&order)?;
-                end(&world, folder, work).with_context(|| format!("{point} {count} in {mount}"))?;
+                end(&world, folder, work).with_context(|| format!("{die:?} in {mount}"))?;
             }
         }
         ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);
@@ -681,6 +688,23 @@ fn a_program_that_cannot_be_begun_leaves_the_one_before_as_it_was() {
         replace(&program, script.as_bytes())?;
         world.user().own(&program)?;
         let said = call(&["restart", "sharefs"])?;
+        let told = format!("{} could not be started", program.display());
+        ensure!(
+            !said.status.success()
+                && said.stderr.contains(&told)
+                && said.stderr.contains("that ran before goes on"),
+            "{said:?}"
+        );
+        ensure!(
+            world.get(Kind::Sharefs, "/v1/status")?["problems"]
+                .to_string()
+                .contains(&told)
+        );
+        let counted = (
+            number(&world, "sharectl_sharefs_handovers")?,
+            number(&world, "sharectl_sharefs_restarts")?,
+        );
+        ensure!(counted == (0, 1), "{counted:?}");
         world.wait_for_worker_after(first)?;
         let after = left_to_programs(pid()?)?;
         ensure!(

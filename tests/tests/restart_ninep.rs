@@ -318,18 +318,20 @@ fn a_request_is_done_once_and_answered_once_wherever_its_daemon_died() {
         let mut world = world()?;
         let order = world.path("die");
         let points = [
-            ("taken", 7),
-            ("done", 5),
-            ("done", 11),
-            ("answered", 5),
-            ("answered", 8),
-            ("told", 3),
+            "taken 7",
+            "done 5",
+            "done 11",
+            "answered 5",
+            "answered 8",
+            "told 3",
+            // Before it is begun, and again when it was done again.
+            "taken 7\ndone 1",
         ];
-        for (point, count) in points {
+        for die in points {
             for share in ["d", "layers"] {
                 let before = number(&world, "sharectl_sharefs_restarts")?;
                 let workers = begin(&world, share)?;
-                world.write(&order, format!("{point} {count}"))?;
+                world.write(&order, die)?;
                 world.crash_worker()?;
                 wait_for("deaths", LONG, || {
                     let died = workers.iter().any(|worker| worker.thread.is_finished());
@@ -337,8 +339,7 @@ fn a_request_is_done_once_and_answered_once_wherever_its_daemon_died() {
                     Ok((enough || died).then_some(()))
                 })?;
                 fs::remove_file(&order)?;
-                end(&world, share, workers)
-                    .with_context(|| format!("{point} {count} in {share}"))?;
+                end(&world, share, workers).with_context(|| format!("{die:?} in {share}"))?;
             }
         }
         ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);

@@ -1,6 +1,7 @@
 //! Dying on purpose, in debug builds only: a file named by `SHARECTL_SHAREFS_DIE` with `POINT N` kills each
 //! worker that finds it at that point of its Nth request, or its Nth store, and those behind. For tests, which want a death at every point and
-//! not only at those that a `kill` from outside happens to hit.
+//! not only at those that a `kill` from outside happens to hit. Of several lines each is for one worker, and the first
+//! again behind the last: so a request can be killed at one point, and at another when it is done again.
 //!
 //! And between any two stores of a row (`dead_after`), in tests of one process: the stores behind do not happen.
 
@@ -41,7 +42,11 @@ pub(crate) fn at(point: Point) {
     use std::sync::LazyLock;
     static WANTED: LazyLock<Option<(Point, u64)>> = LazyLock::new(|| {
         let text = std::fs::read_to_string(std::env::var_os("SHARECTL_SHAREFS_DIE")?).ok()?;
-        let (point, count) = text.trim().split_once(' ')?;
+        let lines: Vec<&str> = text.lines().collect();
+        // Each death is followed by another worker, and counted.
+        let turn = usize::try_from(super::numbers().restarts).ok()?;
+        let line = lines.get(turn.checked_rem(lines.len())?)?;
+        let (point, count) = line.trim().split_once(' ')?;
         let point = match point {
             "taken" => Point::Taken,
             "done" => Point::Done,

@@ -17,8 +17,8 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -105,7 +105,15 @@ pub fn keep(kept: Option<RawFd>, work: impl FnOnce() -> ExitCode) -> ExitCode {
                 root.words()[word::HANDOVERS].fetch_add(1, Ordering::Relaxed);
                 root.words()[word::FAILURES].store(0, Ordering::Release);
                 if let Ok(program) = &program {
-                    tracing::error!(error = %replace(program, &root), "the new program cannot be started; the old one goes on");
+                    let error = replace(program, &root);
+                    tracing::error!(%error, "the new program cannot be started; the old one goes on");
+                    root.words()[word::HANDOVERS].fetch_sub(1, Ordering::Relaxed);
+                    root.words()[word::RESTARTS].fetch_add(1, Ordering::Relaxed);
+                    let told = format!(
+                        "{} could not be started in place of the sharefs that runs, which goes on: {error}",
+                        program.display()
+                    );
+                    *not_begun_since() = Some(told);
                 }
             }
         }
@@ -329,6 +337,19 @@ pub(crate) fn unsuited() -> (u64, Option<u64>) {
         let layout = words[word::UNSUITED_LAYOUT].load(Ordering::Relaxed);
         (count, (layout != 0).then_some(layout))
     })
+}
+
+/// Of a program that was to take our place, and could not. Each worker has the keeper's as it was when it was made; a
+/// program that is begun has none.
+static NOT_BEGUN: Mutex<Option<String>> = Mutex::new(None);
+
+fn not_begun_since() -> MutexGuard<'static, Option<String>> {
+    NOT_BEGUN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why the program that was installed when the last hand-over was asked for does not run, in the user's words.
+pub(crate) fn not_begun() -> Option<String> {
+    not_begun_since().clone()
 }
 
 /// Has the program that is installed now take our place, if it can. ESRCH without a keeper.

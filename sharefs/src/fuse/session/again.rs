@@ -18,6 +18,8 @@
 //! | FORGET, BATCH_FORGET | from the entry that was next (`names.rs`) |
 //! | SETLK, SETLKW, OPEN, SETATTR, WRITE at a place and all others | as ever: twice is the same as once |
 //!
+//! Where nothing was noted of the moment before, nothing was done, and whoever does it again notes it: it may die, too.
+//!
 //! What another program does to the same name in the same moment can be taken for ours, or ours for its.
 
 use rustix::io::Errno;
@@ -249,8 +251,10 @@ impl<T: Tree> Session<T> {
 
     /// Removes what the request made before, so that it is made by all of its steps.
     fn unmake(&self, parent: &T::Node, name: Name<'_>) {
-        if let Some(moment) = journal::moment() {
-            undo::unmake(&*self.tree, parent, name, moment);
+        match journal::moment() {
+            Some(moment) => undo::unmake(&*self.tree, parent, name, moment),
+            // Whoever died had done nothing. Who dies from now on may have.
+            None => journal::note_moment(),
         }
     }
 
@@ -260,11 +264,14 @@ impl<T: Tree> Session<T> {
         (to, new): (&T::Node, Name<'_>),
         how: RenameHow,
     ) -> Result<()> {
-        if is_two_way(how)
-            && let Some(before) = journal::inode()
-            && self.tree.look(from, old)?.identity.inode != before
-        {
-            return Ok(());
+        if is_two_way(how) {
+            let stands = self.tree.look(from, old)?.identity.inode;
+            match journal::inode() {
+                Some(before) if before != stands => return Ok(()),
+                Some(_) => {}
+                // Whoever died had done nothing. Who dies from now on may have.
+                None => journal::note_inode(stands),
+            }
         }
         match self.tree.rename((from, old), (to, new), how) {
             Err(Errno::NOENT) if self.tree.look(to, new).is_ok() => Ok(()),
@@ -281,8 +288,12 @@ impl<T: Tree> Session<T> {
         size: usize,
     ) -> Result<Option<usize>> {
         let head = wire::IN_HEADER + wire::WRITE_IN;
-        // Not noted: nothing was done.
+        let (node, file) = (node(state, number)?, super::file(state, handle)?);
         let Some(before) = journal::inode() else {
+            // Whoever died had done nothing. Who dies from now on may have.
+            if let Ok(attributes) = self.tree.attributes(&node) {
+                journal::note_inode(attributes.size);
+            }
             return Ok(None);
         };
         if size > sys::total(turn.request).saturating_sub(head) {
@@ -292,7 +303,6 @@ impl<T: Tree> Session<T> {
         sys::window(turn.request, head, size, |list| {
             sys::gather(list, &mut data)
         });
-        let (node, file) = (node(state, number)?, super::file(state, handle)?);
         undo::append_again(&*self.tree, (&node, &file), before, &data)
     }
 }

@@ -5,6 +5,7 @@ use rustix::io::Errno;
 use super::wire::opcode;
 use client::{Client, Options};
 
+mod again;
 mod client;
 mod escape;
 mod hostile;

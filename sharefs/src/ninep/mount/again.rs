@@ -15,6 +15,8 @@
 //! | Tclunk that sets an attribute | EEXIST is right if the value is the same; ENODATA, if it was to be removed |
 //! | all others | as ever: twice is the same as once |
 //!
+//! Where nothing was noted of the moment before, nothing was done, and whoever does it again notes it: it may die, too.
+//!
 //! What another program does to the same name in the same moment can be taken for ours, or ours for its.
 
 use rustix::io::Errno;
@@ -82,9 +84,13 @@ impl<T: Tree> Attached<T> {
             | Request::Create { fid, name, .. } => {
                 let mut room = name_room();
                 let name = convert::name(name.0, &mut room)?;
-                if let Some(moment) = journal::moment() {
-                    let folder = &self.fids.find(fid)?.place.node;
-                    undo::unmake(&*self.tree, folder, name, moment);
+                match journal::moment() {
+                    Some(moment) => {
+                        let folder = &self.fids.find(fid)?.place.node;
+                        undo::unmake(&*self.tree, folder, name, moment);
+                    }
+                    // Whoever died had done nothing. Who dies from now on may have.
+                    None => journal::note_moment(),
                 }
                 return Ok(None);
             }
@@ -136,8 +142,9 @@ impl<T: Tree> Attached<T> {
                 else {
                     return Ok(None);
                 };
-                // Not noted: nothing was done.
                 let Some(before) = journal::inode() else {
+                    // Whoever died had done nothing. Who dies from now on may have.
+                    self.note(request);
                     return Ok(None);
                 };
                 let file = (&written.place.node, &**open);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::client::{Came, Client, ROOT, decode};
-use super::{APPEND, READ_WRITE};
+use super::{APPEND, EXCLUSIVE, READ_WRITE};
 use crate::keep::ninep::rows::Rows;
 use crate::keep::ninep::{Commit, Connection};
 use crate::ninep::messages::{Reply, Request};
@@ -56,6 +56,20 @@ impl Kept {
         let mut next = self.client.another_session();
         next.adopt(Arc::clone(&self.rows), longest, &claim).unwrap();
         std::mem::forget(std::mem::replace(&mut self.client.session, next));
+    }
+
+    /// Two processes die of a request, the first before it has begun, the next when all is done and nothing is
+    /// committed. Both answers, of which the client gets the second.
+    fn die_twice<R>(&mut self, request: impl Fn(&mut Client) -> R) -> [R; 2] {
+        let journal = self.memory.journal();
+        journal.clone().of_thread();
+        self.memory.begin_request(&journal, 0);
+        let answers = [(); 2].map(|()| {
+            self.die();
+            journal.again(|| request(&mut self.client)).unwrap()
+        });
+        self.commit();
+        answers
     }
 }
 
@@ -306,6 +320,19 @@ fn a_lock_that_came_while_its_owner_lost_all_others_is_held_until_what_it_was_as
                 assert_eq!(asked(&mut kept, 1, 10, low), Some(0), "{lost:?}");
             }
         }
+}
+
+#[test]
+fn what_is_appended_is_there_once_when_two_processes_died() {
+    let mut kept = Kept::new();
+    kept.client.create(1, b"log", READ_WRITE | APPEND).unwrap();
+    kept.client.write(1, 0, b"the same\n").unwrap();
+    kept.commit();
+    for lines in [2, 3] {
+        let answers = kept.die_twice(|client| client.write(1, 0, b"the same\n"));
+        assert_eq!(answers, [Ok(9); 2]);
+        let log = std::fs::read_to_string(kept.client.path("log")).unwrap();
+        assert_eq!(log, "the same\n".repeat(lines));
     }
 }
 
@@ -351,5 +378,42 @@ fn what_took_an_owner_its_locks_and_was_not_answered_leaves_it_as_it_was() {
                 assert_eq!(answers, [(6, interrupted), (7, had)]);
             }
         }
+}
+
+#[test]
+fn what_is_made_is_made_when_two_processes_died() {
+    let mut kept = Kept::new();
+    kept.client.walk(ROOT, 1, &[]).unwrap();
+    kept.commit();
+    let [_, done] = kept.die_twice(|client| {
+        client.done(&Request::Directory {
+            fid: ROOT,
+            name: Text(b"folder"),
+            mode: 0o700,
+            group: 1001,
+        })
+    });
+    assert_eq!(done, Ok(()));
+    let [_, done] = kept.die_twice(|client| {
+        client.done(&Request::SymbolicLink {
+            fid: ROOT,
+            name: Text(b"link"),
+            target: Text(b"target"),
+            group: 1001,
+        })
+    });
+    assert_eq!(done, Ok(()));
+    let [_, done] = kept.die_twice(|client| {
+        client.done(&Request::Create {
+            fid: 1,
+            name: Text(b"file"),
+            flags: READ_WRITE | EXCLUSIVE,
+            mode: 0o444,
+            group: 1001,
+        })
+    });
+    assert_eq!(done, Ok(()));
+    for name in ["folder", "link", "file"] {
+        assert!(kept.client.path(name).symlink_metadata().is_ok(), "{name}");
     }
 }
