@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::fs::FlockOperation;
@@ -53,15 +54,15 @@ pub fn whole_system(body: impl FnOnce() -> Result<()>) {
         .name()
         .unwrap_or("a test without a name")
         .to_owned();
-    let outcome = alone().map(|_lock| {
-        drop(blackbox::take());
-        catch_unwind(AssertUnwindSafe(body))
-    });
+    let (outcome, logs) = match alone() {
+        Ok(lock) => run(lock, body),
+        Err(error) => (Ok(Err(error)), Vec::new()),
+    };
     let error = match outcome {
-        Ok(Ok(Ok(()))) => return,
-        Ok(Ok(Err(error))) | Err(error) => error,
-        Ok(Err(panic)) => {
-            show_logs();
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error,
+        Err(panic) => {
+            show(&logs);
             resume_unwind(panic);
         }
     };
@@ -71,14 +72,26 @@ pub fn whole_system(body: impl FnOnce() -> Result<()>) {
             panic!("{error:#}");
         }
     } else {
-        show_logs();
+        show(&logs);
         panic!("{name}: {error:#}");
     }
 }
 
+/// What came of the body, and the logs it left. They are taken under the lock: whoever has it next begins with none.
+fn run(
+    lock: File,
+    body: impl FnOnce() -> Result<()>,
+) -> (std::thread::Result<Result<()>>, Vec<(String, String)>) {
+    drop(blackbox::take());
+    let outcome = catch_unwind(AssertUnwindSafe(body));
+    let logs = blackbox::take();
+    drop(lock);
+    (outcome, logs)
+}
+
 #[expect(clippy::print_stderr, reason = "shown for a failing test")]
-fn show_logs() {
-    for (title, log) in blackbox::take() {
+fn show(logs: &[(String, String)]) {
+    for (title, log) in logs {
         eprintln!("---- {title}\n{log}");
     }
 }
@@ -88,8 +101,11 @@ fn show_logs() {
 /// # Errors
 /// When the lock file cannot be made.
 pub fn alone() -> Result<File> {
-    let path = place::cache()?.join("whole-system.lock");
-    let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    locked(&place::cache()?.join("whole-system.lock"))
+}
+
+fn locked(path: &Path) -> Result<File> {
+    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
     rustix::fs::flock(&file, FlockOperation::LockExclusive)
         .with_context(|| format!("lock {}", path.display()))?;
     Ok(file)
@@ -105,4 +121,37 @@ fn record(name: &str, skip: &Skip) -> Result<()> {
         .open(&path)
         .with_context(|| format!("open {}", path.display()))?;
     writeln!(file, "{name}: {}", skip.0).context("record a skip")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn the_logs_of_a_failure_are_there_though_the_next_test_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let (outcome, _) = run(locked(&path).unwrap(), || Ok(()));
+                    outcome.unwrap().unwrap();
+                }
+            });
+            let kept = |number: &i32| {
+                let (outcome, logs) = run(locked(&path).unwrap(), || {
+                    blackbox::keep("daemon", &number.to_string());
+                    anyhow::bail!("a failure")
+                });
+                outcome.unwrap().unwrap_err();
+                logs == [("daemon".to_owned(), number.to_string())]
+            };
+            let lost = (0..1000).find(|number| !kept(number));
+            over.store(true, Ordering::Relaxed);
+            assert_eq!(lost, None);
+        });
+    }
 }

@@ -1,8 +1,8 @@
 //! The ways a VM can be wired to netd, with real guests: vhost-user (one and several queues), datagrams, the stream
 //! both ways round; through reboots and a killed netd; guests on different kinds of link; a guest that stands still.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -53,44 +53,74 @@ fn make_content(guest: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// A server of the host for one connection.
-fn host(
-    work: impl FnOnce(std::net::TcpStream) -> std::io::Result<bool> + Send + 'static,
-) -> Result<(u16, JoinHandle<bool>)> {
+/// A server of the host for one connection, which has to come within [`TRANSFER`].
+fn host<T: Send + 'static>(
+    work: impl FnOnce(TcpStream) -> Result<T> + Send + 'static,
+) -> Result<(u16, JoinHandle<Result<T>>)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let port = listener.local_addr()?.port();
+    listener.set_nonblocking(true)?;
     let thread = std::thread::spawn(move || {
-        let served = listener.accept().and_then(|(stream, _)| {
-            stream.set_read_timeout(Some(TRANSFER))?;
-            work(stream)
-        });
-        served.unwrap_or(false)
+        let accepted = || match listener.accept() {
+            Ok((stream, _)) => Ok(Some(stream)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error.into()),
+        };
+        let stream = wait_for("the guest's connection", TRANSFER, accepted)?;
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(TRANSFER))?;
+        work(stream)
     });
     Ok((port, thread))
 }
 
-/// Every byte in its place, from the guest and to it.
-fn carries(guest: &Guest) -> Result<()> {
-    make_content(guest)?;
-    let (port, received) = host(|mut stream| {
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes)?;
-        Ok(bytes == content())
-    })?;
-    let up = format!("nc -w 5 host.internal {port} < /run/content");
-    guest.run_within(TRANSFER, &up)?;
-    ensure!(
-        received.join().unwrap_or(false),
-        "the host received something else"
+/// What the host's side came to.
+fn end<T>(host: JoinHandle<Result<T>>) -> Result<T> {
+    host.join().ok().context("the host's side panicked")?
+}
+
+/// Reads to the end, and says how far it was the content.
+fn take(mut stream: TcpStream) -> Result<()> {
+    let mut bytes = Vec::new();
+    let ended = stream.read_to_end(&mut bytes);
+    let wanted = content();
+    let same = bytes.iter().zip(&wanted).take_while(|(a, b)| a == b);
+    let story = format!(
+        "{} bytes of {LENGTH} came, the first {} as they were sent",
+        bytes.len(),
+        same.count()
     );
-    let (port, _sent) = host(|mut stream| stream.write_all(&content()).map(|()| true))?;
+    ended.with_context(|| story.clone())?;
+    ensure!(bytes == wanted, story);
+    Ok(())
+}
+
+/// Every byte in its place, from the guest and to it.
+fn carries(world: &World, guest: &Guest) -> Result<()> {
+    make_content(guest)?;
+    let (port, received) = host(take)?;
+    let up = format!("nc -w 5 host.internal {port} < /run/content");
+    let answer = guest.run_within(TRANSFER, &up)?;
+    // While the connection is still there.
+    let seen = (!received.is_finished()).then(|| standing(world, guest));
+    end(received)
+        .with_context(|| format!("the host received something else: {answer:?}\n{seen:?}"))?;
+    let (port, sent) = host(|mut stream| Ok(stream.write_all(&content())?))?;
     let down = format!("nc host.internal {port} < /dev/null | cmp - /run/content");
     let answer = guest.run_within(TRANSFER, &down)?;
     ensure!(
         answer.status == 0,
-        "the guest received something else: {answer:?}"
+        "the guest received something else: {answer:?}\n{}",
+        standing(world, guest)
     );
-    Ok(())
+    end(sent)
+}
+
+/// Where the bytes of a connection rest that stands still: frames and connections as netd counts them, and the guest.
+fn standing(world: &World, guest: &Guest) -> String {
+    let of_netd = ["/v1/flows", "/v1/guests"].map(|path| world.get(Kind::Netd, path));
+    let of_guest = guest.run("cd /sys/class/net/eth0/statistics; grep . rx_packets tx_packets; grep virtio /proc/interrupts; cat /proc/net/tcp");
+    format!("netd: {of_netd:?}\nguest: {of_guest:?}")
 }
 
 /// The kind of the guest's link.
@@ -123,16 +153,16 @@ fn vhost_user_carries_both_ways_through_reboot_and_a_killed_netd() {
         for bit in [0, 1, 7, 8, 11, 12, 15, 29] {
             ensure!(has(bit), "feature {bit} was not taken: {features}");
         }
-        carries(&guest)?;
+        carries(&world, &guest)?;
 
         guest.reboot()?;
         ensure!(guest.address(SOON)? == address);
         comes_back(&world, &guest, "vhost-user")?;
-        carries(&guest)?;
+        carries(&world, &guest)?;
 
         world.crash(Kind::Netd)?;
         comes_back(&world, &guest, "vhost-user")?;
-        carries(&guest)?;
+        carries(&world, &guest)?;
 
         guest.kill();
         wait_for("netd to see the guest go", SOON, || {
@@ -141,7 +171,7 @@ fn vhost_user_carries_both_ways_through_reboot_and_a_killed_netd() {
         drop(guest);
         let (guest, again) = world.boot("dev", &[])?;
         ensure!(again == address, "{again} after the end, {address} before");
-        carries(&guest)
+        carries(&world, &guest)
     });
 }
 
@@ -171,8 +201,8 @@ fn several_queues_are_used() {
         guest.address(SOON)?;
         let queues = guest.ok("ls -d /sys/class/net/eth0/queues/* | wc -l")?;
         ensure!(queues.trim() == "4", "{queues} queues");
-        carries(&guest)?;
-        carries(&guest)
+        carries(&world, &guest)?;
+        carries(&world, &guest)
     });
 }
 
@@ -202,14 +232,14 @@ fn datagrams_carry_both_ways_and_netd_may_come_again() {
         let mut world = world()?;
         let (guest, address) = world.boot("datagrams", &[])?;
         ensure!(kind(&world, "datagrams")?.as_deref() == Some("dgram"));
-        carries(&guest)?;
+        carries(&world, &guest)?;
         world.crash(Kind::Netd)?;
         comes_back(&world, &guest, "dgram")?;
-        carries(&guest)?;
+        carries(&world, &guest)?;
         drop(guest);
         let (guest, again) = world.boot("datagrams", &[])?;
         ensure!(again == address, "{again} after the end, {address} before");
-        carries(&guest)
+        carries(&world, &guest)
     });
 }
 
@@ -232,7 +262,7 @@ fn a_vm_set_up_for_passt_works_unchanged() {
             ])
             .boot()?;
         guest.address(SOON)?;
-        carries(&guest)?;
+        carries(&world, &guest)?;
         ensure!(world.daemon(Kind::Netd)?.log().contains("link up"));
         Ok(())
     });
@@ -250,7 +280,7 @@ fn a_guest_that_stands_still_does_not_stop_another() {
         let (port, _flood) = host(|mut stream| {
             let bytes = content();
             while stream.write_all(&bytes).is_ok() {}
-            Ok(true)
+            Ok(())
         })?;
         slow.ok(&format!(
             "nc host.internal {port} < /dev/null > /dev/null 2>&1 &"
@@ -274,12 +304,12 @@ fn a_guest_that_stands_still_does_not_stop_another() {
 
 /// How long a transfer to the guest takes.
 fn pull(guest: &Guest) -> Result<Duration> {
-    let (port, sent) = host(|mut stream| stream.write_all(&content()).map(|()| true))?;
+    let (port, sent) = host(|mut stream| Ok(stream.write_all(&content())?))?;
     let started = tests::limit::now();
     let down = format!("nc host.internal {port} < /dev/null | cmp - /run/content");
     let answer = guest.run_within(TRANSFER, &down)?;
     ensure!(answer.status == 0, "{answer:?}");
-    sent.join().ok().context("the host's side failed")?;
+    end(sent)?;
     Ok(started.elapsed())
 }
 
@@ -305,15 +335,15 @@ fn links_are_compared_at_both_sizes_of_packets() {
                 "65520"
             };
             ensure!(mtu.trim() == wanted, "{name} has an MTU of {mtu}");
-            let (port, received) = host(|mut stream| {
-                Ok(std::io::copy(&mut stream, &mut std::io::sink())? == BULK as u64)
-            })?;
+            let (port, received) =
+                host(|mut stream| Ok(std::io::copy(&mut stream, &mut std::io::sink())?))?;
             let up = format!("head -c {BULK} /dev/zero | nc -w 5 host.internal {port}");
             let up = timed(&guest, &up)?;
-            ensure!(received.join().unwrap_or(false), "{name}: not all came");
+            let came = end(received)?;
+            ensure!(came == BULK as u64, "{name}: {came} bytes of {BULK} came");
             let (port, _sent) = host(|mut stream| {
                 std::io::copy(&mut std::io::repeat(0).take(BULK as u64), &mut stream)?;
-                Ok(true)
+                Ok(())
             })?;
             let down = format!("[ $(nc host.internal {port} < /dev/null | wc -c) = {BULK} ]");
             let down = timed(&guest, &down)?;

@@ -189,6 +189,7 @@ impl Machine {
                 path.display()
             )
         };
+        let accelerator = accel::chosen()?;
         let fixed = [
             "qemu-system-x86_64",
             "-nodefaults",
@@ -198,7 +199,10 @@ impl Machine {
             "-machine",
             "pc",
             "-accel",
-            accel::chosen()?.argument(),
+            accelerator.argument(),
+            // A caller's own `-smp` comes later and overrides.
+            "-smp",
+            accelerator.one_processor(),
             "-kernel",
             &image.kernel.display().to_string(),
             "-initrd",

@@ -52,16 +52,16 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
             )),
             Trial::Failed(why) => subject.fails(
                 format!("{path} says version {VERSION}, but a guest does not run on it: {why}; {SLOW} but works"),
-                "use -accel tcg",
+                "use -accel tcg -smp 2",
             ),
         },
         Ok(version) => subject.warns(
             format!("{path} says version {version}, not {VERSION}; {SLOW}"),
-            "use -accel tcg, or another kernel",
+            "use -accel tcg -smp 2, or another kernel",
         ),
         Err(error) => subject.warns(
             format!("{path} opens but does not answer: {error}; {SLOW}"),
-            "use -accel tcg",
+            "use -accel tcg -smp 2",
         ),
     }]
 }
