@@ -350,6 +350,50 @@ pub struct ShareStatus {
     /// Its mount on the host itself, if it is to have one.
     #[serde(default)]
     pub mount: Option<ShareMount>,
+    /// What was done with it, by whom and by which door.
+    #[serde(default)]
+    pub traffic: Vec<ShareTraffic>,
+}
+
+/// What was done with a share by one door, since the process that serves it started: who follows a killed one counts
+/// from 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ShareTraffic {
+    /// Whose door; none for the host's own.
+    pub guest: Option<GuestName>,
+    /// How the files are reached.
+    pub door: ShareDoor,
+    /// Requests of the kernel that uses it: a program's read of what that kernel knows is none.
+    pub operations: u64,
+    /// Bytes read from files.
+    pub bytes_read: u64,
+    /// Bytes written to files, but for those that the host copied by itself (copy_file_range).
+    pub bytes_written: u64,
+}
+
+/// A way to a share's files.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShareDoor {
+    /// A guest's device: its own for the share, and the one for all shares.
+    Virtiofs,
+    /// 9P, over the network, vsock or the unix socket.
+    #[serde(rename = "9p")]
+    NineP,
+    /// The mount on the host.
+    Mount,
+}
+
+impl std::fmt::Display for ShareDoor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Virtiofs => "virtiofs",
+            Self::NineP => "9p",
+            Self::Mount => "mount",
+        })
+    }
 }
 
 /// A share's mount on the host.

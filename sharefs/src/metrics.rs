@@ -236,6 +236,24 @@ fn add_ninep(page: &mut Page, door: &NinepNumbers<'_>) {
             count,
         );
     }
+    for (share, done) in door.counters.shares() {
+        let labels = [labels[0], ("share", share.as_str())];
+        for (name, help, value) in [
+            (
+                "ninep_share_requests",
+                "9P requests by share; those before an attach are of none.",
+                done.operations,
+            ),
+            ("ninep_read_bytes", "Bytes read over 9P.", done.bytes_read),
+            (
+                "ninep_written_bytes",
+                "Bytes written over 9P.",
+                done.bytes_written,
+            ),
+        ] {
+            page.add((Counter, name, help), &labels, value);
+        }
+    }
     let (counters, traffic) = (door.counters, &door.traffic);
     for (kind, name, help, value) in [
         (
@@ -255,18 +273,6 @@ fn add_ninep(page: &mut Page, door: &NinepNumbers<'_>) {
             "ninep_unknown",
             "9P messages of an unknown kind.",
             counters.unknown.get(),
-        ),
-        (
-            Counter,
-            "ninep_read_bytes",
-            "Bytes read over 9P.",
-            counters.bytes_read.get(),
-        ),
-        (
-            Counter,
-            "ninep_written_bytes",
-            "Bytes written over 9P.",
-            counters.bytes_written.get(),
         ),
         (
             Counter,

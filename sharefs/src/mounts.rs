@@ -319,6 +319,11 @@ impl Mounts {
         }
     }
 
+    /// Of a share that was mounted once.
+    pub(crate) fn counters(&self, name: &ShareName) -> Option<&Counters> {
+        self.kept.get(name).map(|kept| &*kept.counters)
+    }
+
     pub(crate) fn numbers(&self) -> impl Iterator<Item = DeviceNumbers<'_>> {
         self.mounted.iter().filter_map(|(share, mounted)| {
             let session = mounted.served.session();

@@ -17,6 +17,7 @@ use crate::fuse::nodes::Numbering;
 use crate::fuse::session::{Kept, Serve, Session};
 use crate::keep::{self, Keeping, Place};
 use crate::ninep;
+use crate::ninep::counters::Counting;
 use crate::ninep::session::Mount;
 use crate::shares::options;
 use crate::tree::Tree;
@@ -44,7 +45,7 @@ pub(crate) trait Served: Send + Sync {
         keeping: Keeping,
     ) -> Result<Arc<dyn Part>, Errno>;
     /// The same as a share of a 9P connection.
-    fn ninep(&self, counters: Arc<ninep::counters::Counters>) -> Box<dyn Mount>;
+    fn ninep(&self, counting: Counting) -> Box<dyn Mount>;
 }
 
 struct Of<T> {
@@ -85,8 +86,8 @@ impl<T: Tree> Served for Of<T> {
         Ok(Arc::new(part))
     }
 
-    fn ninep(&self, counters: Arc<ninep::counters::Counters>) -> Box<dyn Mount> {
-        ninep::session::mount(Arc::clone(&self.tree), counters, self.options)
+    fn ninep(&self, counting: Counting) -> Box<dyn Mount> {
+        ninep::session::mount(Arc::clone(&self.tree), counting, self.options)
     }
 }
 

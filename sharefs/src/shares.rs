@@ -31,6 +31,7 @@ use crate::tree::host::descriptors::Descriptors;
 use crate::tree::owner::{GuestGid, GuestOwner, GuestUid, HostOwner, OwnerMap};
 
 mod one;
+mod traffic;
 
 use one::One;
 
@@ -312,6 +313,7 @@ impl Shares {
                 .flat_map(|((guest, share), device)| self.device_status((guest, share), device))
                 .collect();
             ShareStatus {
+                traffic: self.traffic(&name),
                 name,
                 path,
                 at,

@@ -5,10 +5,11 @@ use std::fs;
 
 use tests::book::{self, Stage};
 use tests::guest::{Machine, disk};
+use tests::user::User;
 use tests::{Context, Result, ensure, packages, whole_system};
 
 /// Every chapter, each with a test below.
-const CHAPTERS: [&str; 8] = [
+const CHAPTERS: [&str; 9] = [
     "introduction.md",
     "qemu.md",
     "libvirt.md",
@@ -16,6 +17,7 @@ const CHAPTERS: [&str; 8] = [
     "docker.md",
     "namespace.md",
     "wsl.md",
+    "everyday.md",
     "troubleshooting.md",
 ];
 
@@ -87,6 +89,18 @@ fn a_namespace_as_guest() {
 #[test]
 fn wsl() {
     whole_system(|| play("wsl.md", Stage::new(machine())?));
+}
+
+/// Its reader may mount: fusermount3 is set-uid.
+#[test]
+fn everyday_commands() {
+    whole_system(|| {
+        packages::ensure(packages::TERMINALS)?;
+        packages::ensure(packages::MOUNTS)?;
+        packages::ensure(packages::NINEP)?;
+        let reader = User::unprivileged().with_set_uid();
+        play("everyday.md", Stage::of(reader, machine())?)
+    });
 }
 
 #[test]

@@ -28,8 +28,8 @@ use crate::output::{comma_list, table};
 /// exit code is 3.
 ///
 /// With --watch it is drawn on the whole terminal again and again, with what flows through networks
-/// and shares: 1 to 4 choose a page, the arrows move, p pauses, q ends. With --format json it is a
-/// line of JSON each time instead.
+/// and what is done in shares, by whom and by which door: 1 to 5 choose a page, the arrows move,
+/// p pauses, q ends. With --format json it is a line of JSON each time instead.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  sharectl status\n  sharectl status --watch\n  sharectl status --format json"

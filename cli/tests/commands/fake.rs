@@ -8,7 +8,7 @@ use control::api::{
     Changes, DaemonStatus, DnsAnswer, DnsRecord, EndedName, FlowStatus, GuestAnswer, GuestPresence,
     GuestStatus, HostLine, HostsDiff, HostsFileStatus, LinkStatus, NameOrigin, NetworkStatus,
     NewName, PolicyAnswer, PortLead, PortRequest, PortStatus, ResolverStatus, ShareDevice,
-    ShareStatus, SourceStatus,
+    ShareDoor, ShareStatus, ShareTraffic, SourceStatus,
 };
 use control::config::{CachePolicy, NetworkKind};
 use control::egress::Verdict;
@@ -421,6 +421,13 @@ fn share(state: &State) -> ShareStatus {
             malformed: 0,
         }],
         mount: None,
+        traffic: vec![ShareTraffic {
+            guest: Some(name("dev")),
+            door: ShareDoor::Virtiofs,
+            operations: 12,
+            bytes_read: 4096,
+            bytes_written: 0,
+        }],
     }
 }
 

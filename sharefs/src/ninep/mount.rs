@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::convert::{self, NameRoom, Qids};
-use super::counters::Counters;
+use super::counters::{Counters, Counting, Tally};
 use super::fids::{Fid, Fids, Place};
 use super::locks::{Ended, Locks, end_wait};
 use super::messages::{Reply, Request};
@@ -130,6 +130,7 @@ impl Turn<'_> {
 pub(super) struct Attached<T: Tree> {
     tree: Arc<T>,
     counters: Arc<Counters>,
+    tally: Tally,
     /// Of the share.
     options: u64,
     qids: Option<Qids>,
@@ -146,10 +147,11 @@ pub(super) struct Attached<T: Tree> {
 }
 
 impl<T: Tree> Attached<T> {
-    pub(super) fn new(tree: Arc<T>, counters: Arc<Counters>, options: u64) -> Self {
+    pub(super) fn new(tree: Arc<T>, counting: Counting, options: u64) -> Self {
         Self {
             tree,
-            counters,
+            counters: counting.door,
+            tally: counting.tally,
             options,
             qids: None,
             fids: Fids::default(),
@@ -200,6 +202,7 @@ impl<T: Tree> Mount for Attached<T> {
     }
 
     fn serve(&mut self, request: &Request<'_>, turn: &mut Turn<'_>) -> Result<Answer> {
+        self.tally.operation();
         if journal::is_again() {
             if let Some(answer) = self.again(request, turn)? {
                 return Ok(answer);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::counters::Counters;
+use super::counters::{Counters, Counting};
 use super::messages::{self, Reply, Request, kind_name};
 pub(crate) use super::mount::{Answer, Keeping, Mount, Slow, Turn};
 use super::mount::{Attached, LOCK_SUCCESS};
@@ -47,12 +47,8 @@ pub(crate) trait Offers: Send {
 }
 
 /// A tree as a share of a connection; `options`: of the share, in one word.
-pub(crate) fn mount<T: Tree>(
-    tree: Arc<T>,
-    counters: Arc<Counters>,
-    options: u64,
-) -> Box<dyn Mount> {
-    Box::new(Attached::new(tree, counters, options))
+pub(crate) fn mount<T: Tree>(tree: Arc<T>, counting: Counting, options: u64) -> Box<dyn Mount> {
+    Box::new(Attached::new(tree, counting, options))
 }
 
 /// See the module's head.

@@ -28,7 +28,7 @@ use crate::keep::{
     self,
     ninep::{Connection as Kept, Left},
 };
-use crate::ninep::counters::Counters;
+use crate::ninep::counters::{Counters, Counting};
 use crate::ninep::session::{Mount, Offers, Session};
 use crate::tree::Result;
 use crate::tree::host;
@@ -47,7 +47,7 @@ const MOST_CONNECTIONS: usize = 64;
 
 /// A share as it may be attached. Another one of the same name is another share.
 pub(crate) struct Offer {
-    make: Box<dyn Fn(Arc<Counters>) -> Box<dyn Mount> + Send + Sync>,
+    make: Box<dyn Fn(Counting) -> Box<dyn Mount> + Send + Sync>,
 }
 
 /// Shares by name.
@@ -55,7 +55,7 @@ pub(crate) type OfferList = BTreeMap<String, Arc<Offer>>;
 
 impl Offer {
     pub(crate) fn new(
-        make: impl Fn(Arc<Counters>) -> Box<dyn Mount> + Send + Sync + 'static,
+        make: impl Fn(Counting) -> Box<dyn Mount> + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self {
             make: Box::new(make),
@@ -466,6 +466,6 @@ impl Offers for Visitor {
             attached.push(Arc::clone(offer));
         }
         drop(attached);
-        Ok((offer.make)(Arc::clone(&self.shared.counters)))
+        Ok((offer.make)(self.shared.counters.of_share(share)))
     }
 }

@@ -10,7 +10,7 @@ use control::names::{GuestName, ShareName};
 use control::paths::{Paths, make_private_folder};
 
 use super::Running;
-use crate::ninep::counters::Counters;
+use crate::ninep::counters::{Counters, Done};
 use crate::serve::ninep::{NinepDoor, Offer, OfferList, Traffic};
 use crate::served::Served;
 
@@ -34,7 +34,7 @@ pub(crate) struct NinepNumbers<'a> {
 /// A share as clients of any guest attach it.
 pub(super) fn offer(tree: &Arc<dyn Served>) -> Arc<Offer> {
     let tree = Arc::clone(tree);
-    Offer::new(move |counters| tree.ninep(counters))
+    Offer::new(move |counting| tree.ninep(counting))
 }
 
 impl Doors {
@@ -123,6 +123,13 @@ impl Doors {
         guests.sort();
         guests.dedup();
         guests
+    }
+
+    /// The guests that have had this share attached, and what they did with it.
+    pub(super) fn done(&self, share: &ShareName) -> impl Iterator<Item = (&GuestName, Done)> {
+        let share = share.clone();
+        let counters = self.counters.iter();
+        counters.filter_map(move |(guest, counters)| Some((guest, counters.done(share.as_str())?)))
     }
 
     pub(super) fn numbers(&self) -> impl Iterator<Item = NinepNumbers<'_>> {

@@ -63,6 +63,8 @@ pub struct Commands {
     pub fails: bool,
     /// The command is a VM, which goes on.
     pub vm: bool,
+    /// The command draws on a terminal, until `q`.
+    pub terminal: bool,
     /// In a comment.
     pub hidden: bool,
 }
@@ -196,7 +198,10 @@ fn commands<'a>(
             "soon" => found.soon = true,
             "fails" => found.fails = true,
             "vm" => found.vm = true,
-            _ => return Err(format!("`{word}` is none of soon, fails and vm")),
+            "terminal" => found.terminal = true,
+            _ => {
+                return Err(format!("`{word}` is none of soon, fails, vm and terminal"));
+            }
         }
     }
     for (number, line) in body {

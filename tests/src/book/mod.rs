@@ -9,6 +9,7 @@
 //! | `guest` | the same behind `guest# `, as the guest's root |
 //! | `soon` | (with either) the commands are tried until they succeed, at most for a minute |
 //! | `fails` | (with either) the commands must fail |
+//! | `terminal` | (with `host`) the command draws on a terminal: it is run on one until the screen has what is shown, then ended by `q` |
 //! | `vm` | (with `host`) the command starts a VM and goes on beside the chapter |
 //! | `file=PATH`, `append=PATH` | a file the reader writes, or adds to |
 //! | `message` | a message, which the command before must have printed |
@@ -21,6 +22,7 @@ mod chapter;
 mod shell;
 mod stage;
 mod structure;
+mod terminal;
 
 use std::path::PathBuf;
 

@@ -14,10 +14,12 @@ use rustix::mount::{MountFlags, mount, mount_bind};
 
 use super::chapter::{Commands, Place, Step, Typed, chapter, shows};
 use super::shell::{Said, Shell};
+use super::terminal;
 use crate::daemons::{Kind, World};
 use crate::guest::{Channel, Machine};
 use crate::limit::{retry, wait_for};
 use crate::netns::Netns;
+use crate::user::User;
 use crate::{blackbox, mounts, packages};
 
 /// For one command, on either side.
@@ -67,8 +69,16 @@ impl Stage {
     /// # Errors
     /// A [`Skip`](crate::Skip) for whoever is not root; else when something cannot be made.
     pub fn new(machine: Machine) -> Result<Self> {
+        Self::of(User::unprivileged(), machine)
+    }
+
+    /// The same for a certain reader.
+    ///
+    /// # Errors
+    /// As [`Stage::new`].
+    pub fn of(reader: User, machine: Machine) -> Result<Self> {
         let host = Netns::new("book")?;
-        let world = World::new("")?.inside(&host);
+        let world = World::of(reader, "")?.inside(&host);
         fs::remove_file(world.path("config.toml"))?;
         // What root's hosts writer is for: this user may have names in the hosts file.
         world.user().own(&host.hosts_file())?;
@@ -176,6 +186,11 @@ impl Stage {
     fn run(&mut self, how: &Commands, typed: &Typed) -> Result<()> {
         if how.vm {
             return self.start_vm(&typed.text);
+        }
+        if how.terminal {
+            let line = (typed.text.as_str(), typed.expected.as_str());
+            self.said = terminal::look(&mut self.shell, line, SOON)?;
+            return Ok(());
         }
         self.said = if how.soon {
             retry("it is to come soon", SOON, || self.attempt(how, typed))?

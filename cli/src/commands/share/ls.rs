@@ -86,6 +86,7 @@ pub(crate) fn configured(config: &Config) -> Vec<ShareStatus> {
             problem: None,
             requests: 0,
         }),
+        traffic: Vec::new(),
     });
     shares.collect()
 }

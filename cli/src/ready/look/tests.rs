@@ -145,6 +145,7 @@ fn a_share_is_there_when_a_guest_or_the_host_has_mounted_it() {
             problem: problem.map(str::to_owned),
             devices,
             mount,
+            traffic: Vec::new(),
         };
         Facts {
             shares: Some(Ok(vec![share])),

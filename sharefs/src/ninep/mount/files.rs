@@ -107,7 +107,7 @@ impl<T: Tree> Attached<T> {
             Use::Nothing | Use::File { .. } | Use::Directory(_) | Use::Writing(_) => {
                 let (open, _) = asked.file()?;
                 let done = self.tree.read(open, &[Sink::from(room)], offset)?;
-                self.counters.bytes_read.add(done as u64);
+                self.tally.read(done);
                 done
             }
         };
@@ -140,7 +140,7 @@ impl<T: Tree> Attached<T> {
             let done = self
                 .tree
                 .write(open, &[Source::from(data)], offset, append)?;
-            self.counters.bytes_written.add(done as u64);
+            self.tally.written(done);
             done
         };
         turn.tell(&Reply::Write {

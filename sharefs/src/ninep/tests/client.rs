@@ -49,11 +49,11 @@ impl Offers for Two {
         let tree = HostTree::open(&self.folder, Arc::clone(&self.descriptors), |host| {
             OwnerMap::Map { host, guest }
         })?;
-        let counters = Arc::clone(&self.counters);
+        let counting = self.counters.of_share(share);
         Ok(if share == "a" {
-            mount(Arc::new(tree), counters, 1)
+            mount(Arc::new(tree), counting, 1)
         } else {
-            mount(Arc::new(ReadOnly(tree)), counters, 2)
+            mount(Arc::new(ReadOnly(tree)), counting, 2)
         })
     }
 }

@@ -320,19 +320,6 @@ fn a_lock_that_came_while_its_owner_lost_all_others_is_held_until_what_it_was_as
                 assert_eq!(asked(&mut kept, 1, 10, low), Some(0), "{lost:?}");
             }
         }
-}
-
-#[test]
-fn what_is_appended_is_there_once_when_two_processes_died() {
-    let mut kept = Kept::new();
-    kept.client.create(1, b"log", READ_WRITE | APPEND).unwrap();
-    kept.client.write(1, 0, b"the same\n").unwrap();
-    kept.commit();
-    for lines in [2, 3] {
-        let answers = kept.die_twice(|client| client.write(1, 0, b"the same\n"));
-        assert_eq!(answers, [Ok(9); 2]);
-        let log = std::fs::read_to_string(kept.client.path("log")).unwrap();
-        assert_eq!(log, "the same\n".repeat(lines));
     }
 }
 
@@ -378,6 +365,21 @@ fn what_took_an_owner_its_locks_and_was_not_answered_leaves_it_as_it_was() {
                 assert_eq!(answers, [(6, interrupted), (7, had)]);
             }
         }
+    }
+}
+
+#[test]
+fn what_is_appended_is_there_once_when_two_processes_died() {
+    let mut kept = Kept::new();
+    kept.client.create(1, b"log", READ_WRITE | APPEND).unwrap();
+    kept.client.write(1, 0, b"the same\n").unwrap();
+    kept.commit();
+    for lines in [2, 3] {
+        let answers = kept.die_twice(|client| client.write(1, 0, b"the same\n"));
+        assert_eq!(answers, [Ok(9); 2]);
+        let log = std::fs::read_to_string(kept.client.path("log")).unwrap();
+        assert_eq!(log, "the same\n".repeat(lines));
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use super::counters::Done;
 use super::messages::{Reply, Request};
 use super::wire::Text;
 use client::{Came, Client, ROOT, decode};
@@ -373,4 +374,38 @@ fn a_new_version_ends_all_that_was() {
     client.write(1, 5000, &[b'x'; 5000]).unwrap();
     let read = client.read(1, 0, 1_000_000).unwrap();
     assert_eq!(read.len(), 8192 - 11, "no longer than agreed on");
+}
+
+#[test]
+fn what_is_done_is_counted_by_share() {
+    let mut client = Client::new();
+    let done = |client: &Client, share: &str| client.counters.done(share).unwrap_or_default();
+    let of = |operations, bytes_read, bytes_written| Done {
+        operations,
+        bytes_read,
+        bytes_written,
+    };
+    assert_eq!(done(&client, "a"), of(0, 0, 0), "an attach is the door's");
+    client.create(1, b"f", READ_WRITE).unwrap();
+    let before = done(&client, "a");
+    client.write(1, 0, &[7; 1000]).unwrap();
+    assert_eq!(client.read(1, 900, 4096).unwrap().len(), 100);
+    assert_eq!(client.read(9, 0, 1), Err(Errno::BADF), "of no share");
+    assert_eq!(client.walk(ROOT, 2, &[b"none"]), Err(Errno::NOENT));
+    let after = done(&client, "a");
+    assert_eq!(after, before.and(of(3, 100, 1000)));
+
+    client.attach(5, b"frozen", 1000).unwrap();
+    assert_eq!(client.counters.shares().len(), 2);
+    client.walk(5, 6, &[b"f"]).unwrap();
+    client.open(6, 0).unwrap();
+    client.read(6, 0, 10).unwrap();
+    assert_eq!(done(&client, "frozen"), of(3, 10, 0));
+    assert_eq!(done(&client, "a"), after, "the other share's");
+    // Whatever was attached ends, and what was counted of it stays.
+    client.version(1024 * 1024, b"9P2000.L").unwrap();
+    assert_eq!(done(&client, "a"), after);
+    client.attach(5, b"frozen", 1000).unwrap();
+    client.status(5).unwrap();
+    assert_eq!(done(&client, "frozen"), of(4, 10, 0));
 }

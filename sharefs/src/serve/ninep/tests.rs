@@ -82,10 +82,10 @@ impl House {
 
 fn offer(folder: &std::path::Path) -> Arc<Offer> {
     let folder = folder.to_owned();
-    Offer::new(move |counters| {
+    Offer::new(move |counting| {
         let descriptors = Descriptors::new(1000);
         let tree = HostTree::open(&folder, descriptors, |_| OwnerMap::Pass).unwrap();
-        mount(Arc::new(tree), counters, 0)
+        mount(Arc::new(tree), counting, 0)
     })
 }
 

@@ -6,14 +6,15 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table};
 
-use control::api::{FlowStatus, GuestAnswer, PortStatus, ShareStatus};
-use control::names::GuestName;
+use control::api::{FlowStatus, GuestAnswer, PortStatus};
 
 use super::history::{History, Rates, label};
 use super::sample::Sample;
 use super::view::{Page, View};
 use crate::commands::events;
 use crate::output::{bytes, comma_list, printable, seconds};
+
+mod shares;
 
 /// Rows of the two graphs, with their frames.
 const GRAPHS: u16 = 6;
@@ -41,6 +42,19 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, history: &History) {
         Page::Ports => {
             let rows: Vec<_> = sample.report.ports.iter().flat_map(port).collect();
             list(frame, body, &paint, (&PORTS, rows), &mut view.scroll);
+        }
+        Page::Shares => {
+            let shares = sample.report.shares.iter();
+            let rows: Vec<_> = shares
+                .flat_map(|share| shares::doors(history, share))
+                .collect();
+            list(
+                frame,
+                body,
+                &paint,
+                (&shares::DOORS, rows),
+                &mut view.scroll,
+            );
         }
         Page::Events => {
             let newest_first = event_lines(history);
@@ -124,7 +138,12 @@ fn overview(
         .iter()
         .map(|guest| guest_row(history, sample, guest))
         .collect();
-    let shares: Vec<_> = sample.report.shares.iter().map(share).collect();
+    let shares: Vec<_> = sample
+        .report
+        .shares
+        .iter()
+        .map(|share| shares::share(history, share))
+        .collect();
     let problems: Vec<Line<'_>> = sample
         .report
         .problems
@@ -181,7 +200,7 @@ fn overview(
         frame,
         areas[2],
         paint,
-        ("Shares".to_owned(), &SHARES, shares),
+        ("Shares".to_owned(), &shares::SHARES, shares),
     );
     let block = Block::bordered().title("Problems");
     frame.render_widget(Paragraph::new(problems).block(block), areas[3]);
@@ -244,7 +263,7 @@ fn guest_row(history: &History, sample: &Sample, guest: &control::api::GuestStat
     let requests = guest
         .name
         .as_ref()
-        .map_or(0, |name| requests(history, sample, name));
+        .map_or(0, |name| shares::operations_of(history, sample, name));
     vec![
         name.clone(),
         guest.network.to_string(),
@@ -263,59 +282,25 @@ fn guest_row(history: &History, sample: &Sample, guest: &control::api::GuestStat
     ]
 }
 
-/// Requests a second at all doors of a guest's shares.
-fn requests(history: &History, sample: &Sample, guest: &GuestName) -> u64 {
-    let shares = sample.report.shares.iter();
-    let devices = shares.flat_map(|share| &share.devices);
-    let mut sockets: Vec<_> = devices
-        .filter(|device| device.guest == *guest)
-        .map(|device| &device.socket)
-        .collect();
-    // One device may be the door of many shares.
-    sockets.sort();
-    sockets.dedup();
-    let rates = sockets
-        .iter()
-        .filter_map(|socket| history.requests.rates(*socket));
-    rates.filter_map(Rates::back).sum()
-}
-
 /// The last rates of both ways together, as high as the highest of them.
 fn small_graph(to: Option<&Rates>, from: Option<&Rates>) -> String {
-    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let (Some(to), Some(from)) = (to, from) else {
         return String::new();
     };
-    let sums: Vec<u64> = to.iter().zip(from).map(|(a, b)| a + b).collect();
-    let shown = &sums[sums.len().saturating_sub(usize::from(SMALL))..];
+    bars(to.iter().zip(from).map(|(a, b)| a + b))
+}
+
+/// The last of these rates, as high as the highest of them.
+fn bars(rates: impl Iterator<Item = u64>) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let rates: Vec<u64> = rates.collect();
+    let shown = &rates[rates.len().saturating_sub(usize::from(SMALL))..];
     let highest = shown.iter().max().copied().unwrap_or(0).max(1);
-    let bar = |sum: &u64| {
-        let step = u128::from(*sum) * (BARS.len() as u128 - 1) / u128::from(highest);
+    let bar = |rate: &u64| {
+        let step = u128::from(*rate) * (BARS.len() as u128 - 1) / u128::from(highest);
         BARS[usize::try_from(step).unwrap_or(0)]
     };
     shown.iter().map(bar).collect()
-}
-
-const SHARES: [Column; 4] = [("SHARE", 10), ("FOLDER", 24), ("AT", 24), ("STATE", 18)];
-
-fn share(share: &ShareStatus) -> Vec<String> {
-    let mounts = share.mount.iter().filter(|mount| mount.mounted);
-    let users = share.devices.iter().filter(|device| device.connected);
-    let users = users
-        .map(|device| device.guest.to_string())
-        .chain(mounts.map(|_| "this host".to_owned()));
-    let users: Vec<String> = users.collect();
-    let state = match (&share.problem, users.is_empty()) {
-        (Some(problem), _) => problem.clone(),
-        (None, true) => "not used".to_owned(),
-        (None, false) => format!("used by {}", users.join(", ")),
-    };
-    vec![
-        share.name.to_string(),
-        share.path.display().to_string(),
-        share.at.display().to_string(),
-        state,
-    ]
 }
 
 const FLOWS: [Column; 9] = [

@@ -1,13 +1,13 @@
-//! From counters to rates: what each guest and each door of shares has carried in the last minutes.
+//! From counters to rates: what each guest and each door of a share has carried in the last minutes.
 //!
 //! Pure: looks go in with the time they were taken. Bounded: a ring of rates for each that was seen in the
 //! last look, and a ring of events.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
 
-use control::api::GuestStatus;
+use control::api::{GuestStatus, ShareDoor, ShareStatus, ShareTraffic};
 use control::events::Event;
+use control::names::{GuestName, ShareName};
 use control::paths::Daemon;
 use tokio::time::Instant;
 
@@ -21,6 +21,13 @@ const EVENTS: usize = 1_000;
 /// Rates a second, the oldest first.
 pub(super) type Rates = VecDeque<u64>;
 
+/// A share as one guest, or the host, reaches it in one way.
+pub(super) type Door = (ShareName, Option<GuestName>, ShareDoor);
+
+pub(super) fn door(share: &ShareStatus, traffic: &ShareTraffic) -> Door {
+    (share.name.clone(), traffic.guest.clone(), traffic.door)
+}
+
 /// All that was seen.
 #[derive(Default)]
 pub(super) struct History {
@@ -29,8 +36,10 @@ pub(super) struct History {
     /// Bytes to and from each guest, by [`label`].
     pub(super) to_guest: Tracks<String>,
     pub(super) from_guest: Tracks<String>,
-    /// Requests by the socket of a guest's shares, or by the place of a mount on the host.
-    pub(super) requests: Tracks<PathBuf>,
+    /// Requests for files, and bytes of them.
+    pub(super) operations: Tracks<Door>,
+    pub(super) read: Tracks<Door>,
+    pub(super) written: Tracks<Door>,
     at: Option<Instant>,
 }
 
@@ -47,13 +56,16 @@ impl History {
         self.to_guest.add(carried(|link| link.sent_bytes), elapsed);
         self.from_guest
             .add(carried(|link| link.received_bytes), elapsed);
-        let devices = sample.report.shares.iter().flat_map(|share| {
-            let devices = share.devices.iter();
-            let devices = devices.map(|device| (device.socket.clone(), device.requests));
-            let mount = share.mount.iter();
-            devices.chain(mount.map(|mount| (mount.path.clone(), mount.requests)))
-        });
-        self.requests.add(devices, elapsed);
+        let shares = &sample.report.shares;
+        let done = |count: fn(&ShareTraffic) -> u64| {
+            let lines = shares
+                .iter()
+                .flat_map(|share| share.traffic.iter().map(move |line| (share, line)));
+            lines.map(move |(share, line)| (door(share, line), count(line)))
+        };
+        self.operations.add(done(|line| line.operations), elapsed);
+        self.read.add(done(|line| line.bytes_read), elapsed);
+        self.written.add(done(|line| line.bytes_written), elapsed);
         self.events.extend(sample.events.drain(..));
         let excess = self.events.len().saturating_sub(EVENTS);
         self.events.drain(..excess);

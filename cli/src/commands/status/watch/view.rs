@@ -8,17 +8,25 @@ pub(super) enum Page {
     Overview,
     Flows,
     Ports,
+    Shares,
     Events,
 }
 
 impl Page {
-    pub(super) const ALL: [Self; 4] = [Self::Overview, Self::Flows, Self::Ports, Self::Events];
+    pub(super) const ALL: [Self; 5] = [
+        Self::Overview,
+        Self::Flows,
+        Self::Ports,
+        Self::Shares,
+        Self::Events,
+    ];
 
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Overview => "Overview",
             Self::Flows => "Flows",
             Self::Ports => "Ports",
+            Self::Shares => "Shares",
             Self::Events => "Events",
         }
     }
@@ -70,7 +78,7 @@ impl View {
                 return Next::End;
             }
             KeyCode::Char('p' | ' ') => self.paused = !self.paused,
-            KeyCode::Char(digit @ '1'..='4') => {
+            KeyCode::Char(digit @ '1'..='5') => {
                 let page = usize::from(digit as u8 - b'1');
                 self.show(Page::ALL[page]);
             }
@@ -110,10 +118,13 @@ mod tests {
         let mut view = View::new(true);
         for (code, page) in [
             (KeyCode::Char('3'), Page::Ports),
-            (KeyCode::Tab, Page::Events),
+            (KeyCode::Tab, Page::Shares),
+            (KeyCode::Right, Page::Events),
             (KeyCode::Right, Page::Overview),
             (KeyCode::BackTab, Page::Events),
-            (KeyCode::Left, Page::Ports),
+            (KeyCode::Left, Page::Shares),
+            (KeyCode::Char('5'), Page::Events),
+            (KeyCode::Char('4'), Page::Shares),
         ] {
             assert_eq!(press(&mut view, code), Next::Draw);
             assert_eq!(view.page, page, "{code:?}");

@@ -37,6 +37,39 @@ fn sample(number: u64) -> Sample {
             "guest": "dev", "socket": "/r/fs.sock", "connected": true, "requests": number * 5,
             "malformed": 0,
         }],
+        "traffic": [
+            {
+                "guest": "dev", "door": "virtiofs", "operations": number * 5,
+                "bytes_read": number * 3_000_000, "bytes_written": number * 1_000,
+            },
+            {
+                "guest": null, "door": "mount", "operations": 10 + number * 2,
+                "bytes_read": 0, "bytes_written": 5_000_000,
+            },
+        ],
+    });
+    // The same device as of the share before.
+    let other = json!({
+        "name": "www", "path": "/home/ann/www", "at": "/var/www", "read_only": true,
+        "cache": "auto", "ninep": true, "ninep_guests": ["dev", "two"], "problem": null,
+        "devices": [{
+            "guest": "dev", "socket": "/r/fs.sock", "connected": true, "requests": number * 100,
+            "malformed": 0,
+        }],
+        "traffic": [
+            {
+                "guest": "dev", "door": "virtiofs", "operations": number * 100,
+                "bytes_read": 0, "bytes_written": 0,
+            },
+            {
+                "guest": "two", "door": "9p", "operations": number * 1_000,
+                "bytes_read": number * 512, "bytes_written": 0,
+            },
+        ],
+    });
+    let unused = json!({
+        "name": "x", "path": "/x", "at": "/x", "read_only": false, "cache": "auto", "problem": null,
+        "devices": [],
     });
     let port = json!({
         "guest": "dev", "spec": "8080:80", "listening": ["127.0.0.1:8080"], "problems": [],
@@ -70,7 +103,9 @@ fn sample(number: u64) -> Sample {
             ],
             guests: vec![serde_json::from_value(guest).unwrap()],
             ports: vec![serde_json::from_value(port).unwrap()],
-            shares: vec![serde_json::from_value(share).unwrap()],
+            shares: [share, other, unused]
+                .map(|share| serde_json::from_value(share).unwrap())
+                .to_vec(),
             hosts_files: Vec::new(),
             problems: vec!["share \"d\": /mnt/d is not a folder\n  hint: \x1b[2Jmkdir".to_owned()],
         },
@@ -104,34 +139,36 @@ fn page(view: &mut View, history: &History, (width, height): (u16, u16)) -> Stri
 
 #[test]
 fn overview_shows_what_runs_what_flows_and_what_is_wrong() {
-    let shown = page(&mut View::new(true), &seen(), (90, 26));
+    let shown = page(&mut View::new(true), &seen(), (110, 28));
     expect![[r#"
         sharectl  ● netd 4711  ● sharefs 4711  ○ hostsync not running
-         1 Overview  2 Flows  3 Ports  4 Events    p pauses, q ends
-        ┌to guests 7.0 kB/s, peak 7.0 kB/s──────────┐┌from guests 14 kB/s, peak 14 kB/s──────────┐
-        │  █                                        ││  █                                        │
-        │ ▆█                                        ││ ▆█                                        │
-        │▅██                                        ││▅██                                        │
-        │███                                        ││███                                        │
-        └───────────────────────────────────────────┘└───────────────────────────────────────────┘
-        ┌Guests──────────────────────────────────────────────────────────────────────────────────┐
-        │GUEST  NETWORK  ADDRESS        LINK    TO/s    FROM/s  FILES/s                          │
-        │dev    vmnet8   192.168.130.2  stream  7.0 kB  14 kB   35       ▄▆█                     │
-        └────────────────────────────────────────────────────────────────────────────────────────┘
-        ┌Shares──────────────────────────────────────────────────────────────────────────────────┐
-        │SHARE  FOLDER         AT             STATE                                              │
-        │src    /home/ann/src  /home/ann/src  used by dev                                        │
-        └────────────────────────────────────────────────────────────────────────────────────────┘
-        ┌Problems────────────────────────────────────────────────────────────────────────────────┐
-        │share "d": /mnt/d is not a folder                                                       │
-        │  hint: \u{1b}[2Jmkdir                                                                  │
-        └────────────────────────────────────────────────────────────────────────────────────────┘
-        ┌Events, the newest first────────────────────────────────────────────────────────────────┐
-        │2026-11-22T20:00:16.000Z netd        16  names-changed network=vmnet8                   │
-        │2026-11-22T20:00:09.000Z netd         9  names-changed network=vmnet8                   │
-        │2026-11-22T20:00:04.000Z netd         4  names-changed network=vmnet8                   │
-        │2026-11-22T20:00:01.000Z netd         1  names-changed network=vmnet8                   │
-        └────────────────────────────────────────────────────────────────────────────────────────┘
+         1 Overview  2 Flows  3 Ports  4 Shares  5 Events    p pauses, q ends
+        ┌to guests 7.0 kB/s, peak 7.0 kB/s────────────────────┐┌from guests 14 kB/s, peak 14 kB/s────────────────────┐
+        │  █                                                  ││  █                                                  │
+        │ ▆█                                                  ││ ▆█                                                  │
+        │▅██                                                  ││▅██                                                  │
+        │███                                                  ││███                                                  │
+        └─────────────────────────────────────────────────────┘└─────────────────────────────────────────────────────┘
+        ┌Guests──────────────────────────────────────────────────────────────────────────────────────────────────────┐
+        │GUEST  NETWORK  ADDRESS        LINK    TO/s    FROM/s  FILES/s                                              │
+        │dev    vmnet8   192.168.130.2  stream  7.0 kB  14 kB   735      ▄▆█                                         │
+        └────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
+        ┌Shares──────────────────────────────────────────────────────────────────────────────────────────────────────┐
+        │SHARE  OPS/s  READ/s  WRITE/s  FOLDER         AT             STATE                                          │
+        │src    49     21 MB   7.0 kB   /home/ann/src  /home/ann/src  used by dev                                    │
+        │www    7700   3.5 kB  0 B      /home/ann/www  /var/www       used by dev, two                               │
+        │x      0      0 B     0 B      /x             /x             not used                                       │
+        └────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
+        ┌Problems────────────────────────────────────────────────────────────────────────────────────────────────────┐
+        │share "d": /mnt/d is not a folder                                                                           │
+        │  hint: \u{1b}[2Jmkdir                                                                                      │
+        └────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
+        ┌Events, the newest first────────────────────────────────────────────────────────────────────────────────────┐
+        │2026-11-22T20:00:16.000Z netd        16  names-changed network=vmnet8                                       │
+        │2026-11-22T20:00:09.000Z netd         9  names-changed network=vmnet8                                       │
+        │2026-11-22T20:00:04.000Z netd         4  names-changed network=vmnet8                                       │
+        │2026-11-22T20:00:01.000Z netd         1  names-changed network=vmnet8                                       │
+        └────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
     "#]]
     .assert_eq(&shown);
 }
@@ -144,29 +181,41 @@ fn each_other_page_is_a_list() {
     let flows = page(&mut view, &history, (120, 6));
     view.page = Page::Ports;
     let ports = page(&mut view, &history, (90, 6));
+    view.page = Page::Shares;
+    let shares = page(&mut view, &history, (110, 10));
     view.page = Page::Events;
     view.scroll = usize::MAX;
     let events = page(&mut view, &history, (90, 6));
     expect![[r#"
         sharectl  ● netd 4711  ● sharefs 4711  ○ hostsync not running
-         1 Overview  2 Flows  3 Ports  4 Events    p pauses, q ends
+         1 Overview  2 Flows  3 Ports  4 Shares  5 Events    p pauses, q ends
         ┌1 in all──────────────────────────────────────────────────────────────────────────────────────────────────────────────┐
         │PROTO  DIR  GUEST  FROM                 REMOTE         NAME         STATE             SENT    RECEIVED                │
         │tcp    out  dev    192.168.130.2:40000  192.0.2.1:443  example.org  established 1m1s  1.5 kB  2.5 MB                  │
         └──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
         sharectl  ● netd 4711  ● sharefs 4711  ○ hostsync not running
-         1 Overview  2 Flows  3 Ports  4 Events    p pauses, q ends
+         1 Overview  2 Flows  3 Ports  4 Shares  5 Events    p pauses, q ends
         ┌1 in all────────────────────────────────────────────────────────────────────────────────┐
         │GUEST  PORT     LISTENS         STATE                                                   │
         │dev    8080:80  127.0.0.1:8080  port 80 refuses: nobody listens in the guest            │
         └────────────────────────────────────────────────────────────────────────────────────────┘
         sharectl  ● netd 4711  ● sharefs 4711  ○ hostsync not running
-         1 Overview  2 Flows  3 Ports  4 Events    p pauses, q ends
+         1 Overview  2 Flows  3 Ports  4 Shares  5 Events    p pauses, q ends
+        ┌5 in all────────────────────────────────────────────────────────────────────────────────────────────────────┐
+        │SHARE  BY         DOOR      OPS/s  READ/s  WRITE/s  OPS    READ    WRITTEN                                  │
+        │src    dev        virtiofs  35     21 MB   7.0 kB   80     48 MB   16 kB    ▄▆█                             │
+        │src    this host  mount     14     0 B     0 B      42     0 B     5.0 MB   ▄▆█                             │
+        │www    dev        virtiofs  700    0 B     0 B      1600   0 B     0 B      ▄▆█                             │
+        │www    two        9p        7000   3.5 kB  0 B      16000  8.1 kB  0 B      ▄▆█                             │
+        │x      -          -         -      -       -        -      -       -                                        │
+        └────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
+        sharectl  ● netd 4711  ● sharefs 4711  ○ hostsync not running
+         1 Overview  2 Flows  3 Ports  4 Shares  5 Events    p pauses, q ends
         ┌Events, the newest first────────────────────────────────────────────────────────────────┐
         │2026-11-22T20:00:01.000Z netd         1  names-changed network=vmnet8                   │
         │                                                                                        │
         └────────────────────────────────────────────────────────────────────────────────────────┘
-    "#]].assert_eq(&format!("{flows}{ports}{events}"));
+    "#]].assert_eq(&format!("{flows}{ports}{shares}{events}"));
 }
 
 #[test]
@@ -181,8 +230,8 @@ fn no_size_of_the_terminal_is_too_small_and_colours_change_no_text() {
             }
         }
     }
-    let plain = page(&mut View::new(true), &history, (90, 26));
-    assert_eq!(plain, page(&mut View::new(false), &history, (90, 26)));
+    let plain = page(&mut View::new(true), &history, (110, 28));
+    assert_eq!(plain, page(&mut View::new(false), &history, (110, 28)));
     page(&mut View::new(false), &History::default(), (90, 26));
 }
 
