@@ -284,36 +284,41 @@ fn programs_of_root_outlive_killed_daemons_and_another_program() {
 fn a_request_is_done_once_wherever_its_daemon_died() {
     whole_system(|| {
         let mut world = world(ordinary())?;
-        let order = world.path("die");
         let holder = hold(&world)?;
-        for (mount, folder) in [("m", "shared/d"), ("l", "shared/layers")] {
-            // The last: before it is begun, and again when it was done again.
-            let points = [
-                "taken 13",
-                "done 11",
-                "done 17",
-                "told 13",
-                "taken 13\ndone 1",
-            ];
-            for (turn, die) in points.into_iter().enumerate() {
-                let before = number(&world, "sharectl_sharefs_restarts")?;
-                world.write(&order, die)?;
-                world.crash_worker()?;
-                let work = begin(&world, mount, turn)?;
-                wait_for("deaths", LONG, || {
-                    Ok(restarts(&world).filter(|now| *now > before + 40).map(drop))
-                })?;
-                fs::remove_file(&order)?;
-                end(&world, folder, work).with_context(|| format!("{die:?} in {mount}"))?;
-            }
+        for (turn, die) in ["taken 13", "done 11", "done 17", "told 13"]
+            .into_iter()
+            .enumerate()
+        {
+            die_at_work(&mut world, die, turn)?;
         }
         ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);
         world.write(&world.path("shared/d/interrupt"), "")?;
         exists(&world, "shared/d/interrupted")?;
         world.write(&world.path("shared/d/finish"), "")?;
         ensure!(said(holder)? == "finished\n");
+        // Before it is begun, and again when it was done again. A lock that waits would be what every second worker
+        // dies of, and given up.
+        die_at_work(&mut world, "taken 13\ndone 1", 4)?;
+        ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);
         Ok(())
     });
+}
+
+/// More than forty deaths at a point while three programs are at work, in each of two mounts.
+fn die_at_work(world: &mut World, die: &str, turn: usize) -> Result<()> {
+    let order = world.path("die");
+    for (mount, folder) in [("m", "shared/d"), ("l", "shared/layers")] {
+        let before = number(world, "sharectl_sharefs_restarts")?;
+        world.write(&order, die)?;
+        world.crash_worker()?;
+        let work = begin(world, mount, turn)?;
+        wait_for("deaths", LONG, || {
+            Ok(restarts(world).filter(|now| *now > before + 40).map(drop))
+        })?;
+        fs::remove_file(&order)?;
+        end(world, folder, work).with_context(|| format!("{die:?} in {mount}"))?;
+    }
+    Ok(())
 }
 
 #[test]
