@@ -332,7 +332,7 @@ fn a_request_is_done_once_and_answered_once_wherever_its_daemon_died() {
                 let before = number(&world, "sharectl_sharefs_restarts")?;
                 let workers = begin(&world, share)?;
                 world.write(&order, die)?;
-                world.crash_worker()?;
+                world.kill_worker()?;
                 wait_for("deaths", LONG, || {
                     let died = workers.iter().any(|worker| worker.thread.is_finished());
                     let enough = restarts(&world).is_some_and(|now| now > before + 40);

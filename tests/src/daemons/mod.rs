@@ -301,6 +301,14 @@ impl World {
         Ok(())
     }
 
+    /// Kills the process of sharefs that does the work, of whose followers none may live long enough to be asked.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill_worker(&mut self) -> Result<()> {
+        daemon::kill(self.daemon(Kind::Sharefs)?.pid())
+    }
+
     /// Kills the process of sharefs that does the work, and waits until the next one answers.
     ///
     /// # Errors
