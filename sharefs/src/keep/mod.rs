@@ -50,7 +50,7 @@ pub use process::{keep, ready};
 
 /// "sharefs" and the layout of all the memory described here. A program with another number starts
 /// empty: to be raised with every change of a layout.
-const MAGIC: u64 = 0x7368_6172_6566_7305;
+const MAGIC: u64 = 0x7368_6172_6566_7306;
 
 /// How this program keeps state: it goes on with that of a program of the same number.
 #[must_use]

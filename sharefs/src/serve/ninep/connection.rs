@@ -51,6 +51,8 @@ enum End {
 /// So long a connection waits until all that an earlier process left is taken up, and no longer: a request may take its
 /// time.
 pub(super) const OTHERS: Duration = Duration::from_secs(2);
+/// And so long for its slow lane in its turn, which others wait for.
+const LANE: Duration = Duration::from_millis(500);
 /// Bytes of an answer to a lock that was waited for: an Rlock, an Rlerror.
 const LOCK_ANSWER: usize = 16;
 
@@ -215,7 +217,7 @@ impl Connection {
         self.left.clear();
         if is_slow {
             // One after the other, so that of two that were under way only the one is counted that we die of.
-            self.lane.finish_within(OTHERS);
+            self.lane.finish_within(LANE);
         }
         if self.memory.is_begun(self.input.head()) {
             self.serve_one(Turn::Again)?;

@@ -89,7 +89,12 @@ impl Lane {
                     unanswered.push(job);
                 }
                 // Behind the answer: a Tflush that comes meanwhile is answered here, too.
-                locked(&open).retain(|open| is_flush || *open != tag);
+                // Once: its tag may be another job's by now.
+                let mut open = locked(&open);
+                let at = open.iter().position(|open| *open == tag);
+                if let Some(at) = at.filter(|_| !is_flush) {
+                    open.remove(at);
+                }
             }
         };
         // Not waited for: it ends when its connection has ended and the last job is done.

@@ -3,7 +3,8 @@
 //!
 //! A wait is asked for again up to a thousand times a second by the connection's thread, and what the slow lane is at
 //! may take seconds. So a process that dies while both are is more likely to have died of the latter: that is
-//! counted, and the wait is not. What a follower lives through is cleared.
+//! counted, and the wait is not. What a follower lives through is cleared. A job of the lane may be at it, in good health,
+//! while another request kills; that one is given up at its third, and so the job is begun twice as often.
 
 use std::sync::atomic::Ordering;
 
@@ -12,6 +13,8 @@ use crate::keep::fault::{self, Point};
 use crate::keep::journal::MOST_ATTEMPTS;
 use crate::sys::Shared;
 
+/// Processes that may be killed with a job of the slow lane begun.
+pub(super) const MOST_JOBS: u64 = 2 * MOST_ATTEMPTS;
 /// Nobody died of it.
 pub(super) const NONE: u64 = 0;
 /// Of a wait: its lock is being asked for. Above it is how many died of that.
@@ -43,7 +46,7 @@ impl Rows {
     pub(crate) fn attempt_slow<R>(&self, at: Row, work: impl FnOnce() -> R) -> Option<R> {
         if let Row::At(index) = at {
             let word = &row(&self.memory, Table::Slow, index)[OF_SLOW];
-            if word.fetch_add(1, Ordering::AcqRel) >= MOST_ATTEMPTS {
+            if word.fetch_add(1, Ordering::AcqRel) >= MOST_JOBS {
                 return None;
             }
         }
