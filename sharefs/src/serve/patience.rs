@@ -15,7 +15,9 @@
 //!
 //! The rest of a frame, of which a 9P client has sent a part, is looked for from the same savings, however far apart its
 //! requests are: a socket hands a mebibyte over in some thirty pieces, and a sleeper would be woken for each. Only
-//! behind a receive of `GOOD_PART` at least: who sends byte by byte is not looked for.
+//! behind a receive of `GOOD_PART` at least: who sends byte by byte is not looked for. Of such a look, as much as it takes to
+//! copy what the last receive has brought (`COPIED`) is free: who moves bytes as fast as they can be copied keeps a
+//! processor busy anyway, and the other end sleeps whenever this one does.
 //!
 //! Pure: the moments are arguments.
 
@@ -38,6 +40,8 @@ const SELDOM: u32 = 1024;
 /// Bytes that a receive has brought, so that it is worth while to look for what follows: a sleep costs less than to copy
 /// some pages.
 const GOOD_PART: usize = 4096;
+/// Bytes that are copied in a microsecond.
+const COPIED: usize = 2048;
 /// How long nobody looks after an interrupted look, and after the last of many.
 const SHORT_REST: Duration = Duration::from_millis(1);
 const LONG_REST: Duration = Duration::from_millis(100);
@@ -55,6 +59,8 @@ pub(super) struct Patience {
     empty_since: Option<Instant>,
     /// It is a frame's rest that is waited for.
     is_rest: bool,
+    /// What looking for it costs nothing.
+    free: Duration,
     /// Looking that is paid for, as of `counted`.
     saved: Duration,
     counted: Option<Instant>,
@@ -75,6 +81,7 @@ impl Patience {
             pause: LONGEST_PAUSE,
             empty_since: None,
             is_rest: false,
+            free: SLEEP,
             saved: Duration::ZERO,
             counted: None,
             trial: 1,
@@ -106,6 +113,8 @@ impl Patience {
     pub(super) fn cut_short(&mut self, now: Instant, bytes: usize) -> Option<Instant> {
         self.begin(now);
         self.is_rest = true;
+        let copying = Duration::from_micros((bytes / COPIED) as u64);
+        self.free = copying.max(SLEEP).min(WINDOW);
         // No average says that it is likely, so a look in vain must be paid for beforehand.
         let may_look = bytes >= GOOD_PART && self.may_look(now, WINDOW * IN_VAIN);
         may_look.then(|| now + WINDOW)
@@ -147,7 +156,7 @@ impl Patience {
             && looking
         {
             let pause = now.saturating_duration_since(since);
-            self.pay(pause.saturating_sub(SLEEP), pause, now);
+            self.pay(pause.saturating_sub(self.free), pause, now);
         }
     }
 
@@ -311,6 +320,19 @@ mod tests {
                 assert_eq!((awake, looked), (0, Duration::ZERO), "{piece} by {pause}");
             }
         }
+    }
+
+    #[test]
+    fn who_sends_as_fast_as_can_be_copied_is_awaited_looking() {
+        let large = 32 << 10;
+        for pause in [1, 8, 15] {
+            let (awake, asleep, _) = play_rests(2, large, &[pause]);
+            assert!(asleep * 100 < awake, "{pause}: {awake}, {asleep}");
+        }
+        let (awake, asleep, looked) = play_rests(2, large, &[45]);
+        assert!(asleep > 0, "slower than that it has to be paid for");
+        let free = Duration::from_micros(16) * awake;
+        assert!(looked.saturating_sub(free) <= Duration::from_millis(505));
     }
 
     #[test]
