@@ -321,6 +321,16 @@ fn die_at_work(world: &mut World, die: &str, turn: usize) -> Result<()> {
     Ok(())
 }
 
+/// Behind the last of the deaths that were ordered, at least four since `before`, the mount is served and nothing was given up.
+fn lives_on(world: &mut World, before: u64) -> Result<()> {
+    fs::remove_file(world.path("die"))?;
+    world.crash_worker()?;
+    let deaths = number(world, "sharectl_sharefs_restarts")? - before;
+    ensure!(deaths >= 4, "{deaths}");
+    ensure!(number(world, "sharectl_sharefs_given_up")? == 0);
+    still_serves(world, "alive")
+}
+
 #[test]
 fn a_request_that_kills_whoever_takes_it_up_is_an_error_and_the_mount_lives_on() {
     whole_system(|| {
@@ -337,12 +347,7 @@ fn a_request_that_kills_whoever_takes_it_up_is_an_error_and_the_mount_lives_on()
         let mut line = world.command("stat");
         let refused = command::output(line.arg("m/nonesuch"), LONG)?;
         ensure!(refused.stderr.contains("Input/output error"), "{refused:?}");
-        fs::remove_file(&order)?;
-        world.crash_worker()?;
-        let deaths = number(&world, "sharectl_sharefs_restarts")? - before;
-        ensure!(deaths >= 4, "{deaths}");
-        ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);
-        still_serves(&world, "alive")?;
+        lives_on(&mut world, before)?;
         world.write(&world.path("go"), "")?;
         said(holder)?;
         ensure!(fs::read_to_string(world.path("shared/d/log"))? == "end");
@@ -394,12 +399,7 @@ fn refuse_deadly_lock(point: &str) -> Result<()> {
     world.write(&order, point)?;
     world.crash_worker()?;
     exists(&world, "refused")?;
-    fs::remove_file(&order)?;
-    world.crash_worker()?;
-    let deaths = number(&world, "sharectl_sharefs_restarts")? - before;
-    ensure!(deaths >= 4, "{deaths}");
-    ensure!(number(&world, "sharectl_sharefs_given_up")? == 0);
-    still_serves(&world, "alive")?;
+    lives_on(&mut world, before)?;
     world.write(&world.path("free"), "")?;
     said(holder)?;
     world.write(&world.path("go"), "")?;

@@ -378,20 +378,26 @@ fn a_request_that_kills_whoever_takes_it_up_is_an_error_and_the_connection_lives
     });
 }
 
+/// Two clients with the log open, of which the first has locked it for process 7.
+fn holder_and_another(world: &World) -> Result<(Client, Client)> {
+    let mut holder = Client::attach(&socket(world), "d")?;
+    let mut other = Client::attach(&socket(world), "d")?;
+    for client in [&mut holder, &mut other] {
+        for (kind_of, body) in [walk(ROOT, LOG, &[]), create(LOG, "log", READ_WRITE)] {
+            client.ask(kind_of, body)?;
+        }
+    }
+    let (kind_of, body) = lock(LOG, WRITE_LOCK, false, 7);
+    ensure!(holder.ask(kind_of, body)? == [0]);
+    Ok((holder, other))
+}
+
 #[test]
 fn what_kills_whoever_is_to_answer_it_later_is_an_error_and_the_connection_lives_on() {
     whole_system(|| {
         let mut world = world()?;
         let order = world.path("die");
-        let mut holder = Client::attach(&socket(&world), "d")?;
-        let mut client = Client::attach(&socket(&world), "d")?;
-        for client in [&mut holder, &mut client] {
-            for (kind_of, body) in [walk(ROOT, LOG, &[]), create(LOG, "log", READ_WRITE)] {
-                client.ask(kind_of, body)?;
-            }
-        }
-        let (kind_of, body) = lock(LOG, WRITE_LOCK, false, 7);
-        ensure!(holder.ask(kind_of, body)? == [0]);
+        let (mut holder, mut client) = holder_and_another(&world)?;
         let sync = || (kind::FSYNC, Body::new().word(LOG).word(0));
         // Three that it killed, or six that may have died of something else; and the two that are killed here.
         for (point, request, most) in [
@@ -427,15 +433,7 @@ fn what_kills_whoever_is_to_answer_it_later_is_an_error_and_the_connection_lives
 fn locks_waits_and_half_written_values_are_there_behind_a_killed_daemon() {
     whole_system(|| {
         let mut world = world()?;
-        let mut holder = Client::attach(&socket(&world), "d")?;
-        let mut waiter = Client::attach(&socket(&world), "d")?;
-        for client in [&mut holder, &mut waiter] {
-            for (kind_of, body) in [walk(ROOT, LOG, &[]), create(LOG, "log", READ_WRITE)] {
-                client.ask(kind_of, body)?;
-            }
-        }
-        let (kind_of, body) = lock(LOG, WRITE_LOCK, false, 7);
-        ensure!(holder.ask(kind_of, body)? == [0]);
+        let (mut holder, mut waiter) = holder_and_another(&world)?;
         let waits = waiter.send([
             lock(LOG, WRITE_LOCK, true, 8),
             lock(LOG, WRITE_LOCK, true, 9),

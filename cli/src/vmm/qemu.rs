@@ -84,6 +84,11 @@ impl LineError {
     }
 }
 
+/// Software emulation translates no memory barrier for a guest that can never have a second processor (`CF_PARALLEL` in QEMU's
+/// `tcg_cpu_init_cflags`), though a device's thread reads the same rings: kicks get lost.
+const ONE_PROCESSOR: &str = "where KVM does not run it, a guest that can have one processor only has no memory barriers, \
+     and a virtio device of it may stand still: add -smp 2";
+
 /// Adds to `words` what `wiring` asks for.
 ///
 /// # Errors
@@ -111,6 +116,9 @@ pub(crate) fn edit(words: &[OsString], wiring: &Wiring) -> Result<Edited, LineEr
             .push("the line has a network card of its own; the guest gets ours besides".to_owned());
     }
     add_shares(&options, wiring, &machine, &mut ids, &mut parts);
+    if !machine.kvm && line::most_processors(&options) < 2 {
+        notes.push(ONE_PROCESSOR.to_owned());
+    }
     if options.iter().any(|option| option.name == "readconfig") {
         notes.push(
             "what -readconfig reads is not looked at; memory and ids must not be set there"

@@ -319,6 +319,7 @@ fn run_needs_netd_and_sharefs() {
         .is(expect![[r#"
             exit 0
             out: started
+            err: note: where KVM does not run it, a guest that can have one processor only has no memory barriers, and a virtio device of it may stand still: add -smp 2
         "#]]);
     // Of one that has a device a share, each one's socket is asked for.
     place
@@ -334,6 +335,7 @@ fn run_needs_netd_and_sharefs() {
         .is(expect![[r#"
             exit 0
             out: started
+            err: note: where KVM does not run it, a guest that can have one processor only has no memory barriers, and a virtio device of it may stand still: add -smp 2
         "#]]);
 }
 
@@ -389,6 +391,7 @@ fn vm_gets_its_line_and_gives_its_exit_status() {
             out: stream,id=sharectl-net,server=on,addr.type=unix,addr.path=$T/run/guest/dev/net.sock
             out: -device
             out: virtio-net-pci,netdev=sharectl-net,mac=52:54:00:00:00:01,host_mtu=65520
+            err: note: where KVM does not run it, a guest that can have one processor only has no memory barriers, and a virtio device of it may stand still: add -smp 2
         "#]]);
     place.program("wrapper", "kill -KILL $$");
     let outcome = place.run("guest run dev -- wrapper");

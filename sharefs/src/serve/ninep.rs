@@ -285,7 +285,7 @@ impl Shared {
     }
 
     /// Whichever way it fails: what lists the connection goes first, then what is open for it.
-    fn go_on(self: &Arc<Self>, left: Left, mut turn: OneTurn) -> io::Result<()> {
+    fn go_on(self: &Arc<Self>, left: Left, turn: OneTurn) -> io::Result<()> {
         let seat = self.enlist(&left.socket)?;
         let rows = left.memory.rows_left();
         let longest = left.memory.commit().longest;
@@ -300,8 +300,8 @@ impl Shared {
             _retired: Retired(Some(Arc::clone(&rows))),
         };
         line.session.adopt(Arc::clone(&rows), longest, &claim)?;
-        line.before = turn.0.take().map(|turns| Before {
-            turns,
+        line.before = Some(Before {
+            turn,
             // Behind the session, which has what is open for more than a job.
             slow: slow_left(&rows, &claim),
         });
@@ -423,6 +423,13 @@ impl Drop for Seat {
 
 /// A turn among the connections that are taken up: taken by the one it is for, or by nobody.
 struct OneTurn(Option<Arc<Turns>>);
+
+impl OneTurn {
+    /// It will be taken.
+    fn begin(mut self) -> Option<Arc<Turns>> {
+        self.0.take()
+    }
+}
 
 impl Drop for OneTurn {
     fn drop(&mut self) {

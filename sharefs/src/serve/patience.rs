@@ -4,8 +4,8 @@
 //! requests. A guest that asks one thing after the other has the next answered at once if the thread is
 //! still looking. What that may cost:
 //! - at rest nothing: who has not been asked again within `WINDOW` sleeps until woken;
-//! - a guest whose requests come further apart than `WINDOW` is looked for now and then, each time that was in
-//!   vain half as often, down to once in `SELDOM` requests. A sleeper alone would never learn that the guest
+//! - a guest whose requests come further apart than `WINDOW` is looked for in a trial, and again behind one request,
+//!   two, four, and so on up to `SELDOM`, as long as each trial is in vain. A sleeper alone would never learn that the guest
 //!   asks sooner by now: what it sees of a pause has its own waking in it, which may take longer than `WINDOW`;
 //! - looking may take half of the time (`SHARE`), looking in vain an eighth of it, beyond what the
 //!   sleep that it saves would have cost (`SLEEP`), with `MOST` saved up at most;

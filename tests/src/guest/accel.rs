@@ -137,13 +137,17 @@ fn trial_arguments<'a>(line: &'a mut Command, accelerator: &str) -> &'a mut Comm
 
 #[cfg(test)]
 mod tests {
+    use anyhow::ensure;
+
     use super::*;
+    use crate::{packages, whole_system};
 
     #[test]
     fn the_boot_sector_speaks_under_software_emulation() {
-        if crate::packages::find("qemu-system-x86_64").is_some() {
-            boots("tcg").unwrap();
-        }
+        whole_system(|| {
+            packages::ensure(packages::GUEST)?;
+            boots("tcg")
+        });
     }
 
     /// x86 real mode: xor ax, ax; mov ds, ax; lock add dword [0x5000], 0; mfence; out(0x501, 0); hlt. A locked addition
@@ -155,22 +159,25 @@ mod tests {
 
     #[test]
     fn a_guest_of_one_processor_keeps_its_memory_barriers_in_software_emulation() {
-        if crate::packages::find("qemu-system-x86_64").is_none() {
-            return;
-        }
-        let disk = boot_sector("barriers", BARRIERS).unwrap();
-        let processors = Accelerator::Tcg.one_processor();
-        let shown = ["-smp", processors, "-d", "op", "-dfilter", "0x7c00+0x20"];
-        let operations = trial("tcg,thread=multi", &disk, &shown).unwrap().stderr;
-        for operation in [" atomic_", " mb "] {
-            assert!(operations.contains(operation), "{operation}: {operations}");
-        }
+        whole_system(|| {
+            packages::ensure(packages::GUEST)?;
+            let disk = boot_sector("barriers", BARRIERS)?;
+            let processors = Accelerator::Tcg.one_processor();
+            let shown = ["-smp", processors, "-d", "op", "-dfilter", "0x7c00+0x20"];
+            let operations = trial("tcg,thread=multi", &disk, &shown)?.stderr;
+            for operation in [" atomic_", " mb "] {
+                ensure!(operations.contains(operation), "{operation}: {operations}");
+            }
+            Ok(())
+        });
     }
 
     #[test]
     fn an_accelerator_nobody_has_does_not_boot() {
-        if crate::packages::find("qemu-system-x86_64").is_some() {
-            boots("steam").unwrap_err();
-        }
+        whole_system(|| {
+            packages::ensure(packages::GUEST)?;
+            ensure!(boots("steam").is_err());
+            Ok(())
+        });
     }
 }

@@ -183,18 +183,25 @@ pub(super) fn processors(options: &[Given]) -> u32 {
     const TOPOLOGY: [&str; 7] = [
         "drawers", "books", "sockets", "dies", "clusters", "cores", "threads",
     ];
-    // Said twice, the later one's keys override.
-    let said = |key: &str| {
-        let smp = options.iter().rev().filter(|option| option.name == "smp");
-        smp.filter_map(|option| option.field(key)).next()
-    };
-    if let Some(cpus) = said("cpus").or_else(|| said("")) {
+    if let Some(cpus) = smp(options, "cpus").or_else(|| smp(options, "")) {
         return cpus.parse().unwrap_or(1);
     }
-    let counts = TOPOLOGY.into_iter().filter_map(said);
+    let counts = TOPOLOGY.into_iter().filter_map(|key| smp(options, key));
     counts.fold(1, |product: u32, count| {
         product.saturating_mul(count.parse().unwrap_or(1))
     })
+}
+
+/// The processors that it may have at most: `-smp`'s `maxcpus`, or as many as it starts with.
+pub(super) fn most_processors(options: &[Given]) -> u32 {
+    let most = smp(options, "maxcpus").and_then(|most| most.parse().ok());
+    most.unwrap_or_else(|| processors(options))
+}
+
+/// Of `-smp`. Said twice, the later one's keys override.
+fn smp<'a>(options: &'a [Given], key: &str) -> Option<&'a str> {
+    let said = options.iter().rev().filter(|option| option.name == "smp");
+    said.filter_map(|option| option.field(key)).next()
 }
 
 /// A size as `-m` takes it: MiB without a suffix, else `K`, `M`, `G`, `T`, also with a fraction.
@@ -263,7 +270,10 @@ mod tests {
             ("-smp many", 1),
         ] {
             let words: Vec<OsString> = line.split(' ').map(Into::into).collect();
-            assert_eq!(processors(&options(&words)), count, "{line}");
+            let options = options(&words);
+            assert_eq!(processors(&options), count, "{line}");
+            let most = if line.contains("maxcpus=8") { 8 } else { count };
+            assert_eq!(most_processors(&options), most, "{line}");
         }
     }
 

@@ -46,7 +46,8 @@ fn added(line: &str, wiring: &Wiring) -> Result<String, LineError> {
         text.push_str(&pair.join(" "));
         text.push('\n');
     }
-    for note in edited.notes {
+    // Of most lines here; it has a test of its own.
+    for note in edited.notes.iter().filter(|note| *note != ONE_PROCESSOR) {
         text.push_str(&format!("note: {note}\n"));
     }
     Ok(text)
@@ -185,13 +186,29 @@ fn finished_line_stays_as_it_is() {
     for shares in [&[][..], &["d"], &["d", "src"]] {
         let wiring = wiring(shares);
         let once = edit(
-            &words("qemu-system-x86_64 -m 2G -nodefaults disk.qcow2"),
+            &words("qemu-system-x86_64 -m 2G -smp 2 -nodefaults disk.qcow2"),
             &wiring,
         )
         .unwrap();
         let twice = edit(&once.line, &wiring).unwrap();
         assert_eq!(twice.line, once.line);
         assert_eq!(twice.notes, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn one_processor_without_kvm_is_told_of_its_barriers() {
+    for (line, is_told) in [
+        ("qemu -nodefaults", true),
+        ("qemu -nodefaults -accel tcg -smp 1", true),
+        ("qemu -nodefaults -accel kvm -accel tcg", true),
+        ("qemu -nodefaults -accel kvm", false),
+        ("qemu -nodefaults -smp 2", false),
+        ("qemu -nodefaults -smp 1,maxcpus=2", false),
+    ] {
+        let notes = edit(&words(line), &wiring(&["d"])).unwrap().notes;
+        let told = notes.iter().any(|note| note == ONE_PROCESSOR);
+        assert_eq!(told, is_told, "{line}: {notes:?}");
     }
 }
 

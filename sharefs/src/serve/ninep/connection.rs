@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
+use super::OneTurn;
 use super::incoming::Incoming;
 use super::lane::{Job, Lane, Work};
 use super::ledger::{Ledger, held};
@@ -28,7 +29,6 @@ use crate::ninep::messages::{Request, VERSION};
 use crate::ninep::session::{Outcome, Session, Slow};
 use crate::ninep::wire::Frame;
 use crate::serve::patience::Patience;
-use crate::serve::turns::Turns;
 use crate::{sys, tree};
 
 /// A lock that is waited for is asked for again after this, then after twice as long, and so on.
@@ -74,7 +74,7 @@ pub(super) struct Line {
 /// What an earlier process left, beside what is in memory.
 pub(super) struct Before {
     /// Among connections that are taken up.
-    pub(super) turns: Arc<Turns>,
+    pub(super) turn: OneTurn,
     /// Jobs of its slow lane.
     pub(super) slow: Vec<SlowLeft>,
 }
@@ -116,8 +116,8 @@ pub(super) fn run(line: Line, counters: &Arc<Counters>, fids: &AtomicU64) {
         before,
         _retired,
     } = line;
-    let (turns, left) = match before {
-        Some(Before { turns, slow }) => (Some(turns), slow),
+    let (turn, left) = match before {
+        Some(Before { turn, slow }) => (Some(turn), slow),
         None => (None, Vec::new()),
     };
     let mut connection = Connection {
@@ -143,7 +143,8 @@ pub(super) fn run(line: Line, counters: &Arc<Counters>, fids: &AtomicU64) {
         connection.journal.clone().of_thread();
     }
     let mut went = Ok(());
-    if let Some(turns) = turns {
+    // Until here it is passed on when there is no connection after all.
+    if let Some(turns) = turn.and_then(OneTurn::begin) {
         keep::wait_until_serving(OTHERS);
         turns.take(|| went = connection.take_up());
     }

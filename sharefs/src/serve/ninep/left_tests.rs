@@ -196,6 +196,27 @@ fn a_connection_that_cannot_go_on_is_not_listed_any_more_before_anything_of_it_i
 }
 
 #[test]
+fn a_connection_that_cannot_begin_keeps_nobody_waiting_for_its_turn() {
+    let mut scene = Scene::new(true);
+    // More is dealt with than ever came.
+    scene.left.memory.put_commit(Commit {
+        longest: 8192,
+        head: 1000,
+        ..Commit::default()
+    });
+    let turns = Arc::new(Turns::new(2, Duration::from_secs(3600)));
+    let turn = OneTurn(Some(Arc::clone(&turns)));
+    scene.door.shared.go_on(scene.left, turn).unwrap();
+    assert_eq!(scene.client.read(&mut [0]).unwrap(), 0, "it ended");
+    let (done, had) = sync_channel(1);
+    std::thread::spawn(move || {
+        turns.take(|| ());
+        done.send(()).ok();
+    });
+    had.recv_timeout(LIMIT).expect("nobody else's turn is left");
+}
+
+#[test]
 fn a_connection_that_panics_is_not_listed_any_more_before_anything_of_it_is_closed() {
     let mut scene = Scene::new(true);
     scene.door.shared.go_on(scene.left, OneTurn(None)).unwrap();
@@ -280,7 +301,7 @@ fn requests_of_the_slow_lane_share_what_was_open_and_another_file_is_stale_to_on
         _retired: Retired(Some(Arc::clone(&rows))),
         rows: Some(rows),
         before: Some(Before {
-            turns: Arc::new(Turns::new(1, OTHERS)),
+            turn: OneTurn(Some(Arc::new(Turns::new(1, OTHERS)))),
             slow,
         }),
     };
