@@ -154,11 +154,6 @@ fn waits(world: &World) -> Result<u64> {
     Ok(values.sum())
 }
 
-/// Restarts so far; None while nobody answers.
-fn restarts(world: &World) -> Option<u64> {
-    number(world, "sharectl_sharefs_restarts").ok()
-}
-
 /// The program that holds what it can, once it does.
 fn hold(world: &World) -> Result<Child> {
     let mut holder = perl(world, "m", HOLD, &[])?;
@@ -308,12 +303,12 @@ fn a_request_is_done_once_wherever_its_daemon_died() {
 fn die_at_work(world: &mut World, die: &str, turn: usize) -> Result<()> {
     let order = world.path("die");
     for (mount, folder) in [("m", "shared/d"), ("l", "shared/layers")] {
-        let before = number(world, "sharectl_sharefs_restarts")?;
+        let before = world.worker_deaths()?;
         world.write(&order, die)?;
         world.crash_worker()?;
         let work = begin(world, mount, turn)?;
         wait_for("deaths", LONG, || {
-            Ok(restarts(world).filter(|now| *now > before + 40).map(drop))
+            Ok((world.worker_deaths()? > before + 40).then_some(()))
         })?;
         fs::remove_file(&order)?;
         end(world, folder, work).with_context(|| format!("{die:?} in {mount}"))?;

@@ -73,11 +73,6 @@ fn number(world: &World, name: &str) -> Result<u64> {
     Ok(values.sum())
 }
 
-/// Restarts so far; None while nobody answers.
-fn restarts(world: &World) -> Option<u64> {
-    number(world, "sharectl_sharefs_restarts").ok()
-}
-
 fn socket(world: &World) -> PathBuf {
     world.runtime().join("guest/dev/9p.sock")
 }
@@ -329,14 +324,14 @@ fn a_request_is_done_once_and_answered_once_wherever_its_daemon_died() {
         ];
         for die in points {
             for share in ["d", "layers"] {
-                let before = number(&world, "sharectl_sharefs_restarts")?;
+                let before = world.worker_deaths()?;
                 let workers = begin(&world, share)?;
                 world.write(&order, die)?;
                 world.kill_worker()?;
                 wait_for("deaths", LONG, || {
-                    let died = workers.iter().any(|worker| worker.thread.is_finished());
-                    let enough = restarts(&world).is_some_and(|now| now > before + 40);
-                    Ok((enough || died).then_some(()))
+                    let ended = workers.iter().any(|worker| worker.thread.is_finished());
+                    let enough = world.worker_deaths()? > before + 40;
+                    Ok((enough || ended).then_some(()))
                 })?;
                 fs::remove_file(&order)?;
                 end(&world, share, workers).with_context(|| format!("{die:?} in {share}"))?;

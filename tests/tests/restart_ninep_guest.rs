@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use tests::at_work::{LONG, begin, end, finish, hold, number, soon, sum};
+use tests::at_work::{LONG, begin, end, finish, hold, number, soon};
 use tests::daemons::{Kind, World};
 use tests::guest::Guest;
 use tests::limit::wait_for;
@@ -79,16 +79,12 @@ fn a_request_is_done_once_wherever_its_daemon_died() {
         hold(&guest)?;
         for (point, count) in [("taken", 7), ("done", 5), ("answered", 7), ("told", 7)] {
             for (_, at) in MOUNTS {
-                let before = number(&world, "sharectl_sharefs_restarts")?;
+                let before = world.worker_deaths()?;
                 world.write(&order, format!("{point} {count}"))?;
                 world.crash_worker()?;
                 begin(&guest, at)?;
                 wait_for("deaths", LONG, || {
-                    let Ok(answer) = world.ask(Kind::Sharefs, "GET", "/metrics", None) else {
-                        return Ok(None);
-                    };
-                    let now = sum(&answer.body, "sharectl_sharefs_restarts");
-                    Ok((now > before + 20).then_some(()))
+                    Ok((world.worker_deaths()? > before + 20).then_some(()))
                 })?;
                 fs::remove_file(&order)?;
                 let rounds = end(&guest, at).with_context(|| format!("{point} {count} in {at}"))?;

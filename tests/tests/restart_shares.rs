@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use tests::at_work::{LONG, begin, end, finish, hold, number, soon, sum};
+use tests::at_work::{LONG, begin, end, finish, hold, number, soon};
 use tests::daemons::{Kind, World};
 use tests::limit::wait_for;
 use tests::{Context, Result, ensure, whole_system};
@@ -136,18 +136,12 @@ fn a_request_is_done_once_wherever_its_daemon_died() {
             ("told", 7),
         ] {
             for folder in ["/mnt/d", "/mnt/layers"] {
-                let before = number(&world, "sharectl_sharefs_restarts")?;
+                let before = world.worker_deaths()?;
                 world.write(&order, format!("{point} {count}"))?;
                 world.crash_worker()?;
                 begin(&guest, folder)?;
                 wait_for("deaths", LONG, || {
-                    let Ok(answer) = world.ask(Kind::Sharefs, "GET", "/metrics", None) else {
-                        return Ok(None);
-                    };
-                    Ok(
-                        (sum(&answer.body, "sharectl_sharefs_restarts") > before + 20)
-                            .then_some(()),
-                    )
+                    Ok((world.worker_deaths()? > before + 20).then_some(()))
                 })?;
                 fs::remove_file(&order)?;
                 let rounds =

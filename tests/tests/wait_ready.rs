@@ -188,6 +188,9 @@ fn what_is_only_said_leaves_a_running_guest_its_files_and_its_connections() {
                     .each_ref()
                     .map(|file| fs::read(file).unwrap_or_default())
         );
+        // The host's port opens when netd finds the guest's, up to a tenth of a second behind its address.
+        let served = ["wait-ready", "--port", "dev/8080", "--timeout", "20s"];
+        says(&world, 0, &served, "ready after")?;
         let page = http::get(([127, 64, 0, 1], 8080).into(), "/", Duration::from_secs(5))?;
         ensure!(page.body == "Hello from dev\n", "{page:?}");
         guest.ok("echo on > /mnt/d/still")?;

@@ -335,6 +335,16 @@ impl World {
         })
     }
 
+    /// Workers of sharefs that were killed so far, by the log of what starts the next: where one follows the other
+    /// within milliseconds, none may live long enough to answer.
+    ///
+    /// # Errors
+    /// When it was not started.
+    pub fn worker_deaths(&mut self) -> Result<usize> {
+        let log = self.daemon(Kind::Sharefs)?.log();
+        Ok(log.matches("sharefs was killed").count())
+    }
+
     /// A daemon's control socket.
     #[must_use]
     pub fn socket(&self, kind: Kind) -> PathBuf {
