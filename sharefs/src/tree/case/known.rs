@@ -1,12 +1,14 @@
 //! What is known of folders' names, folded: bounded, and good as long as the folder has not changed.
 //!
 //! A folder's times of change are its stamp. Names that came and went through this tree are told here with
-//! the stamps before and after, so that a build that makes ten thousand files reads its folder once. What
-//! somebody else changes in the same tick of the file system's clock (some milliseconds) as our last look
-//! can go unseen until the folder changes again; such a name is still found as it is spelled.
+//! the stamps before and after, by one after the other (`turns`), so that a build that makes ten thousand files reads
+//! its folder every two seconds and not for each. What somebody else changes between two such stamps, or in the same tick of the
+//! file system's clock (some milliseconds) as our last look, can go unseen for these two seconds; such a name
+//! is still found as it is spelled, and one that is gone is not believed to be there.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
+use std::time::Duration;
 
 use control::fold;
 
@@ -18,6 +20,9 @@ const MOST_BYTES: usize = 32 << 20;
 const EACH_NAME: usize = 128;
 /// Folders, which cost something even when empty.
 const MOST_FOLDERS: usize = 4096;
+
+/// A folder's names are read again when they were read so long ago.
+const LASTS: Duration = Duration::from_secs(2);
 
 /// When a folder changed last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +44,7 @@ pub(super) struct Seen {
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct Known {
-    folders: BTreeMap<[u64; 3], Folder>,
+    folders: BTreeMap<Identity, Folder>,
     bytes: usize,
     most_bytes: usize,
     /// Counts uses; the folder with the lowest was not used for longest.
@@ -50,6 +55,8 @@ pub(super) struct Known {
 struct Folder {
     stamp: Stamp,
     names: Folded,
+    /// When, since some beginning.
+    read: Duration,
     used: u64,
 }
 
@@ -109,25 +116,33 @@ impl Default for Known {
 
 impl Known {
     /// None: the folder must be read. Some(None): there is no such name.
-    pub(super) fn find(&mut self, seen: Seen, name: &CStr) -> Option<Option<CString>> {
+    pub(super) fn find(
+        &mut self,
+        seen: Seen,
+        now: Duration,
+        name: &CStr,
+    ) -> Option<Option<CString>> {
         self.uses += 1;
-        let folder = self.folders.get_mut(&key(seen.folder))?;
-        if folder.stamp != seen.stamp {
+        let folder = self.folders.get_mut(&seen.folder)?;
+        if folder.stamp != seen.stamp || now.saturating_sub(folder.read) > LASTS {
             return None;
         }
         folder.used = self.uses;
         Some(folder.names.find(name).map(CStr::to_owned))
     }
 
-    /// The folder was read.
-    pub(super) fn learn(&mut self, seen: Seen, names: Folded) {
+    /// The folder was read, and that was begun at `now`.
+    pub(super) fn learn(&mut self, seen: Seen, now: Duration, names: Folded) {
         self.uses += 1;
-        self.forget(key(seen.folder));
+        self.forget(seen.folder);
         self.bytes += names.bytes;
-        let used = self.uses;
-        let stamp = seen.stamp;
-        self.folders
-            .insert(key(seen.folder), Folder { stamp, names, used });
+        let folder = Folder {
+            stamp: seen.stamp,
+            names,
+            read: now,
+            used: self.uses,
+        };
+        self.folders.insert(seen.folder, folder);
         self.shrink();
     }
 
@@ -139,12 +154,11 @@ impl Known {
         gone: Option<&CStr>,
         made: Option<&CStr>,
     ) {
-        let key = key(before.folder);
-        let Some(folder) = self.folders.get_mut(&key) else {
+        let Some(folder) = self.folders.get_mut(&before.folder) else {
             return;
         };
         if folder.stamp != before.stamp {
-            self.forget(key);
+            self.forget(before.folder);
             return;
         }
         self.bytes -= folder.names.bytes;
@@ -159,8 +173,9 @@ impl Known {
         self.shrink();
     }
 
-    fn forget(&mut self, key: [u64; 3]) {
-        if let Some(folder) = self.folders.remove(&key) {
+    /// What was known of it is not so.
+    pub(super) fn forget(&mut self, folder: Identity) {
+        if let Some(folder) = self.folders.remove(&folder) {
             self.bytes -= folder.names.bytes;
         }
     }
@@ -168,20 +183,16 @@ impl Known {
     fn shrink(&mut self) {
         while self.bytes > self.most_bytes || self.folders.len() > MOST_FOLDERS {
             let oldest = self.folders.iter().min_by_key(|(_, folder)| folder.used);
-            let Some((&key, _)) = oldest else {
+            let Some((&oldest, _)) = oldest else {
                 return;
             };
-            self.forget(key);
+            self.forget(oldest);
         }
     }
 }
 
 fn cost(name: &CStr) -> usize {
     EACH_NAME + 2 * name.to_bytes().len()
-}
-
-fn key(of: Identity) -> [u64; 3] {
-    [of.device, of.inode, of.mount]
 }
 
 #[cfg(test)]
@@ -211,14 +222,18 @@ mod tests {
     }
 
     fn found(known: &mut Known, at: Seen, name: &CStr) -> Option<Option<CString>> {
-        known.find(at, name)
+        known.find(at, Duration::ZERO, name)
     }
 
     #[test]
     fn a_folder_is_known_as_long_as_its_stamp() {
         let mut known = Known::default();
         assert_eq!(found(&mut known, seen(1, 1), c"a"), None);
-        known.learn(seen(1, 1), names(&[c"Readme", c"README", c"x"]));
+        known.learn(
+            seen(1, 1),
+            Duration::ZERO,
+            names(&[c"Readme", c"README", c"x"]),
+        );
         assert_eq!(
             found(&mut known, seen(1, 1), c"readme"),
             Some(Some(c"README".to_owned()))
@@ -248,25 +263,46 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_is_read_again_after_two_seconds_though_nothing_seems_to_have_changed() {
+        let mut known = Known::default();
+        let first = Duration::from_secs(7);
+        known.learn(seen(1, 1), first, names(&[c"a"]));
+        assert!(known.find(seen(1, 1), first + LASTS, c"b").is_some());
+        // What is made here does not make the rest any newer.
+        known.changed(seen(1, 1), seen(1, 2).stamp, None, Some(c"c"));
+        let late = first + LASTS + Duration::from_millis(1);
+        assert_eq!(known.find(seen(1, 2), late, c"b"), None);
+        known.learn(seen(1, 2), late, names(&[c"a", c"b"]));
+        assert_eq!(
+            known.find(seen(1, 2), late, c"B"),
+            Some(Some(c"b".to_owned()))
+        );
+    }
+
+    #[test]
     fn what_was_not_used_for_longest_goes_when_there_are_too_many() {
         let mut known = Known {
             most_bytes: 4 * cost(c"a"),
             ..Known::default()
         };
-        known.learn(seen(1, 1), names(&[c"a", c"b"]));
-        known.learn(seen(2, 1), names(&[c"a", c"b"]));
+        known.learn(seen(1, 1), Duration::ZERO, names(&[c"a", c"b"]));
+        known.learn(seen(2, 1), Duration::ZERO, names(&[c"a", c"b"]));
         assert!(found(&mut known, seen(1, 1), c"a").is_some());
-        known.learn(seen(3, 1), names(&[c"a"]));
+        known.learn(seen(3, 1), Duration::ZERO, names(&[c"a"]));
         let held = [1, 2, 3].map(|inode| found(&mut known, seen(inode, 1), c"a").is_some());
         assert_eq!(held, [true, false, true]);
-        known.learn(seen(4, 1), names(&[c"a", c"b", c"c", c"d", c"e"]));
+        known.learn(
+            seen(4, 1),
+            Duration::ZERO,
+            names(&[c"a", c"b", c"c", c"d", c"e"]),
+        );
         assert_eq!(
             (known.bytes, known.folders.len()),
             (0, 0),
             "one that never fits"
         );
         for inode in 0..MOST_FOLDERS as u64 + 10 {
-            known.learn(seen(inode, 1), names(&[]));
+            known.learn(seen(inode, 1), Duration::ZERO, names(&[]));
         }
         assert_eq!(known.folders.len(), MOST_FOLDERS);
     }

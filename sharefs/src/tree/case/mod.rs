@@ -7,21 +7,26 @@
 //! differs in case replaces that and keeps its spelling, as Windows does; of a name to itself it changes the
 //! case. (A Linux guest does not get so far: to its kernel the two are one file already, and done.)
 //!
-//! Two guests that make `a` and `A` in the same instant both succeed. A folder of more names than are worth
+//! Of two who make `a` and `A` at once through one tree one is told EEXIST; through two (a mount on the host has its own)
+//! both succeed. A folder of more names than are worth
 //! keeping (about 80,000) is read for each name that is missing.
 
 use std::ffi::{CStr, CString};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::layer::{Layer, pass_on};
 use super::{Attributes, Caller, Found, Identity, Name, NewNode, OpenHow, RenameHow, Result, Tree};
 use known::{Folded, Known, Seen, Stamp};
+use turns::{Turn, Turns};
 
 mod known;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 /// Whether case tells names apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +40,13 @@ pub(crate) enum Case {
 pub(crate) struct CaseTree<T> {
     below: T,
     /// None: case tells names apart.
-    known: Option<Mutex<Known>>,
+    folded: Option<FoldedNames>,
+}
+
+#[derive(Debug, Default)]
+struct FoldedNames {
+    known: Mutex<Known>,
+    turns: Turns,
 }
 
 /// Bytes of entries read at once.
@@ -46,8 +57,8 @@ type Spelling = (Option<CString>, Seen);
 
 impl<T: Tree> CaseTree<T> {
     pub(crate) fn new(below: T, case: Case) -> Self {
-        let known = (case == Case::Insensitive).then(Mutex::default);
-        Self { below, known }
+        let folded = (case == Case::Insensitive).then(FoldedNames::default);
+        Self { below, folded }
     }
 
     fn seen(&self, folder: &T::Node) -> Result<Seen> {
@@ -58,9 +69,14 @@ impl<T: Tree> CaseTree<T> {
         })
     }
 
-    fn spelling(&self, known: &Mutex<Known>, folder: &T::Node, name: Name<'_>) -> Result<Spelling> {
-        let seen = self.seen(folder)?;
-        if let Some(found) = lock(known).find(seen, name.as_c_str()) {
+    fn turn<'f>(&self, folded: &'f FoldedNames, folder: &T::Node) -> Turn<'f> {
+        folded.turns.one(self.below.identity(folder))
+    }
+
+    /// To be called with the turn in that folder.
+    fn spelling(&self, folded: &FoldedNames, folder: &T::Node, name: Name<'_>) -> Result<Spelling> {
+        let (seen, now) = (self.seen(folder)?, now());
+        if let Some(found) = lock(&folded.known).find(seen, now, name.as_c_str()) {
             return Ok((found, seen));
         }
         let (names, found) = match self.read(folder, name.as_c_str()) {
@@ -73,9 +89,26 @@ impl<T: Tree> CaseTree<T> {
         if let Some(names) = names
             && self.seen(folder)?.stamp == seen.stamp
         {
-            lock(known).learn(seen, names);
+            lock(&folded.known).learn(seen, now, names);
         }
         Ok((found, seen))
+    }
+
+    /// As [`Self::spelling`], of a name that is there: one that is gone, and nobody told us, is not believed.
+    fn true_spelling(
+        &self,
+        folded: &FoldedNames,
+        folder: &T::Node,
+        name: Name<'_>,
+    ) -> Result<Spelling> {
+        let (there, seen) = self.spelling(folded, folder, name)?;
+        if let Some(spelled) = &there
+            && self.below.look(folder, Name::new(spelled)?).err() == Some(Errno::NOENT)
+        {
+            lock(&folded.known).forget(seen.folder);
+            return self.spelling(folded, folder, name);
+        }
+        Ok((there, seen))
     }
 
     /// The whole folder, unless it is too large to keep, and the spelling of `name` in it.
@@ -116,12 +149,16 @@ impl<T: Tree> CaseTree<T> {
         name: Name<'_>,
         work: impl Fn(Name<'_>) -> Result<R>,
     ) -> Result<R> {
-        match (work(name), &self.known) {
-            (Err(Errno::NOENT), Some(known)) => match self.spelling(known, folder, name)? {
-                (Some(other), _) if other.as_c_str() != name.as_c_str() => work(Name::new(&other)?),
-                (Some(_) | None, _) => Err(Errno::NOENT),
-            },
-            (done, _) => done,
+        let folded = match (work(name), &self.folded) {
+            (Err(Errno::NOENT), Some(folded)) => folded,
+            (done, _) => return done,
+        };
+        let turn = self.turn(folded, folder);
+        let (spelled, _) = self.true_spelling(folded, folder, name)?;
+        drop(turn);
+        match spelled {
+            Some(other) if other.as_c_str() != name.as_c_str() => work(Name::new(&other)?),
+            Some(_) | None => Err(Errno::NOENT),
         }
     }
 
@@ -132,10 +169,11 @@ impl<T: Tree> CaseTree<T> {
         name: Name<'_>,
         work: impl FnOnce() -> Result<R>,
     ) -> Result<R> {
-        let Some(known) = &self.known else {
+        let Some(folded) = &self.folded else {
             return work();
         };
-        let (there, before) = match self.spelling(known, folder, name) {
+        let _turn = self.turn(folded, folder);
+        let (there, before) = match self.true_spelling(folded, folder, name) {
             // Not a folder: `work` says so.
             Err(Errno::NOTDIR) => return work(),
             other => other?,
@@ -144,7 +182,7 @@ impl<T: Tree> CaseTree<T> {
             return Err(Errno::EXIST);
         }
         let made = work()?;
-        self.changed(known, folder, before, None, Some(name.as_c_str()));
+        self.changed(folded, folder, before, None, Some(name.as_c_str()));
         Ok(made)
     }
 
@@ -155,20 +193,21 @@ impl<T: Tree> CaseTree<T> {
         name: Name<'_>,
         work: impl Fn(Name<'_>) -> Result<()>,
     ) -> Result<()> {
-        let Some(known) = &self.known else {
+        let Some(folded) = &self.folded else {
             return work(name);
         };
         self.old(folder, name, |name| {
+            let _turn = self.turn(folded, folder);
             let before = self.seen(folder)?;
             work(name)?;
-            self.changed(known, folder, before, Some(name.as_c_str()), None);
+            self.changed(folded, folder, before, Some(name.as_c_str()), None);
             Ok(())
         })
     }
 
     fn changed(
         &self,
-        known: &Mutex<Known>,
+        folded: &FoldedNames,
         folder: &T::Node,
         before: Seen,
         gone: Option<&CStr>,
@@ -176,18 +215,20 @@ impl<T: Tree> CaseTree<T> {
     ) {
         // A folder whose stamp cannot be had keeps the old one, which nothing will match.
         let after = self.seen(folder).map_or(before.stamp, |seen| seen.stamp);
-        lock(known).changed(before, after, gone, made);
+        lock(&folded.known).changed(before, after, gone, made);
     }
 
     fn rename_folded(
         &self,
-        known: &Mutex<Known>,
+        folded: &FoldedNames,
         (from, old): (&T::Node, Name<'_>),
         (to, new): (&T::Node, Name<'_>),
         how: RenameHow,
     ) -> Result<()> {
-        let (there, to_before) = self.spelling(known, to, new)?;
-        let (spelled, from_before) = self.spelling(known, from, old)?;
+        let folders = [from, to].map(|folder| self.below.identity(folder));
+        let _turn = folded.turns.both(folders);
+        let (there, to_before) = self.true_spelling(folded, to, new)?;
+        let (spelled, from_before) = self.true_spelling(folded, from, old)?;
         let spelled = spelled.ok_or(Errno::NOENT)?;
         let is_itself = to_before.folder == from_before.folder && there.as_ref() == Some(&spelled);
         let target = there.as_deref().filter(|_| !is_itself);
@@ -199,13 +240,18 @@ impl<T: Tree> CaseTree<T> {
         let stays = there.is_some() && !is_itself && self.below.child(from, old).is_ok();
         let gone = (!how.exchange && !how.whiteout && !stays).then_some(spelled.as_c_str());
         if to_before.folder == from_before.folder {
-            self.changed(known, to, to_before, gone, Some(target));
+            self.changed(folded, to, to_before, gone, Some(target));
         } else {
-            self.changed(known, from, from_before, gone, None);
-            self.changed(known, to, to_before, None, Some(target));
+            self.changed(folded, from, from_before, gone, None);
+            self.changed(folded, to, to_before, None, Some(target));
         }
         Ok(())
     }
+}
+
+/// Since some beginning, to a tick.
+fn now() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::MonotonicCoarse)).unwrap_or_default()
 }
 
 fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
@@ -328,9 +374,9 @@ impl<T: Tree> Tree for CaseTree<T> {
         to: (&T::Node, Name<'_>),
         how: RenameHow,
     ) -> Result<()> {
-        match &self.known {
+        match &self.folded {
             None => self.below.rename(from, to, how),
-            Some(known) => self.rename_folded(known, from, to, how),
+            Some(folded) => self.rename_folded(folded, from, to, how),
         }
     }
 }

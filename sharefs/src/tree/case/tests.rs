@@ -222,3 +222,50 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_somebody_else_took_away_is_not_believed_to_be_there() {
+    // In this one no time ever passes, so nothing seems to have changed.
+    let tree = CaseTree::new(MemoryTree::new(), Case::Insensitive);
+    let root = tree.root().unwrap().node;
+    let make = |text| tree.make_directory(CALLER, &root, name(text), 0o755);
+    make(c"Src").unwrap();
+    assert_eq!(make(c"SRC").map(drop), Err(Errno::EXIST));
+    tree.below.remove_directory(&root, name(c"Src")).unwrap();
+    make(c"SRC").unwrap();
+    let how = RenameHow::default();
+    tree.below
+        .rename((&root, name(c"SRC")), (&root, name(c"sRC")), how)
+        .unwrap();
+    assert!(tree.look(&root, name(c"src")).is_ok());
+    tree.rename((&root, name(c"srC")), (&root, name(c"Other")), how)
+        .unwrap();
+    assert_eq!(tree.look(&root, name(c"src")).map(drop), Err(Errno::NOENT));
+}
+
+/// A folder that several clients make names in and take them away again, each its own, from the moment on at which it is read
+/// for the first time. No time passes in it, so that nothing but turns keeps what is known true.
+#[test]
+fn what_threads_make_and_remove_at_once_is_known_as_it_is() {
+    const ROUNDS: usize = 500;
+    let names = [(c"a", c"A"), (c"b", c"B"), (c"c", c"C"), (c"d", c"D")];
+    for _ in 0..ROUNDS {
+        let tree = CaseTree::new(MemoryTree::new(), Case::Insensitive);
+        let root = tree.root().unwrap().node;
+        let begin = std::sync::Barrier::new(names.len());
+        std::thread::scope(|scope| {
+            for (own, other) in names {
+                let (tree, root, begin) = (&tree, &root, &begin);
+                scope.spawn(move || {
+                    begin.wait();
+                    for _ in 0..3 {
+                        tree.make_directory(CALLER, root, name(own), 0o755).unwrap();
+                        tree.look(root, name(other)).unwrap();
+                        tree.remove_directory(root, name(other)).unwrap();
+                        assert_eq!(tree.look(root, name(own)).map(drop), Err(Errno::NOENT));
+                    }
+                });
+            }
+        });
+    }
+}
