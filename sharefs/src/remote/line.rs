@@ -395,6 +395,8 @@ impl Line {
                     *tag = Tag::Free;
                 }
                 state.fids.unused(fid);
+                drop(state);
+                self.freed.notify_one();
                 return;
             }
         }

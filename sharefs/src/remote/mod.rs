@@ -7,7 +7,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -67,8 +67,6 @@ pub(crate) struct RemoteTree {
     /// As whom the server acts.
     uid: u32,
     known: Arc<Known>,
-    /// Of renames so far: who has looked before one looks again.
-    moves: AtomicU64,
     /// The server has no Trenameat and no Tunlinkat.
     by_fid_alone: AtomicBool,
     /// For locks: each holder has a number of its own.
@@ -151,7 +149,6 @@ pub(crate) fn attach(
         swap,
         uid: wanted.uid,
         known: Arc::default(),
-        moves: AtomicU64::new(0),
         by_fid_alone: AtomicBool::new(false),
         holders: AtomicU32::new(1),
         client,

@@ -5,7 +5,7 @@
 //! it a new fid, and who finds its fid wrong walks there once more.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ const TRUSTED: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Known {
     nodes: Mutex<HashMap<Identity, Weak<RemoteNode>>>,
+    /// Of renames so far: who has looked before one looks again.
+    moves: AtomicU64,
 }
 
 /// A file of the server's.
@@ -53,10 +55,16 @@ impl Known {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The node that was just seen by `fid` at `place`.
+    /// How often something was moved.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Acquire)
+    }
+
+    /// The node that was just seen by `fid` at `place`, since so often something had been moved. A later sighting of it, at the
+    /// place that it was moved to, stays.
     pub(super) fn seen(
         self: &Arc<Self>,
-        fid: Fid,
+        (fid, moves): (Fid, u64),
         place: Option<(&Arc<RemoteNode>, &[u8])>,
         attributes: &Attributes,
     ) -> Arc<RemoteNode> {
@@ -65,7 +73,7 @@ impl Known {
         let mut nodes = self.nodes();
         if let Some(node) = nodes.get(&attributes.identity).and_then(Weak::upgrade) {
             drop(nodes);
-            node.see(fid, place);
+            node.see(fid, place, Some(moves));
             return node;
         }
         let node = Arc::new(RemoteNode {
@@ -112,7 +120,8 @@ impl RemoteNode {
         self.sighting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn see(&self, fid: Arc<Fid>, place: Option<(Arc<Self>, Box<[u8]>)>) {
+    /// With `moves` only if nothing was moved since.
+    fn see(&self, fid: Arc<Fid>, place: Option<(Arc<Self>, Box<[u8]>)>, moves: Option<u64>) {
         // A folder is not looked for below itself, whatever a server says: those in a circle would never be dropped.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _folders = (self.kind == Kind::Directory)
@@ -121,6 +130,11 @@ impl RemoteNode {
             .as_ref()
             .is_some_and(|(folder, _)| self.is_above(folder));
         let mut sighting = self.sighting();
+        if moves.is_some_and(|moves| moves != self.known.moves()) {
+            drop(sighting);
+            return;
+        }
+        sighting.right = None;
         let old_fid = std::mem::replace(&mut sighting.fid, fid);
         let old_place = match place {
             Some(place) if !is_circle && sighting.place.is_some() => sighting.place.replace(place),
@@ -179,20 +193,27 @@ impl RemoteTree {
     }
 
     pub(super) fn has_moved(&self) {
-        self.moves.fetch_add(1, Ordering::Relaxed);
+        self.known.moves.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether the node's fid is the node still.
     fn is_right(&self, node: &RemoteNode) -> bool {
-        let moves = self.moves.load(Ordering::Relaxed);
-        let right = node.sighting().right;
+        let moves = self.known.moves();
+        let (fid, right) = {
+            let sighting = node.sighting();
+            (Arc::clone(&sighting.fid), sighting.right)
+        };
         if right.is_some_and(|(when, before)| before == moves && when.elapsed() < TRUSTED) {
             return true;
         }
-        let found = self.attributes_of(&node.fid());
+        let found = self.attributes_of(&fid);
         let is_right = found.is_ok_and(|found| found.identity == node.identity);
         if is_right {
-            node.sighting().right = Some((now(), moves));
+            let mut sighting = node.sighting();
+            // Another has not been asked.
+            if Arc::ptr_eq(&sighting.fid, &fid) {
+                sighting.right = Some((now(), moves));
+            }
         }
         is_right
     }
@@ -247,13 +268,13 @@ impl RemoteTree {
             let wanted = match lost.pop() {
                 Some(folder) => {
                     if found.identity == folder.identity {
-                        folder.see(Arc::clone(&next), None);
+                        folder.see(Arc::clone(&next), None, None);
                     }
                     folder.identity
                 }
                 None => {
                     if found.identity == node.identity {
-                        node.see(Arc::clone(&next), None);
+                        node.see(Arc::clone(&next), None, None);
                     }
                     node.identity
                 }

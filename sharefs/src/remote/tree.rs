@@ -131,9 +131,10 @@ impl Tree for RemoteTree {
     const LOOKS_WHOLE: bool = true;
 
     fn root(&self) -> Result<Found<Arc<RemoteNode>>> {
+        let moves = self.known.moves();
         let fid = walk(&self.line, self.root.number(), &[])?;
         let attributes = self.attributes_of(&fid)?;
-        let node = self.known.seen(fid, None, &attributes);
+        let node = self.known.seen((fid, moves), None, &attributes);
         Ok(Found { node, attributes })
     }
 
@@ -181,13 +182,14 @@ impl Tree for RemoteTree {
 
     fn child(&self, parent: &Arc<RemoteNode>, name: Name<'_>) -> Result<Found<Arc<RemoteNode>>> {
         let name = name.as_c_str().to_bytes();
-        let (fid, attributes) = self.with(parent, |folder| {
+        let (seen, attributes) = self.with(parent, |folder| {
+            let moves = self.known.moves();
             let fid = walk(&self.line, folder.number(), &[name])?;
             let attributes = self.attributes_of(&fid)?;
-            Ok((fid, attributes))
+            Ok(((fid, moves), attributes))
         })?;
         let place = (parent, name);
-        let node = self.known.seen(fid, Some(place), &attributes);
+        let node = self.known.seen(seen, Some(place), &attributes);
         Ok(Found { node, attributes })
     }
 
@@ -485,7 +487,9 @@ impl Tree for RemoteTree {
     }
 
     fn statistics(&self, node: &Arc<RemoteNode>) -> Result<Statistics> {
-        let fid = node.fid().number();
+        // As long as it is asked of, its number is not given to another.
+        let held = node.fid();
+        let fid = held.number();
         let (sizes, counts) =
             self.ask(
                 &Request::Statistics { fid },

@@ -23,6 +23,7 @@ pub(crate) mod owner;
 pub(crate) mod owner_store;
 pub(crate) mod places;
 pub(crate) mod read_only;
+mod turns;
 pub(crate) mod undo;
 
 pub(crate) use name::Name;
@@ -43,6 +44,13 @@ pub(crate) struct Identity {
     pub(crate) inode: u64,
     /// The mount it was reached through: a bind mount of a folder is another place.
     pub(crate) mount: u64,
+}
+
+impl Identity {
+    /// Device and inode: the file itself, by whichever mount.
+    pub(crate) fn file(self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
 }
 
 /// What a node is. It never changes while the node lives.

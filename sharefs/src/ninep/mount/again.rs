@@ -184,6 +184,6 @@ impl<T: Tree> Attached<T> {
         let name = convert::name(text, &mut room)?;
         let there = self.tree.look(&self.fids.find(folder)?.place.node, name)?;
         let file = self.tree.identity(&self.fids.find(fid)?.place.node);
-        Ok((there.identity.device, there.identity.inode) == (file.device, file.inode))
+        Ok(there.identity.file() == file.file())
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! A folder's times of change are its stamp. Names that came and went through this tree are told here with
 //! the stamps before and after, by one after the other (`turns`), so that a build that makes ten thousand files reads
-//! its folder every two seconds and not for each. What somebody else changes between two such stamps, or in the same tick of the
-//! file system's clock (some milliseconds) as our last look, can go unseen for these two seconds; such a name
-//! is still found as it is spelled, and one that is gone is not believed to be there.
+//! its folder every two seconds and not for each; one that takes long to read, as much more seldom. What somebody else
+//! changes between two such stamps, or in the same tick of the file system's clock (milliseconds, with FAT two seconds) as
+//! our last look, can go unseen for so long; such a name is still found as it is spelled, and one that is gone is
+//! not believed to be there.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use control::fold;
 
-use crate::tree::{Attributes, Identity, Timestamp};
+use crate::tree::{Attributes, Timestamp};
 
 /// Bytes of the names of all folders together.
 const MOST_BYTES: usize = 32 << 20;
@@ -21,8 +22,10 @@ const EACH_NAME: usize = 128;
 /// Folders, which cost something even when empty.
 const MOST_FOLDERS: usize = 4096;
 
-/// A folder's names are read again when they were read so long ago.
+/// A folder's names are read again when they were read so long ago,
 const LASTS: Duration = Duration::from_secs(2);
+/// or so many times as long as that took.
+const LASTS_TIMES: u32 = 16;
 
 /// When a folder changed last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +40,15 @@ impl Stamp {
 /// A folder, seen at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
-    pub(super) folder: Identity,
+    /// Device and inode.
+    pub(super) folder: (u64, u64),
     pub(super) stamp: Stamp,
 }
 
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct Known {
-    folders: BTreeMap<Identity, Folder>,
+    folders: BTreeMap<(u64, u64), Folder>,
     bytes: usize,
     most_bytes: usize,
     /// Counts uses; the folder with the lowest was not used for longest.
@@ -55,8 +59,8 @@ pub(super) struct Known {
 struct Folder {
     stamp: Stamp,
     names: Folded,
-    /// When, since some beginning.
-    read: Duration,
+    /// Since some beginning; then it is to be read again.
+    until: Duration,
     used: u64,
 }
 
@@ -124,22 +128,22 @@ impl Known {
     ) -> Option<Option<CString>> {
         self.uses += 1;
         let folder = self.folders.get_mut(&seen.folder)?;
-        if folder.stamp != seen.stamp || now.saturating_sub(folder.read) > LASTS {
+        if folder.stamp != seen.stamp || now > folder.until {
             return None;
         }
         folder.used = self.uses;
         Some(folder.names.find(name).map(CStr::to_owned))
     }
 
-    /// The folder was read, and that was begun at `now`.
-    pub(super) fn learn(&mut self, seen: Seen, now: Duration, names: Folded) {
+    /// The folder was read, from then to then.
+    pub(super) fn learn(&mut self, seen: Seen, (begin, end): (Duration, Duration), names: Folded) {
         self.uses += 1;
         self.forget(seen.folder);
         self.bytes += names.bytes;
         let folder = Folder {
             stamp: seen.stamp,
             names,
-            read: now,
+            until: end + LASTS.max(end.saturating_sub(begin) * LASTS_TIMES),
             used: self.uses,
         };
         self.folders.insert(seen.folder, folder);
@@ -174,7 +178,7 @@ impl Known {
     }
 
     /// What was known of it is not so.
-    pub(super) fn forget(&mut self, folder: Identity) {
+    pub(super) fn forget(&mut self, folder: (u64, u64)) {
         if let Some(folder) = self.folders.remove(&folder) {
             self.bytes -= folder.names.bytes;
         }
@@ -199,12 +203,10 @@ fn cost(name: &CStr) -> usize {
 mod tests {
     use super::*;
 
+    const AT_ONCE: (Duration, Duration) = (Duration::ZERO, Duration::ZERO);
+
     fn seen(inode: u64, seconds: i64) -> Seen {
-        let folder = Identity {
-            device: 1,
-            inode,
-            mount: 1,
-        };
+        let folder = (1, inode);
         let time = Timestamp {
             seconds,
             nanoseconds: 0,
@@ -229,11 +231,7 @@ mod tests {
     fn a_folder_is_known_as_long_as_its_stamp() {
         let mut known = Known::default();
         assert_eq!(found(&mut known, seen(1, 1), c"a"), None);
-        known.learn(
-            seen(1, 1),
-            Duration::ZERO,
-            names(&[c"Readme", c"README", c"x"]),
-        );
+        known.learn(seen(1, 1), AT_ONCE, names(&[c"Readme", c"README", c"x"]));
         assert_eq!(
             found(&mut known, seen(1, 1), c"readme"),
             Some(Some(c"README".to_owned()))
@@ -266,17 +264,24 @@ mod tests {
     fn a_folder_is_read_again_after_two_seconds_though_nothing_seems_to_have_changed() {
         let mut known = Known::default();
         let first = Duration::from_secs(7);
-        known.learn(seen(1, 1), first, names(&[c"a"]));
+        known.learn(seen(1, 1), (first, first), names(&[c"a"]));
         assert!(known.find(seen(1, 1), first + LASTS, c"b").is_some());
         // What is made here does not make the rest any newer.
         known.changed(seen(1, 1), seen(1, 2).stamp, None, Some(c"c"));
         let late = first + LASTS + Duration::from_millis(1);
         assert_eq!(known.find(seen(1, 2), late, c"b"), None);
-        known.learn(seen(1, 2), late, names(&[c"a", c"b"]));
+        known.learn(seen(1, 2), (late, late), names(&[c"a", c"b"]));
         assert_eq!(
             known.find(seen(1, 2), late, c"B"),
             Some(Some(c"b".to_owned()))
         );
+        // What takes a second to read is not read every other second.
+        let end = late + Duration::from_secs(1);
+        known.learn(seen(2, 1), (late, end), names(&[c"a"]));
+        let last = end + LASTS_TIMES * Duration::from_secs(1);
+        assert_eq!(known.find(seen(2, 1), last, c"b"), Some(None));
+        let late = last + Duration::from_millis(1);
+        assert_eq!(known.find(seen(2, 1), late, c"b"), None);
     }
 
     #[test]
@@ -285,24 +290,20 @@ mod tests {
             most_bytes: 4 * cost(c"a"),
             ..Known::default()
         };
-        known.learn(seen(1, 1), Duration::ZERO, names(&[c"a", c"b"]));
-        known.learn(seen(2, 1), Duration::ZERO, names(&[c"a", c"b"]));
+        known.learn(seen(1, 1), AT_ONCE, names(&[c"a", c"b"]));
+        known.learn(seen(2, 1), AT_ONCE, names(&[c"a", c"b"]));
         assert!(found(&mut known, seen(1, 1), c"a").is_some());
-        known.learn(seen(3, 1), Duration::ZERO, names(&[c"a"]));
+        known.learn(seen(3, 1), AT_ONCE, names(&[c"a"]));
         let held = [1, 2, 3].map(|inode| found(&mut known, seen(inode, 1), c"a").is_some());
         assert_eq!(held, [true, false, true]);
-        known.learn(
-            seen(4, 1),
-            Duration::ZERO,
-            names(&[c"a", c"b", c"c", c"d", c"e"]),
-        );
+        known.learn(seen(4, 1), AT_ONCE, names(&[c"a", c"b", c"c", c"d", c"e"]));
         assert_eq!(
             (known.bytes, known.folders.len()),
             (0, 0),
             "one that never fits"
         );
         for inode in 0..MOST_FOLDERS as u64 + 10 {
-            known.learn(seen(inode, 1), Duration::ZERO, names(&[]));
+            known.learn(seen(inode, 1), AT_ONCE, names(&[]));
         }
         assert_eq!(known.folders.len(), MOST_FOLDERS);
     }

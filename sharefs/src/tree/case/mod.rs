@@ -19,14 +19,13 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::layer::{Layer, pass_on};
+use super::turns::{Turn, Turns};
 use super::{Attributes, Caller, Found, Identity, Name, NewNode, OpenHow, RenameHow, Result, Tree};
 use known::{Folded, Known, Seen, Stamp};
-use turns::{Turn, Turns};
 
 mod known;
 #[cfg(test)]
 mod tests;
-mod turns;
 
 /// Whether case tells names apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +63,7 @@ impl<T: Tree> CaseTree<T> {
     fn seen(&self, folder: &T::Node) -> Result<Seen> {
         let attributes = self.below.attributes(folder)?;
         Ok(Seen {
-            folder: attributes.identity,
+            folder: attributes.identity.file(),
             stamp: Stamp::of(&attributes),
         })
     }
@@ -75,8 +74,8 @@ impl<T: Tree> CaseTree<T> {
 
     /// To be called with the turn in that folder.
     fn spelling(&self, folded: &FoldedNames, folder: &T::Node, name: Name<'_>) -> Result<Spelling> {
-        let (seen, now) = (self.seen(folder)?, now());
-        if let Some(found) = lock(&folded.known).find(seen, now, name.as_c_str()) {
+        let (seen, begin) = (self.seen(folder)?, now());
+        if let Some(found) = lock(&folded.known).find(seen, begin, name.as_c_str()) {
             return Ok((found, seen));
         }
         let (names, found) = match self.read(folder, name.as_c_str()) {
@@ -89,7 +88,7 @@ impl<T: Tree> CaseTree<T> {
         if let Some(names) = names
             && self.seen(folder)?.stamp == seen.stamp
         {
-            lock(&folded.known).learn(seen, now, names);
+            lock(&folded.known).learn(seen, (begin, now()), names);
         }
         Ok((found, seen))
     }
@@ -153,13 +152,18 @@ impl<T: Tree> CaseTree<T> {
             (Err(Errno::NOENT), Some(folded)) => folded,
             (done, _) => return done,
         };
-        let turn = self.turn(folded, folder);
-        let (spelled, _) = self.true_spelling(folded, folder, name)?;
-        drop(turn);
-        match spelled {
-            Some(other) if other.as_c_str() != name.as_c_str() => work(Name::new(&other)?),
-            Some(_) | None => Err(Errno::NOENT),
-        }
+        let seen = self.seen(folder)?;
+        let known = lock(&folded.known).find(seen, now(), name.as_c_str());
+        let spelled = match known {
+            // Who has changed it has told of it, and who is about to comes behind us: there is nothing to wait for.
+            Some(None) => None,
+            Some(Some(_)) | None => {
+                let _turn = self.turn(folded, folder);
+                self.true_spelling(folded, folder, name)?.0
+            }
+        };
+        // Also where that is the name itself, which was not there just now.
+        work(Name::new(&spelled.ok_or(Errno::NOENT)?)?)
     }
 
     /// Does `work`, which makes `name`, unless there is one that differs only in case.
@@ -181,7 +185,12 @@ impl<T: Tree> CaseTree<T> {
         if there.is_some() {
             return Err(Errno::EXIST);
         }
-        let made = work()?;
+        let made = work().inspect_err(|_| {
+            // It can be there all the same (made, and not found for want of a descriptor), or have been all along.
+            if self.below.look(folder, name).err() != Some(Errno::NOENT) {
+                lock(&folded.known).forget(before.folder);
+            }
+        })?;
         self.changed(folded, folder, before, None, Some(name.as_c_str()));
         Ok(made)
     }
@@ -228,8 +237,13 @@ impl<T: Tree> CaseTree<T> {
         let folders = [from, to].map(|folder| self.below.identity(folder));
         let _turn = folded.turns.both(folders);
         let (there, to_before) = self.true_spelling(folded, to, new)?;
-        let (spelled, from_before) = self.true_spelling(folded, from, old)?;
-        let spelled = spelled.ok_or(Errno::NOENT)?;
+        // As it is spelled it is found though nothing is known of it.
+        let (spelled, from_before) = if self.below.look(from, old).is_ok() {
+            (old.as_c_str().to_owned(), self.seen(from)?)
+        } else {
+            let (spelled, before) = self.true_spelling(folded, from, old)?;
+            (spelled.ok_or(Errno::NOENT)?, before)
+        };
         let is_itself = to_before.folder == from_before.folder && there.as_ref() == Some(&spelled);
         let target = there.as_deref().filter(|_| !is_itself);
         let target = target.unwrap_or(new.as_c_str());

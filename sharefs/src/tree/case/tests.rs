@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString};
 use proptest::prelude::*;
 use rustix::io::Errno;
 
-use super::{Case, CaseTree};
+use super::{Case, CaseTree, ENTRIES};
 use crate::tree::host::HostTree;
 use crate::tree::host::descriptors::Descriptors;
 use crate::tree::memory::MemoryTree;
@@ -241,6 +241,58 @@ fn what_somebody_else_took_away_is_not_believed_to_be_there() {
     tree.rename((&root, name(c"srC")), (&root, name(c"Other")), how)
         .unwrap();
     assert_eq!(tree.look(&root, name(c"src")).map(drop), Err(Errno::NOENT));
+}
+
+#[test]
+fn what_somebody_else_made_is_found_as_it_is_spelled_though_nothing_seems_to_have_changed() {
+    let tree = CaseTree::new(MemoryTree::new(), Case::Insensitive);
+    let root = tree.root().unwrap().node;
+    let exists = |text| tree.look(&root, name(text)).is_ok();
+    let make_below = |text| {
+        let made = tree.below.make_directory(CALLER, &root, name(text), 0o755);
+        made.map(drop).unwrap();
+    };
+    assert!(!exists(c"out"), "and now its names are known");
+    make_below(c"out");
+    let how = RenameHow::default();
+    tree.rename((&root, name(c"out")), (&root, name(c"In")), how)
+        .unwrap();
+    assert!(exists(c"IN") && !exists(c"out"));
+    // Of two that differ in case only, the one that was said.
+    make_below(c"in");
+    tree.rename((&root, name(c"in")), (&root, name(c"gone")), how)
+        .unwrap();
+    assert!(exists(c"gone") && exists(c"In"));
+    // That it cannot be made is news.
+    make_below(c"late");
+    assert!(!exists(c"LATE"));
+    let made = tree.make_directory(CALLER, &root, name(c"late"), 0o755);
+    assert_eq!(made.map(drop), Err(Errno::EXIST));
+    assert!(exists(c"LATE"));
+}
+
+/// READDIRPLUS looks for what it lists, and a name that is gone by then is looked for among all.
+#[test]
+fn a_folder_is_read_while_it_is_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("gone"), "").unwrap();
+    std::fs::write(folder.path().join("There"), "").unwrap();
+    let tree = tree(folder.path());
+    let root = tree.root().unwrap().node;
+    let directory = tree.open_directory(&root).unwrap();
+    let mut found = BTreeSet::new();
+    std::fs::remove_file(folder.path().join("gone")).unwrap();
+    tree.entries(&directory, 0, ENTRIES, &mut |entry| {
+        assert_eq!(
+            tree.child(&root, name(c"gone")).map(drop),
+            Err(Errno::NOENT)
+        );
+        assert!(tree.child(&root, name(c"tHERE")).is_ok());
+        found.insert(entry.name.to_owned());
+        true
+    })
+    .unwrap();
+    assert!(found.contains(c"There"), "{found:?}");
 }
 
 /// A folder that several clients make names in and take them away again, each its own, from the moment on at which it is read

@@ -1,7 +1,8 @@
 //! Reading a folder. The places between entries are the host file system's own cookies, which it keeps
 //! valid while names come and go; nothing is remembered here that a change could make wrong.
 
-use std::cell::RefCell;
+use std::cell::Cell;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
@@ -28,7 +29,7 @@ const MOST: usize = 64 * 1024;
 const LEAST: usize = 1024;
 
 thread_local! {
-    static ROOM: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(MOST));
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 impl HostTree {
@@ -76,38 +77,52 @@ impl HostDirectory {
         each: &mut dyn FnMut(&Entry<'_>) -> bool,
     ) -> Result<()> {
         let mut position = self.position.lock().unwrap_or_else(PoisonError::into_inner);
-        if *position != Some(from) {
-            *position = None;
+        if position.take() != Some(from) {
             rustix::fs::seek(&self.open, SeekFrom::Start(from))?;
         }
-        ROOM.with_borrow_mut(|room| {
-            let about = about.clamp(LEAST, MOST).min(room.capacity());
-            let mut listing = RawDir::new(&self.open, &mut room.spare_capacity_mut()[..about]);
-            let mut at = from;
-            while let Some(entry) = listing.next() {
-                let entry = entry?;
-                let next = entry.next_entry_cookie();
-                let inode = match self.root_inode {
-                    // The folder itself too: overlayfs lists it under another number than stat's.
-                    Some(inode) if [c".", c".."].contains(&entry.file_name()) => inode,
-                    _ => entry.ino(),
-                };
-                let of = entry.file_type();
-                let kind = (of != FileType::Unknown).then(|| kind(of));
-                if !each(&Entry {
-                    name: entry.file_name(),
-                    inode,
-                    kind,
-                    next,
-                }) {
-                    *position = None;
-                    return Ok(());
-                }
-                at = next;
+        // Taken out: `each` may read another folder.
+        let mut room = ROOM.take();
+        room.reserve(MOST);
+        let listed = self.list(
+            from,
+            &mut room.spare_capacity_mut()[..about.clamp(LEAST, MOST)],
+            each,
+        );
+        ROOM.set(room);
+        *position = listed?;
+        Ok(())
+    }
+
+    /// Where it ends; None: before the last of what was read.
+    fn list(
+        &self,
+        from: u64,
+        room: &mut [MaybeUninit<u8>],
+        each: &mut dyn FnMut(&Entry<'_>) -> bool,
+    ) -> Result<Option<u64>> {
+        let mut listing = RawDir::new(&self.open, room);
+        let mut at = from;
+        while let Some(entry) = listing.next() {
+            let entry = entry?;
+            let next = entry.next_entry_cookie();
+            let inode = match self.root_inode {
+                // The folder itself too: overlayfs lists it under another number than stat's.
+                Some(inode) if [c".", c".."].contains(&entry.file_name()) => inode,
+                _ => entry.ino(),
+            };
+            let of = entry.file_type();
+            let kind = (of != FileType::Unknown).then(|| kind(of));
+            if !each(&Entry {
+                name: entry.file_name(),
+                inode,
+                kind,
+                next,
+            }) {
+                return Ok(None);
             }
-            *position = Some(at);
-            Ok(())
-        })
+            at = next;
+        }
+        Ok(Some(at))
     }
 
     pub(super) fn sync(&self, data_only: bool) -> Result<()> {

@@ -22,6 +22,7 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 
 use super::layer::{Layer, pass_on};
+use super::turns::Turns;
 use super::{
     Attributes, Caller, Changes, Entry, ExtendedHow, Found, Kind, Name, NewNode, OpenHow, Result,
     Tree,
@@ -146,6 +147,8 @@ impl<T: Tree> OwnerStore<T> {
         let attributes = if as_made {
             attributes
         } else {
+            // Whoever has found it meanwhile and changed its owner or mode did so before it had any.
+            let _turn = RECORDS.one(attributes.identity);
             self.keep(&node, &attributes, wanted)?;
             // When it was last changed is another time by now.
             wanted.shown(&self.below.attributes(&node)?)
@@ -164,6 +167,7 @@ impl<T: Tree> OwnerStore<T> {
 
     /// Takes set-id bits out of the record.
     fn drop_set_id_bits(&self, node: &T::Node) -> Result<()> {
+        let _turn = RECORDS.one(self.below.identity(node));
         let host = self.below.attributes(node)?;
         let Some(record) = self.record(node, &host) else {
             return Ok(());
@@ -191,6 +195,9 @@ impl<T: Tree> OwnerStore<T> {
         self.keep(node, host, wanted)
     }
 }
+
+/// Held from reading a record to writing it: all guests and doors of a folder have layers of their own around it.
+static RECORDS: Turns = Turns::new();
 
 /// xattr(7): attributes for users are for files and folders.
 fn can_have_record(host: Kind) -> bool {
@@ -268,6 +275,7 @@ impl<T: Tree> Tree for OwnerStore<T> {
         }
         let mut rest = *changes;
         if changes.owner.is_some() || changes.group.is_some() || changes.mode.is_some() {
+            let _turn = RECORDS.one(self.identity(node));
             let host = self.below.attributes(&node.below)?;
             if can_have_record(host.kind) {
                 self.change_record(&node.below, &host, changes)?;

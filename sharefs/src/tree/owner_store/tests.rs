@@ -359,3 +359,49 @@ proptest! {
         }
     }
 }
+
+/// Two guests, or two clients over 9P: their kernels do not know of each other.
+#[test]
+fn an_owner_and_a_mode_that_are_changed_at_once_are_both_there() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let (Some(one), Some(other)) = (store(folder.path()), store(folder.path())) else {
+        return;
+    };
+    let change = |store: &OwnerStore<HostTree>, changes: Changes| {
+        let root = store.root().unwrap().node;
+        let node = store.child(&root, name(c"file")).unwrap().node;
+        store.change(&node, None, &changes).unwrap();
+    };
+    let begin = std::sync::Barrier::new(2);
+    for turn in 1..=300_u32 {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                begin.wait();
+                let owner = Some(GuestUid(turn));
+                change(
+                    &one,
+                    Changes {
+                        owner,
+                        ..Changes::default()
+                    },
+                );
+            });
+            scope.spawn(|| {
+                begin.wait();
+                let mode = Some(0o400 | turn & 0o77);
+                change(
+                    &other,
+                    Changes {
+                        mode,
+                        ..Changes::default()
+                    },
+                );
+            });
+        });
+        let root = one.root().unwrap().node;
+        let there = one.child(&root, name(c"file")).unwrap().attributes;
+        let seen = (there.owner, there.mode);
+        assert_eq!(seen, (GuestUid(turn), 0o400 | turn & 0o77));
+    }
+}

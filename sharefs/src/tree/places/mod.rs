@@ -317,6 +317,9 @@ impl<T: Tree> Tree for Places<T> {
         (to, new): (&Self::Node, Name<'_>),
         how: RenameHow,
     ) -> Result<()> {
+        if self.rules.are_none() {
+            return self.below.rename((&from.below, old), (&to.below, new), how);
+        }
         // What stands at both names is asked first and renamed then. A folder could come to a file's name in
         // between only by another rename, of whichever guest; one that is made there is empty.
         let _one_at_a_time = RENAMES.lock().unwrap_or_else(PoisonError::into_inner);

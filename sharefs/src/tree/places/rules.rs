@@ -72,6 +72,11 @@ impl Rules {
         }
     }
 
+    /// Whether every place is like every other, and all may be changed.
+    pub(super) fn are_none(&self) -> bool {
+        self.exclude.is_empty() && self.read_only.is_empty() && !self.frozen
+    }
+
     /// The share's own folder.
     pub(super) fn root(&self) -> Place {
         Place {
