@@ -120,7 +120,7 @@ fn a_megabyte_goes_to_a_host_server_and_comes_back() {
     assert_eq!(snapshot.counters.tcp_opened_out, 1);
     // A guest that is kept waiting by a busy machine answers late; a wrong number would be sent hundreds of times.
     let again = snapshot.counters.tcp_retransmitted;
-    assert!(again < 10, "{again} segments were sent again");
+    assert!(again < 100, "{again} segments were sent again");
 }
 
 #[test]
@@ -723,9 +723,9 @@ fn a_guest_that_opens_without_end_takes_room_from_itself_alone() {
         (network.snapshot().udp_mappings == 2).then_some(())
     });
     for port in 0..500_u16 {
-        let handle = greedy.connect((HOST, server.port()));
+        // It stays: one that is reset has ended, and need not make room.
+        greedy.connect((HOST, server.port()));
         greedy.poll();
-        greedy.sockets.remove(handle);
         let datagrams = greedy.udp(10_000 + port);
         greedy
             .datagrams(datagrams)

@@ -228,7 +228,7 @@ mod tests {
     fn a_program_over_its_limit_is_killed_and_quoted() {
         let error = output(
             Command::new("sh").args(["-c", "echo started; exec sleep 60"]),
-            Duration::from_millis(300),
+            Duration::from_secs(3),
         )
         .unwrap_err();
         assert!(error.to_string().contains("started"), "{error}");

@@ -350,7 +350,7 @@ fn lease_storm_is_answered_in_full_and_starves_nobody() {
         let limit = Duration::from_secs(60);
         // A thousand clients, ten thousand more that only ask: the pool has its share for this link.
         for family in ["-4", "-6"] {
-            let line = format!("perfdhcp {family} -l tap0 -r 250 -R 1000 -n 500 -W 2000000");
+            let line = format!("perfdhcp {family} -l tap0 -r 250 -R 1000 -n 500 -d 5 -W 6000000");
             let output = storm.output(limit, &line)?;
             let report = output.success().with_context(|| line.clone())?;
             let drops = perfdhcp_number(&report, "drops");

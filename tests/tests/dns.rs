@@ -5,10 +5,10 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use tests::daemons::{Kind, World};
-use tests::limit::{now, retry};
+use tests::limit::retry;
 use tests::netns::Netns;
 use tests::outside::{Outside, SERVER, SILENT};
-use tests::{Result, ensure, packages, whole_system};
+use tests::{Context, Result, ensure, packages, whole_system};
 
 const CONFIG: &str = r#"
 [network.vmnet8]
@@ -79,6 +79,13 @@ impl Stage {
             _servers: servers,
         };
         stage.becomes("web.example.com A", "198.18.0.1")?;
+        // The other server, and not by netd, which would know the answer then.
+        retry("the rule's server", SOON, || {
+            let line =
+                format!("dig +short +tries=1 +time=1 @{SERVER} -p 5353 inner.corp.example A");
+            ensure!(stage.outside.host.run(&line)? == "198.18.0.99");
+            Ok(())
+        })?;
         Ok(stage)
     }
 
@@ -272,18 +279,20 @@ fn the_hosts_files_are_followed_and_gvproxys_zones_taken() {
     });
 }
 
+/// In ms by dig's own clock: how long dig takes to start is this machine's affair.
+fn took(said: &str) -> Result<u64> {
+    let time = said.split("Query time: ").nth(1);
+    let time = time.and_then(|rest| rest.split(' ').next()?.parse().ok());
+    time.with_context(|| said.to_owned())
+}
+
 #[test]
 fn an_outage_is_told_within_two_seconds_and_one_guests_flood_hurts_no_other() {
     whole_system(|| {
         let stage = Stage::new()?;
-        let asked = now();
         let found = stage.whole("x.slow.example A")?;
         ensure!(found.contains("status: SERVFAIL"), "{found}");
-        ensure!(
-            asked.elapsed() < Duration::from_millis(2_300),
-            "{:?}",
-            asked.elapsed()
-        );
+        ensure!(took(&found)? < 2_300, "{found}");
         // The silent one first: the next is asked, and the silent one last from then on.
         stage
             .outside
@@ -323,14 +332,9 @@ fn an_outage_is_told_within_two_seconds_and_one_guests_flood_hurts_no_other() {
             ("inner.corp.example A", "198.18.0.99"),
             ("nothing.example.com TXT", "\"here\""),
         ] {
-            let asked = now();
-            let found = stage.dig(what)?;
-            ensure!(found == expected, "{what}: {found}");
-            ensure!(
-                asked.elapsed() < Duration::from_secs(1),
-                "{what}: {:?}",
-                asked.elapsed()
-            );
+            let found = stage.whole(what)?;
+            ensure!(found.contains(expected), "{what}: {found}");
+            ensure!(took(&found)? < 1_000, "{what}: {found}");
         }
         flood.wait()?;
         Ok(())

@@ -38,7 +38,7 @@ struct Stage {
 }
 
 fn stage() -> Result<Stage> {
-    let (any, own) = (http::free_port(0)?, http::free_port(8080)?);
+    let (any, own) = (http::free_port(18_081)?, http::free_port(8080)?);
     let config = CONFIG
         .replace("ANY", &any.to_string())
         .replace("OWN", &own.to_string());
@@ -71,7 +71,10 @@ fn works(stage: &Stage, guest: &Guest) -> Result<()> {
 
     let listening = host_address(&stage.world, "dev")?;
     for (host, port) in [(listening, stage.own), (Ipv4Addr::LOCALHOST, stage.any)] {
-        let page = http::get((host, port).into(), "/", SOON)?;
+        // Open once netd has found the guest's, which it asks every tenth of a second.
+        let page = retry("the published port", SOON, || {
+            http::get((host, port).into(), "/", SOON)
+        })?;
         ensure!(page.body == "Hello from dev\n", "{host}:{port}: {page:?}");
     }
     Ok(())
@@ -179,8 +182,10 @@ fn netd_killed_and_started_again_is_a_pause_for_the_guest() {
             works(&stage, &guest)
         })?;
         ensure!(guest.address(SOON)? == address, "another address");
-        let renewed =
-            guest.ok("kill -USR1 $(cat /run/udhcpc.pid); sleep 2; tail -n 1 /run/dhcp.events")?;
+        let renewed = guest.ok(
+            "n=$(grep -c '^renew' /run/dhcp.events); kill -USR1 $(cat /run/udhcpc.pid); for i in $(seq 100); do \
+             [ $(grep -c '^renew' /run/dhcp.events) -gt $n ] && break; sleep 0.2; done; tail -n 1 /run/dhcp.events",
+        )?;
         ensure!(
             renewed.starts_with(&format!("renew {address}")),
             "{renewed}"
@@ -206,16 +211,18 @@ fn a_name_is_in_the_hosts_file_and_ports_come_and_go_at_run_time() {
         ensure!(line.starts_with(&own.to_string()), "{line}");
 
         let (_guest, _) = world.boot("dev", &[])?;
+        let port = http::free_port(18_099)?;
+        let spec = format!("{port}:80");
         world
-            .sharectl(&["port", "publish", "dev", "18099:80"])?
+            .sharectl(&["port", "publish", "dev", &spec, "--wait=20s"])?
             .success()?;
-        let page = http::get((own, 18099).into(), "/", SOON)?;
+        let page = http::get((own, port).into(), "/", SOON)?;
         ensure!(page.body == "Hello from dev\n", "{page:?}");
         world
-            .sharectl(&["port", "unpublish", "dev", "18099:80"])?
+            .sharectl(&["port", "unpublish", "dev", &spec])?
             .success()?;
         ensure!(
-            std::net::TcpStream::connect((own, 18099)).is_err(),
+            std::net::TcpStream::connect((own, port)).is_err(),
             "the port is still there"
         );
         world.crash(Kind::Hostsync)?;

@@ -212,8 +212,10 @@ fn a_killed_daemons_mount_is_back_at_its_next_start_and_goes_with_its_share() {
                 place.display()
             );
             ensure!(told.contains(&words), "{told}");
-            let events = world.sharectl(&["events", "sharefs"])?.stdout;
-            ensure!(events.contains("share-unmounted"), "{events}");
+            wait_for("the event", SOON, || {
+                let events = world.sharectl(&["events", "sharefs"])?.stdout;
+                Ok(events.contains("share-unmounted").then_some(()))
+            })?;
             mount(&world)?;
             shell(&world, "test \"$(tail -n 1 m/log)\" = 4")?;
 

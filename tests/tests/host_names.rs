@@ -187,6 +187,10 @@ fn every_kind_of_lease_file_gives_names_and_one_that_vanishes_keeps_them_for_a_w
             "10.0.0.2 web.vm.test",
         ])?;
 
+        // What virt says shows in no file.
+        wait_for("virt's names", SOON, || {
+            Ok((stage.listed("db.vm.test")?.len() == 2).then_some(()))
+        })?;
         // Who lost says to whom, by which rule, and what would change it.
         ensure!(
             stage.listed("web.vm.test")?
@@ -265,7 +269,7 @@ fn a_name_for_a_time_outlives_a_crash_and_ends_by_itself() {
             let words: Vec<&str> = words.split(' ').collect();
             stage.world.sharectl(&words)
         };
-        run(&stage, "host add demo.test 127.0.0.1 --for 8s")?.success()?;
+        run(&stage, "host add demo.test 127.0.0.1 --for 15s")?.success()?;
         // Whoever asked is answered when it stands there.
         ensure!(std::fs::read_to_string(hosts(&stage.world))?.contains("127.0.0.1\tdemo.test\n"));
         run(&stage, "host add long.test 127.0.0.2 --for 1h")?.success()?;
@@ -591,13 +595,11 @@ fn containers_of_a_real_engine_have_names_while_they_run() {
         stage.world.start(Kind::Hostsync)?;
         let base = "10.1.2.3 db.vm.test";
         stage.names(&[base])?;
-        let problems = stage.problems()?;
-        ensure!(
-            problems
-                .iter()
-                .any(|problem| problem.contains("podman.sock is not there")),
-            "{problems:?}"
-        );
+        wait_for("the engine to be missed", SOON, || {
+            let problems = stage.problems()?;
+            let is_missed = |problem: &String| problem.contains("podman.sock is not there");
+            Ok(problems.iter().any(is_missed).then_some(()))
+        })?;
 
         // The engine comes later than we, and has no container yet.
         let engine = Engine::start(&stage)?;

@@ -106,8 +106,15 @@ fn a_saved_file_takes_effect_without_a_command_and_a_wrong_one_does_not() {
             Ok((shares[0]["name"] == "src").then_some(()))
         })?;
         for kind in Kind::ALL {
-            let log = stage.world.daemon(kind)?.log();
-            ensure!(log.contains("+names = [\"shop.test\"]"), "{log}");
+            // Each follows the file by itself.
+            wait_for(
+                &format!("the change in {}'s log", kind.name()),
+                SOON,
+                || {
+                    let log = stage.world.daemon(kind)?.log();
+                    Ok(log.contains("+names = [\"shop.test\"]").then_some(()))
+                },
+            )?;
         }
 
         // The typo is on line 6; what it says besides is right, and must not be there either.

@@ -338,6 +338,7 @@ fn who_is_in_the_way_is_named() {
             ensure!(output.contains(&format!("192.0.2.1:{port} is")), "{output}");
             ensure!(output.contains("no guest publishes it"), "{output}");
         }
+        stage.answers("7000:7000", "refuses")?;
         let told = world.sharectl(&["port", "explain", "7000"])?.success()?;
         for part in [
             "192.0.2.1:7000 held by netd",

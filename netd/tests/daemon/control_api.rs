@@ -159,10 +159,13 @@ fn reload_touches_only_what_changed() {
 
     // Back again: what came goes, the guest stays plugged.
     netd.configure(CONFIG);
-    let changes: Changes = netd.post("/v1/reload", &Value::Null).unwrap();
-    assert!(
-        changes.changes.iter().any(|change| change.contains("lab")),
-        "{changes:?}"
+    // It follows the file by itself, too, and may have been first.
+    netd.post::<Changes>("/v1/reload", &Value::Null).unwrap();
+    assert_eq!(
+        netd.get::<Vec<NetworkStatus>>("/v1/networks")
+            .unwrap()
+            .len(),
+        1
     );
     assert!(dev.is_plugged());
     assert!(!netd.paths().runtime.join("guest/new/link.sock").exists());
@@ -339,7 +342,7 @@ fn idle_daemon_sleeps() {
     for _window in 0..8 {
         let before = switches();
         std::thread::sleep(Duration::from_secs(2));
-        quietest = quietest.min(switches() - before);
+        quietest = quietest.min(switches().saturating_sub(before));
         if quietest <= 4 {
             return;
         }

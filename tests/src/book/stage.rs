@@ -23,13 +23,11 @@ use crate::user::User;
 use crate::{blackbox, mounts, packages};
 
 /// For one command, on either side.
-const COMMAND_LIMIT: Duration = Duration::from_secs(120);
+const COMMAND_LIMIT: Duration = Duration::from_secs(240);
 /// For what is said to come soon.
 const SOON: Duration = Duration::from_secs(60);
-/// From the VM's start until its guest obeys.
-const BOOT_LIMIT: Duration = Duration::from_secs(90);
-/// The same from within a guest that ends first what it runs.
-const REBOOT_LIMIT: Duration = Duration::from_secs(240);
+/// From the VM's start until its guest obeys, or from within a guest that ends first what it runs.
+const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// From the VM's start until QEMU listens.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
@@ -249,12 +247,12 @@ impl Stage {
         if ["poweroff", "reboot"].contains(&text) {
             // A system of its own ends by itself what it runs; busybox only has the kernel do it.
             let line = format!(
-                "(sleep 0.2; if [ -d /run/systemd/system ]; then {text}; else {text} -f; fi) > /dev/null 2>&1 &"
+                "f=$0; (while [ -e \"$f\" ]; do sleep 0.1; done; sleep 0.2; if [ -d /run/systemd/system ]; then {text}; else {text} -f; fi) > /dev/null 2>&1 &"
             );
             let guest = self.guest()?;
             guest.run(&line, COMMAND_LIMIT)?;
             if text == "reboot" {
-                guest.wait_ready(REBOOT_LIMIT)?;
+                guest.wait_ready(BOOT_LIMIT)?;
             } else {
                 self.channel = None;
             }

@@ -419,7 +419,10 @@ impl Guest {
     /// When it does not come back within 90 s.
     pub fn reboot(&mut self) -> Result<Duration> {
         let started = now();
-        self.run("(sleep 0.2; reboot -f) > /dev/null 2>&1 &")?;
+        // The file of the command is there until its answer has left (channel.sh).
+        self.run(
+            "(while [ -e \"$0\" ]; do sleep 0.1; done; sleep 0.2; reboot -f) > /dev/null 2>&1 &",
+        )?;
         self.boot = Deadline::after(BOOT_LIMIT);
         self.wait_ready()?;
         Ok(started.elapsed())
