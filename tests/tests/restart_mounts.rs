@@ -331,10 +331,16 @@ fn a_request_that_kills_whoever_takes_it_up_is_an_error_and_the_mount_lives_on()
     whole_system(|| {
         let mut world = world(ordinary())?;
         let order = world.path("die");
-        // It has a file open, and asks for nothing until it is told to.
-        let wait = "open my $f, '>>', 'log' or die; open my $h, '>', '../held' or die; \
-                    select undef, undef, undef, 0.02 until -e '../go'; syswrite $f, 'end' or die;";
-        let holder = perl(&world, "m", wait, &[])?;
+        // It has a file open, and asks for nothing until it is told to: a name that begins in its folder would be a
+        // request for that folder every second.
+        let (held, go) = (world.path("held"), world.path("go"));
+        let wait = format!(
+            "open my $f, '>>', 'log' or die; open my $h, '>', '{}' or die; \
+             select undef, undef, undef, 0.02 until -e '{}'; syswrite $f, 'end' or die;",
+            held.display(),
+            go.display()
+        );
+        let holder = perl(&world, "m", &wait, &[])?;
         exists(&world, "held")?;
         let before = number(&world, "sharectl_sharefs_restarts")?;
         world.write(&order, "done 1")?;
@@ -365,20 +371,26 @@ fn refuse_deadly_lock(point: &str) -> Result<()> {
     let mut world = world(ordinary())?;
     let order = world.path("die");
     world.write(&world.path("shared/d/range"), "")?;
-    let wait_until = |name: &str| format!("select undef, undef, undef, 0.02 until -e '{name}';");
+    // Not by way of the mount, whose folder is asked for every second then.
+    let at = |name: &str| world.path(name).display().to_string();
+    let wait_until =
+        |name: &str| format!("select undef, undef, undef, 0.02 until -e '{}';", at(name));
     let lock = "use Fcntl qw(:DEFAULT :seek); $| = 1; my $own = pack 's s l! l! i', F_WRLCK, SEEK_SET, 0, 6, 0; \
                     open my $f, '+<', 'range' or die; sub touch { open my $t, '>', shift or die }";
     // Beside the mount, so that it asks sharefs for nothing.
     let holder = format!(
-        "{lock} fcntl $f, F_SETLK, $own or die; touch('../../held'); {}",
-        wait_until("../../free")
+        "{lock} fcntl $f, F_SETLK, $own or die; touch('{}'); {}",
+        at("held"),
+        wait_until("free")
     );
     let holder = perl(&world, "shared/d", &holder, &[])?;
     exists(&world, "held")?;
     let waiter = format!(
-        "{lock} touch('../awaits'); fcntl $f, F_SETLKW, $own and die 'it has the lock'; print \"$!\\n\"; \
-             touch('../refused'); {} fcntl $f, F_SETLKW, $own or die \"again: $!\"; print \"had\\n\"",
-        wait_until("../go")
+        "{lock} touch('{}'); fcntl $f, F_SETLKW, $own and die 'it has the lock'; print \"$!\\n\"; \
+             touch('{}'); {} fcntl $f, F_SETLKW, $own or die \"again: $!\"; print \"had\\n\"",
+        at("awaits"),
+        at("refused"),
+        wait_until("go")
     );
     let waiter = perl(&world, "m", &waiter, &[])?;
     exists(&world, "awaits")?;

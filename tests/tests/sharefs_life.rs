@@ -121,7 +121,11 @@ fn a_reload_disturbs_nobody_and_a_missing_folder_is_that_shares_own_problem() {
         let world = world()?;
         let guest = world.machine_of_devices("dev", SHARES)?.boot()?;
         guest.ok("exec 5> /mnt/d/open; echo 1 >&5; (while ! test -e /mnt/d/stop; do echo x >&5; done) > /dev/null 2>&1 &")?;
-        let missing = "\n[share.late]\npath = \"@shared/late\"\nat = \"/mnt/late\"\n";
+        let late = world.path("shared/late");
+        let missing = format!(
+            "\n[share.late]\npath = \"{}\"\nat = \"/mnt/late\"\n",
+            late.display()
+        );
         world.set_config(&format!("{CONFIG}{missing}"))?;
         // The configuration names a folder that is not there: told by the loader or by the share, never fatal.
         let reloaded = world.ask(Kind::Sharefs, "POST", "/v1/reload", None)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tests::command::Output;
 use tests::daemons::World;
-use tests::limit::now;
+use tests::limit::{now, retry};
 use tests::netns::Netns;
 use tests::{Result, ensure, http, whole_system};
 
@@ -109,12 +109,8 @@ fn a_script_goes_on_when_the_guest_its_port_and_its_share_are_ready() {
 
         // Its link and its lease are there, but it does not answer.
         guest.ok("ip link set eth0 down")?;
-        says(
-            &world,
-            5,
-            &missing,
-            "plugged in, but nothing answers at 192.168.130.",
-        )?;
+        let told = "plugged in, but nothing answers at 192.168.130.";
+        says(&world, 5, &missing, told)?;
         guest.ok("ip link set eth0 up")?;
         let back = ["wait-ready", "--guest", "dev", "--timeout", "20s"];
         says(&world, 0, &back, "ready after")?;
@@ -134,9 +130,15 @@ fn a_script_goes_on_when_the_guest_its_port_and_its_share_are_ready() {
         world.sharectl_as_ourselves(&line)?.success()?;
 
         guest.kill();
-        says(&world, 5, &missing, "guest dev: not plugged in")?;
+        // Each daemon sees the end of its socket for itself.
+        let soon = Duration::from_secs(10);
+        retry("netd to see the end", soon, || {
+            says(&world, 5, &missing, "guest dev: not plugged in")
+        })?;
         let unused = ["wait-ready", "--share", "d", "--timeout", "0"];
-        says(&world, 5, &unused, "share d: no guest has mounted it")?;
+        retry("sharefs to see the end", soon, || {
+            says(&world, 5, &unused, "share d: no guest has mounted it")
+        })?;
         Ok(())
     });
 }

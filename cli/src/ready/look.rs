@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::output::comma_list;
 
 /// For one answer, though the time is over: the last look is an honest one.
-const LEAST: Duration = Duration::from_millis(500);
+const LEAST: Duration = Duration::from_secs(2);
 /// For one answer, though there is time.
 const MOST: Duration = Duration::from_secs(5);
 

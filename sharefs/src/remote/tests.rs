@@ -187,7 +187,7 @@ fn silence_ends_the_line_and_a_slow_answer_does_not() {
     let short = Limits {
         doubt: Duration::from_millis(20),
         rest: Duration::from_millis(20),
-        silence: Duration::from_millis(60),
+        silence: Duration::from_secs(1),
         ..limits()
     };
     let (attached, told) = visit(short, says);
@@ -215,7 +215,7 @@ fn silence_ends_the_line_and_a_slow_answer_does_not() {
     });
     let short = Limits {
         doubt: Duration::from_millis(10),
-        call: Duration::from_millis(80),
+        call: Duration::from_secs(1),
         ..limits()
     };
     let (attached, told) = visit(short, says);
@@ -507,7 +507,7 @@ fn any_bytes_from_a_server_end_in_an_answer() {
         });
         let short = Limits {
             doubt: Duration::from_millis(20),
-            silence: Duration::from_millis(100),
+            silence: Duration::from_millis(400),
             call: Duration::from_millis(500),
             slow_call: Duration::from_millis(500),
             ..limits()

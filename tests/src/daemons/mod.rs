@@ -306,7 +306,13 @@ impl World {
     /// # Errors
     /// When it does not run.
     pub fn kill_worker(&mut self) -> Result<()> {
-        daemon::kill(self.daemon(Kind::Sharefs)?.pid())
+        daemon::kill(self.worker()?)
+    }
+
+    /// Between two workers there is none for a while, and the keeper is not to be taken for it.
+    fn worker(&mut self) -> Result<u32> {
+        let keeper = self.daemon(Kind::Sharefs)?.started();
+        wait_for("a worker", READY_LIMIT, || Ok(worker_of(keeper)))
     }
 
     /// Kills the process of sharefs that does the work, and waits until the next one answers.
@@ -314,7 +320,7 @@ impl World {
     /// # Errors
     /// When no other follows within 15 s.
     pub fn crash_worker(&mut self) -> Result<()> {
-        let old = self.daemon(Kind::Sharefs)?.pid();
+        let old = self.worker()?;
         daemon::kill(old)?;
         self.wait_for_worker_after(old)
     }
