@@ -6,9 +6,11 @@
 //! such option is served without layers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use control::config::{CaseRule, NameRule, OwnerStore as Store, Share};
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::fuse::cache::Cache;
 use crate::fuse::counters::Counters;
@@ -167,5 +169,11 @@ fn layered<T: Tree>(tree: T, share: &Share) -> Arc<dyn Served> {
         rules
     };
     let places = Places::new(tree, rules);
-    served(CaseTree::new(Names::new(places, spelling), case), share)
+    let names = Names::new(places, spelling);
+    served(CaseTree::new(names, case, since_boot), share)
+}
+
+/// To a tick, which is enough.
+fn since_boot() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::MonotonicCoarse)).unwrap_or_default()
 }

@@ -176,7 +176,7 @@ async fn failure_is_told_in_time_and_never_as_no_such_name() {
             "{upstreams:?}: {answer:02x?}"
         );
         assert!(
-            started.elapsed() < LONGEST + Duration::from_secs(5),
+            started.elapsed() < LONGEST + Duration::from_secs(2),
             "{upstreams:?}"
         );
     }
@@ -236,8 +236,7 @@ async fn cut_answer_is_fetched_whole_by_tcp() {
 
 #[tokio::test]
 async fn server_that_folds_the_question_is_believed_over_tcp_and_then_known() {
-    let (address, asked) = counted_server(Habit::Fold).await;
-    let resolver = resolver(vec![address]);
+    let resolver = resolver(vec![server(Habit::Fold).await]);
     let mut lasts = Vec::new();
     for first in *b"abcdefgh" {
         let mut bytes = query(7);
@@ -248,10 +247,9 @@ async fn server_that_folds_the_question_is_believed_over_tcp_and_then_known() {
         lasts.push(last_byte(&answer).unwrap());
     }
     // Its spelling may be right by chance once, hardly twice: TCP then, and no more once it is known.
-    assert!(lasts.contains(&2), "{lasts:?}");
+    let over_tcp = lasts.iter().filter(|last| **last == 2).count();
+    assert_eq!(over_tcp, 1, "{lasts:?}");
     assert_eq!(lasts.last(), Some(&1), "{lasts:?}");
-    // Asked again where it was late.
-    assert!(asked.load(Ordering::SeqCst) >= 8);
 }
 
 #[tokio::test]

@@ -46,6 +46,8 @@ struct Sighting {
     place: Option<(Arc<RemoteNode>, Box<[u8]>)>,
     /// Fids by which it is open: they stay right.
     open: Vec<Weak<Fid>>,
+    /// How often things had been renamed when that was.
+    since: u64,
     /// When `fid` was found right, and how often things had been renamed by then.
     right: Option<(Instant, u64)>,
 }
@@ -60,8 +62,8 @@ impl Known {
         self.moves.load(Ordering::Acquire)
     }
 
-    /// The node that was just seen by `fid` at `place`, since so often something had been moved. A later sighting of it, at the
-    /// place that it was moved to, stays.
+    /// The node that was just seen by `fid` at `place`, when so often something had been moved. Where it was seen since the last
+    /// of these moves, that stays: it may be what was moved.
     pub(super) fn seen(
         self: &Arc<Self>,
         (fid, moves): (Fid, u64),
@@ -83,6 +85,7 @@ impl Known {
                 fid,
                 place,
                 open: Vec::new(),
+                since: moves,
                 right: None,
             }),
             known: Arc::clone(self),
@@ -120,7 +123,7 @@ impl RemoteNode {
         self.sighting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// With `moves` only if nothing was moved since.
+    /// With `moves` only if it was not seen when more had been moved.
     fn see(&self, fid: Arc<Fid>, place: Option<(Arc<Self>, Box<[u8]>)>, moves: Option<u64>) {
         // A folder is not looked for below itself, whatever a server says: those in a circle would never be dropped.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -130,9 +133,12 @@ impl RemoteNode {
             .as_ref()
             .is_some_and(|(folder, _)| self.is_above(folder));
         let mut sighting = self.sighting();
-        if moves.is_some_and(|moves| moves != self.known.moves()) {
-            drop(sighting);
-            return;
+        if let Some(moves) = moves {
+            if moves < sighting.since {
+                drop(sighting);
+                return;
+            }
+            sighting.since = moves;
         }
         sighting.right = None;
         let old_fid = std::mem::replace(&mut sighting.fid, fid);

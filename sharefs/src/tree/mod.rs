@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 pub(crate) mod case;
 pub(crate) mod host;
+mod keyed;
 mod layer;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -23,7 +24,6 @@ pub(crate) mod owner;
 pub(crate) mod owner_store;
 pub(crate) mod places;
 pub(crate) mod read_only;
-mod turns;
 pub(crate) mod undo;
 
 pub(crate) use name::Name;

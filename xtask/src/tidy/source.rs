@@ -34,6 +34,7 @@ const PURE: &[&str] = &[
 const IMPURE: &[&str] = &[
     "Instant::now",
     "SystemTime::now",
+    "clock_gettime",
     "TcpListener",
     "TcpStream",
     "UdpSocket",

@@ -119,7 +119,7 @@ fn session(
         let frozen = "frozen".parse::<PathPattern>().unwrap();
         let rules = Rules::new(vec![], vec![frozen], Letters::Exact);
         let names = Names::new(Places::new(tree, rules), Spelling::Windows);
-        let tree = CaseTree::new(names, Case::Insensitive);
+        let tree = CaseTree::new(names, Case::Insensitive, || std::time::Duration::ZERO);
         let place = Place::new(Arc::clone(memory), 0);
         let session = Session::new(Arc::new(tree), options.cache, count);
         Arc::new(session.kept(Kept { place, options: 7 }))

@@ -38,7 +38,7 @@ fn a_known_node_is_told_as_it_is_kept_and_a_hidden_one_not_at_all() {
     let hidden = vec!["*.secret".parse().unwrap()];
     let places = Places::new(owners, Rules::new(hidden, Vec::new(), Letters::Folded));
     let names = Names::new(places, Spelling::Windows);
-    let tree = CaseTree::new(names, Case::Insensitive);
+    let tree = CaseTree::new(names, Case::Insensitive, || std::time::Duration::ZERO);
     let session = Session::new(Arc::new(tree), Cache::Auto, Arc::default());
     let client = Client::of(Arc::new(session), descriptors);
 

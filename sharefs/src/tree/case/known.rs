@@ -1,7 +1,7 @@
 //! What is known of folders' names, folded: bounded, and good as long as the folder has not changed.
 //!
 //! A folder's times of change are its stamp. Names that came and went through this tree are told here with
-//! the stamps before and after, by one after the other (`turns`), so that a build that makes ten thousand files reads
+//! the stamps before and after, by one after the other (`tree/keyed.rs`), so that a build that makes ten thousand files reads
 //! its folder every two seconds and not for each; one that takes long to read, as much more seldom. What somebody else
 //! changes between two such stamps, or in the same tick of the file system's clock (milliseconds, with FAT two seconds) as
 //! our last look, can go unseen for so long; such a name is still found as it is spelled, and one that is gone is

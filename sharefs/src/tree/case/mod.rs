@@ -16,10 +16,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 
+use super::keyed::{KeyedGuard, KeyedMutex};
 use super::layer::{Layer, pass_on};
-use super::turns::{Turn, Turns};
 use super::{Attributes, Caller, Found, Identity, Name, NewNode, OpenHow, RenameHow, Result, Tree};
 use known::{Folded, Known, Seen, Stamp};
 
@@ -42,11 +41,16 @@ pub(crate) struct CaseTree<T> {
     folded: Option<FoldedNames>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct FoldedNames {
     known: Mutex<Known>,
-    turns: Turns,
+    /// Folders that somebody changes the names of, or reads all names of.
+    folders: KeyedMutex,
+    now: Clock,
 }
+
+/// The time since some beginning.
+pub(crate) type Clock = fn() -> Duration;
 
 /// Bytes of entries read at once.
 const ENTRIES: usize = 64 * 1024;
@@ -55,8 +59,12 @@ const ENTRIES: usize = 64 * 1024;
 type Spelling = (Option<CString>, Seen);
 
 impl<T: Tree> CaseTree<T> {
-    pub(crate) fn new(below: T, case: Case) -> Self {
-        let folded = (case == Case::Insensitive).then(FoldedNames::default);
+    pub(crate) fn new(below: T, case: Case, now: Clock) -> Self {
+        let folded = (case == Case::Insensitive).then(|| FoldedNames {
+            known: Mutex::default(),
+            folders: KeyedMutex::new(),
+            now,
+        });
         Self { below, folded }
     }
 
@@ -68,13 +76,13 @@ impl<T: Tree> CaseTree<T> {
         })
     }
 
-    fn turn<'f>(&self, folded: &'f FoldedNames, folder: &T::Node) -> Turn<'f> {
-        folded.turns.one(self.below.identity(folder))
+    fn hold<'f>(&self, folded: &'f FoldedNames, folder: &T::Node) -> KeyedGuard<'f> {
+        folded.folders.lock(self.below.identity(folder))
     }
 
-    /// To be called with the turn in that folder.
+    /// To be called with that folder held.
     fn spelling(&self, folded: &FoldedNames, folder: &T::Node, name: Name<'_>) -> Result<Spelling> {
-        let (seen, begin) = (self.seen(folder)?, now());
+        let (seen, begin) = (self.seen(folder)?, (folded.now)());
         if let Some(found) = lock(&folded.known).find(seen, begin, name.as_c_str()) {
             return Ok((found, seen));
         }
@@ -88,7 +96,7 @@ impl<T: Tree> CaseTree<T> {
         if let Some(names) = names
             && self.seen(folder)?.stamp == seen.stamp
         {
-            lock(&folded.known).learn(seen, (begin, now()), names);
+            lock(&folded.known).learn(seen, (begin, (folded.now)()), names);
         }
         Ok((found, seen))
     }
@@ -153,12 +161,12 @@ impl<T: Tree> CaseTree<T> {
             (done, _) => return done,
         };
         let seen = self.seen(folder)?;
-        let known = lock(&folded.known).find(seen, now(), name.as_c_str());
+        let known = lock(&folded.known).find(seen, (folded.now)(), name.as_c_str());
         let spelled = match known {
             // Who has changed it has told of it, and who is about to comes behind us: there is nothing to wait for.
             Some(None) => None,
             Some(Some(_)) | None => {
-                let _turn = self.turn(folded, folder);
+                let _held = self.hold(folded, folder);
                 self.true_spelling(folded, folder, name)?.0
             }
         };
@@ -176,7 +184,7 @@ impl<T: Tree> CaseTree<T> {
         let Some(folded) = &self.folded else {
             return work();
         };
-        let _turn = self.turn(folded, folder);
+        let _held = self.hold(folded, folder);
         let (there, before) = match self.true_spelling(folded, folder, name) {
             // Not a folder: `work` says so.
             Err(Errno::NOTDIR) => return work(),
@@ -206,7 +214,7 @@ impl<T: Tree> CaseTree<T> {
             return work(name);
         };
         self.old(folder, name, |name| {
-            let _turn = self.turn(folded, folder);
+            let _held = self.hold(folded, folder);
             let before = self.seen(folder)?;
             work(name)?;
             self.changed(folded, folder, before, Some(name.as_c_str()), None);
@@ -235,7 +243,7 @@ impl<T: Tree> CaseTree<T> {
         how: RenameHow,
     ) -> Result<()> {
         let folders = [from, to].map(|folder| self.below.identity(folder));
-        let _turn = folded.turns.both(folders);
+        let _held = folded.folders.lock_both(folders);
         let (there, to_before) = self.true_spelling(folded, to, new)?;
         // As it is spelled it is found though nothing is known of it.
         let (spelled, from_before) = if self.below.look(from, old).is_ok() {
@@ -261,11 +269,6 @@ impl<T: Tree> CaseTree<T> {
         }
         Ok(())
     }
-}
-
-/// Since some beginning, to a tick.
-fn now() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::MonotonicCoarse)).unwrap_or_default()
 }
 
 fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {

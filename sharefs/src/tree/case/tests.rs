@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use rustix::io::Errno;
@@ -18,9 +20,14 @@ fn name(text: &CStr) -> Name<'_> {
     Name::new(text).unwrap()
 }
 
+/// None passes.
+fn no_time() -> Duration {
+    Duration::ZERO
+}
+
 fn tree(folder: &std::path::Path) -> CaseTree<HostTree> {
     let host = HostTree::open(folder, Descriptors::new(1000), |_| OwnerMap::Pass).unwrap();
-    CaseTree::new(host, Case::Insensitive)
+    CaseTree::new(host, Case::Insensitive, no_time)
 }
 
 fn names(folder: &std::path::Path) -> BTreeSet<String> {
@@ -32,7 +39,7 @@ fn names(folder: &std::path::Path) -> BTreeSet<String> {
 
 /// The file system's clock is too coarse for a test: the folder changed at a later tick.
 fn later(folder: &std::path::Path, ticks: u64) {
-    let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000 + ticks);
+    let at = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + ticks);
     std::fs::File::open(folder)
         .unwrap()
         .set_modified(at)
@@ -214,7 +221,7 @@ proptest! {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let bare = HostTree::open(other.path(), Descriptors::new(1000), |_| OwnerMap::Pass).unwrap();
         let folded = tree(one.path());
-        let exact = CaseTree::new(MemoryTree::new(), Case::Exact);
+        let exact = CaseTree::new(MemoryTree::new(), Case::Exact, no_time);
         let plain = MemoryTree::new();
         for step in &steps {
             prop_assert_eq!(model::apply(&folded, step), model::apply(&bare, step), "{:?}", step);
@@ -226,7 +233,7 @@ proptest! {
 #[test]
 fn what_somebody_else_took_away_is_not_believed_to_be_there() {
     // In this one no time ever passes, so nothing seems to have changed.
-    let tree = CaseTree::new(MemoryTree::new(), Case::Insensitive);
+    let tree = CaseTree::new(MemoryTree::new(), Case::Insensitive, no_time);
     let root = tree.root().unwrap().node;
     let make = |text| tree.make_directory(CALLER, &root, name(text), 0o755);
     make(c"Src").unwrap();
@@ -245,7 +252,7 @@ fn what_somebody_else_took_away_is_not_believed_to_be_there() {
 
 #[test]
 fn what_somebody_else_made_is_found_as_it_is_spelled_though_nothing_seems_to_have_changed() {
-    let tree = CaseTree::new(MemoryTree::new(), Case::Insensitive);
+    let tree = CaseTree::new(MemoryTree::new(), Case::Insensitive, no_time);
     let root = tree.root().unwrap().node;
     let exists = |text| tree.look(&root, name(text)).is_ok();
     let make_below = |text| {
@@ -269,6 +276,28 @@ fn what_somebody_else_made_is_found_as_it_is_spelled_though_nothing_seems_to_hav
     let made = tree.make_directory(CALLER, &root, name(c"late"), 0o755);
     assert_eq!(made.map(drop), Err(Errno::EXIST));
     assert!(exists(c"LATE"));
+}
+
+#[test]
+fn what_somebody_else_made_is_found_by_another_case_two_seconds_later() {
+    static NOW: AtomicU64 = AtomicU64::new(7);
+    let clock = || Duration::from_secs(NOW.load(Ordering::Relaxed));
+    let tree = CaseTree::new(MemoryTree::new(), Case::Insensitive, clock);
+    let root = tree.root().unwrap().node;
+    let exists = |text| tree.look(&root, name(text)).is_ok();
+    assert!(!exists(c"late"));
+    let made = tree
+        .below
+        .make_directory(CALLER, &root, name(c"late"), 0o755);
+    made.map(drop).unwrap();
+    // What is made here does not make the rest any newer.
+    tree.make_directory(CALLER, &root, name(c"own"), 0o755)
+        .map(drop)
+        .unwrap();
+    NOW.fetch_add(2, Ordering::Relaxed);
+    assert!(!exists(c"LATE") && exists(c"OWN"));
+    NOW.fetch_add(1, Ordering::Relaxed);
+    assert!(exists(c"LATE") && exists(c"OWN"));
 }
 
 /// READDIRPLUS looks for what it lists, and a name that is gone by then is looked for among all.
@@ -296,13 +325,13 @@ fn a_folder_is_read_while_it_is_listed() {
 }
 
 /// A folder that several clients make names in and take them away again, each its own, from the moment on at which it is read
-/// for the first time. No time passes in it, so that nothing but turns keeps what is known true.
+/// for the first time. No time passes in it, so that nothing but who holds it keeps what is known true.
 #[test]
 fn what_threads_make_and_remove_at_once_is_known_as_it_is() {
     const ROUNDS: usize = 500;
     let names = [(c"a", c"A"), (c"b", c"B"), (c"c", c"C"), (c"d", c"D")];
     for _ in 0..ROUNDS {
-        let tree = CaseTree::new(MemoryTree::new(), Case::Insensitive);
+        let tree = CaseTree::new(MemoryTree::new(), Case::Insensitive, no_time);
         let root = tree.root().unwrap().node;
         let begin = std::sync::Barrier::new(names.len());
         std::thread::scope(|scope| {

@@ -21,8 +21,8 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
+use super::keyed::KeyedMutex;
 use super::layer::{Layer, pass_on};
-use super::turns::Turns;
 use super::{
     Attributes, Caller, Changes, Entry, ExtendedHow, Found, Kind, Name, NewNode, OpenHow, Result,
     Tree,
@@ -148,7 +148,7 @@ impl<T: Tree> OwnerStore<T> {
             attributes
         } else {
             // Whoever has found it meanwhile and changed its owner or mode did so before it had any.
-            let _turn = RECORDS.one(attributes.identity);
+            let _guard = RECORDS.lock(attributes.identity);
             self.keep(&node, &attributes, wanted)?;
             // When it was last changed is another time by now.
             wanted.shown(&self.below.attributes(&node)?)
@@ -167,7 +167,7 @@ impl<T: Tree> OwnerStore<T> {
 
     /// Takes set-id bits out of the record.
     fn drop_set_id_bits(&self, node: &T::Node) -> Result<()> {
-        let _turn = RECORDS.one(self.below.identity(node));
+        let _guard = RECORDS.lock(self.below.identity(node));
         let host = self.below.attributes(node)?;
         let Some(record) = self.record(node, &host) else {
             return Ok(());
@@ -196,8 +196,9 @@ impl<T: Tree> OwnerStore<T> {
     }
 }
 
-/// Held from reading a record to writing it: all guests and doors of a folder have layers of their own around it.
-static RECORDS: Turns = Turns::new();
+/// Locked from reading a record to writing it: shares of one folder, and its mount on the host, have layers of their own
+/// around it.
+static RECORDS: KeyedMutex = KeyedMutex::new();
 
 /// xattr(7): attributes for users are for files and folders.
 fn can_have_record(host: Kind) -> bool {
@@ -275,7 +276,7 @@ impl<T: Tree> Tree for OwnerStore<T> {
         }
         let mut rest = *changes;
         if changes.owner.is_some() || changes.group.is_some() || changes.mode.is_some() {
-            let _turn = RECORDS.one(self.identity(node));
+            let _guard = RECORDS.lock(self.identity(node));
             let host = self.below.attributes(&node.below)?;
             if can_have_record(host.kind) {
                 self.change_record(&node.below, &host, changes)?;

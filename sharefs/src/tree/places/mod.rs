@@ -166,8 +166,8 @@ impl<T: Tree> Layer for Places<T> {
     }
 }
 
-/// Held from asking what is renamed to the end of renaming it: all guests and doors of a folder have layers of
-/// their own around it.
+/// Held from asking what is renamed to the end of renaming it: shares of one folder, and its mount on the host, have layers
+/// of their own around it.
 static RENAMES: Mutex<()> = Mutex::new(());
 
 impl<T: Tree> Tree for Places<T> {
