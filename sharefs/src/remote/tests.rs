@@ -19,6 +19,7 @@ use crate::tree::{
 };
 
 mod kept;
+mod moved;
 
 const PLAIN: Swap = Swap {
     users: (0, 0),
@@ -713,63 +714,4 @@ fn a_wait_for_the_first_answers_is_ended_by_a_shutdown() {
     let refused = attach(ours, &wanted(), PLAIN, (limits(), lost)).err();
     assert!(matches!(refused, Some(Refused::Away(_))), "{refused:?}");
     ender.join().unwrap();
-}
-
-/// To diod a fid is a path. Who saw a file before it was moved, and says so after, does not make others look where it was.
-#[test]
-fn a_file_is_where_it_was_moved_to_though_somebody_saw_it_before() {
-    let (held, is_held) = mpsc::sync_channel(1);
-    let mut paths = std::collections::HashMap::new();
-    let (mut moved, mut late) = (false, Vec::new());
-    let says = Box::new(move |tag, request: Request<'_>| {
-        let reply = match request {
-            Request::Walk { new_fid, names, .. } => {
-                let mut qids = Few::default();
-                for name in names.as_slice() {
-                    if (name.0 == b"old") == moved {
-                        return Some(frame(tag, &Reply::Error { code: 2 }));
-                    }
-                    paths.insert(new_fid, name.0.to_vec());
-                    qids.push(qid(7)).unwrap();
-                }
-                Reply::Walk { qids }
-            }
-            Request::Attributes { fid, .. } => match paths.get(&fid) {
-                // Once, of whoever comes first by the old name: its answer is late.
-                Some(path) if path == b"old" && !moved => {
-                    late = frame(tag, &attributes(7, 0o100_644));
-                    held.send(()).ok();
-                    return Some(Vec::new());
-                }
-                Some(path) if path == b"old" => Reply::Error { code: 2 },
-                Some(_) => attributes(7, 0o100_644),
-                None => attributes(1, 0o040_755),
-            },
-            Request::RenameAt { .. } => {
-                moved = true;
-                Reply::RenameAt {}
-            }
-            Request::Statistics { .. } => {
-                let mut all = std::mem::take(&mut late);
-                all.extend(frame(tag, &Reply::Error { code: 95 }));
-                return Some(all);
-            }
-            _ => return Some(honest(tag, &request)),
-        };
-        Some(frame(tag, &reply))
-    });
-    let (attached, _told) = visit(limits(), says);
-    let (tree, _connection) = attached.unwrap();
-    let root = tree.root().unwrap().node;
-    std::thread::scope(|scope| {
-        let early = scope.spawn(|| tree.child(&root, name(c"old")).unwrap().node);
-        is_held.recv().unwrap();
-        let (from, to) = ((&root, name(c"old")), (&root, name(c"new")));
-        tree.rename(from, to, RenameHow::default()).unwrap();
-        let now = tree.child(&root, name(c"new")).unwrap().node;
-        tree.statistics(&root).unwrap_err();
-        let before = early.join().unwrap();
-        assert_eq!(before.identity, now.identity);
-        tree.attributes(&before).unwrap();
-    });
 }
