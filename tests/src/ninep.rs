@@ -143,20 +143,45 @@ impl Client {
     /// When the connection has ended.
     pub fn send(&mut self, requests: impl IntoIterator<Item = (u8, Body)>) -> Result<Vec<u16>> {
         let (mut bytes, mut tags) = (Vec::new(), Vec::new());
-        for (kind, Body(body)) in requests {
-            let tag = self.next_tag;
-            self.next_tag = (tag + 1) % 0x8000;
-            bytes.extend(u32::try_from(HEADER + body.len())?.to_le_bytes());
-            bytes.push(kind);
-            bytes.extend(tag.to_le_bytes());
-            bytes.extend(body);
-            tags.push(tag);
+        for request in requests {
+            tags.push(self.frame(request, &mut bytes)?);
         }
         self.finish_sending()?;
         // What is read meanwhile makes room for the server to go on.
         let mut writer = self.stream.try_clone()?;
         self.sending = Some(std::thread::spawn(move || writer.write_all(&bytes)));
         Ok(tags)
+    }
+
+    /// Sends the first so many bytes of a request: its tag, and the rest of it for `send_rest`.
+    ///
+    /// # Errors
+    /// When the connection has ended, or nobody takes them.
+    pub fn send_part(&mut self, request: (u8, Body), count: usize) -> Result<(u16, Vec<u8>)> {
+        let mut bytes = Vec::new();
+        let tag = self.frame(request, &mut bytes)?;
+        ensure!(count < bytes.len(), "all {} bytes of it", bytes.len());
+        let rest = bytes.split_off(count);
+        self.finish_sending()?;
+        self.stream.write_all(&bytes)?;
+        Ok((tag, rest))
+    }
+
+    /// # Errors
+    /// When the connection has ended, or nobody takes it.
+    pub fn send_rest(&mut self, rest: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(rest)?)
+    }
+
+    /// A frame of the next tag, added to `bytes`; the tag.
+    fn frame(&mut self, (kind, Body(body)): (u8, Body), bytes: &mut Vec<u8>) -> Result<u16> {
+        let tag = self.next_tag;
+        self.next_tag = (tag + 1) % 0x8000;
+        bytes.extend(u32::try_from(HEADER + body.len())?.to_le_bytes());
+        bytes.push(kind);
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(body);
+        Ok(tag)
     }
 
     fn finish_sending(&mut self) -> Result<()> {

@@ -104,6 +104,9 @@ pub const NINEP: &[Need] = &[
     need("setfattr", "attr"),
 ];
 
+/// A file system that tells when its disk fails.
+pub const CHECKSUMS: &[Need] = &[need("mkfs.btrfs", "btrfs-progs")];
+
 /// What the tests of access control lists need.
 pub const LISTS: &[Need] = &[need("setfacl", "acl")];
 

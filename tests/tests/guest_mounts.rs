@@ -35,6 +35,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// A world with netd and sharefs; everything runs as `user`.
 fn world(user: User, config: &str) -> Result<World> {
+    packages::ensure(packages::GUEST)?;
     packages::ensure(packages::MOUNTS)?;
     packages::ensure(packages::NINEP)?;
     mounts::private()?;

@@ -502,6 +502,33 @@ fn locks_waits_and_half_written_values_are_there_behind_a_killed_daemon() {
 }
 
 #[test]
+fn a_write_whose_daemon_died_before_all_of_it_had_come_is_done_as_a_whole() {
+    whole_system(|| {
+        let mut world = world()?;
+        let mut client = Client::attach(&socket(&world), "d")?;
+        for (kind_of, body) in [walk(ROOT, FILE, &[]), create(FILE, "large", READ_WRITE)] {
+            client.ask(kind_of, body)?;
+        }
+        let data: Vec<u8> = (0..1_000_000_u32)
+            .map(|at| (at % 251).to_le_bytes()[0])
+            .collect();
+        let file = world.path("shared/d/large");
+        let (tag, rest) = client.send_part(write(FILE, 0, &data), 700_000)?;
+        wait_for("the first of it in the file", LONG, || {
+            Ok((fs::metadata(&file)?.len() > 100_000).then_some(()))
+        })?;
+        // The next one cannot know how far this one came, and need not.
+        fs::write(&file, "")?;
+        world.kill_worker()?;
+        client.send_rest(&rest)?;
+        let written = client.granted(tag, kind::WRITE)?;
+        ensure!(written == 1_000_000_u32.to_le_bytes(), "{written:?}");
+        ensure!(fs::read(&file)? == data);
+        Ok(())
+    });
+}
+
+#[test]
 fn a_connection_whose_share_is_gone_or_another_ends_behind_a_killed_daemon() {
     whole_system(|| {
         let mut world = world()?;

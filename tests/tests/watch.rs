@@ -191,6 +191,7 @@ fn row(screen: &str, begin: &[&str]) -> Option<Vec<String>> {
 #[test]
 fn watch_shows_what_each_share_carries_by_guest_and_door() {
     whole_system(|| {
+        packages::ensure(packages::GUEST)?;
         packages::ensure(packages::TERMINALS)?;
         packages::ensure(packages::MOUNTS)?;
         mounts::private()?;

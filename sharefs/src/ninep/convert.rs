@@ -83,6 +83,11 @@ pub(super) fn appends(flags: u32) -> bool {
     flags & open_flag::APPEND != 0
 }
 
+/// Whether a write may be done in parts: see `fids::Use`.
+pub(super) fn in_parts(flags: u32) -> bool {
+    flags & (open_flag::APPEND | open_flag::SYNC | open_flag::DATA_SYNC) == 0
+}
+
 pub(super) fn must_be_new(flags: u32) -> bool {
     flags & open_flag::EXCLUSIVE != 0
 }

@@ -159,6 +159,8 @@ pub(super) enum Use<T: Tree> {
         open: Arc<T::File>,
         append: bool,
         writes: bool,
+        /// A write may be done in parts: it neither appends nor has to be on disk when it is done.
+        in_parts: bool,
     },
     Directory(Arc<T::Directory>),
     /// An extended attribute's value, or the list of names, as it was at the Txattrwalk.

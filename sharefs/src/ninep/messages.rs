@@ -147,6 +147,8 @@ messages! {
 
 /// Tread: its answer is as long as what is asked for.
 pub(crate) const READ: u8 = 116;
+/// Twrite.
+pub(crate) const WRITE: u8 = 118;
 /// Treaddir: the same.
 pub(crate) const ENTRIES: u8 = 40;
 /// Tversion: the connection begins anew.

@@ -35,6 +35,8 @@ pub(crate) trait Mount: Send {
     fn attach(&mut self, fid: u32, user: GuestUid) -> Result<Qid>;
     fn knows(&self, fid: u32) -> bool;
     fn serve(&mut self, request: &Request<'_>, turn: &mut Turn<'_>) -> Result<Answer>;
+    /// See `Attached::write_part`.
+    fn write_part(&mut self, fid: u32, offset: u64, data: &[u8]) -> usize;
     /// The client does not want the answer to this tag any more.
     fn flush(&mut self, tag: u16);
     /// Asks again for the locks that are waited for; adds the tags that have their answer now.
@@ -67,6 +69,8 @@ pub(crate) struct Keeping {
 /// One request on its way.
 pub(crate) struct Turn<'a> {
     pub(super) tag: u16,
+    /// Bytes of a Twrite's data that are written already.
+    pub(super) ahead: usize,
     /// Room for the answer, the header included: no longer than the client takes.
     pub(super) out: &'a mut [u8],
     /// Kept between requests, so that none allocates.
@@ -199,6 +203,10 @@ impl<T: Tree> Mount for Attached<T> {
 
     fn knows(&self, fid: u32) -> bool {
         self.fids.find(fid).is_ok()
+    }
+
+    fn write_part(&mut self, fid: u32, offset: u64, data: &[u8]) -> usize {
+        Self::write_part(self, fid, offset, data)
     }
 
     fn serve(&mut self, request: &Request<'_>, turn: &mut Turn<'_>) -> Result<Answer> {

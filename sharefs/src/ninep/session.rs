@@ -13,7 +13,7 @@ use super::counters::{Counters, Counting};
 use super::messages::{self, Reply, Request, kind_name};
 pub(crate) use super::mount::{Answer, Keeping, Mount, Slow, Turn};
 use super::mount::{Attached, LOCK_SUCCESS};
-use super::wire::{DATA_AT, Frame, HEADER, NoRoom, Qid, Text};
+use super::wire::{DATA_AT, Frame, HEADER, NoRoom, Qid, Text, WritePart};
 use crate::keep::ninep::rows::{Claim, Rows};
 use crate::tree::owner::GuestUid;
 use crate::tree::{Result, Tree};
@@ -28,6 +28,9 @@ pub(crate) const LONGEST_FRAME: u32 = 1024 * 1024 + 4096;
 const LEAST_FRAME: u32 = 4096;
 /// Answers that carry no data that was asked for by length: the longest is a link's target.
 const LONGEST_OTHER: usize = HEADER + 2 + 4096;
+/// So much of a Twrite's data is written before the rest has come: it is in the processor's cache still, and a system
+/// call costs little beside it.
+pub(super) const PART: usize = 128 << 10;
 /// P9_NOFID.
 const NO_FID: u32 = u32::MAX;
 /// P9_NONUNAME.
@@ -62,6 +65,8 @@ pub(crate) struct Session {
     answered: Vec<(u16, Result<()>)>,
     /// Where it is written down what the client knows.
     rows: Option<Arc<Rows>>,
+    /// Bytes of data that were written of the Twrite that is not all there yet.
+    ahead: usize,
 }
 
 /// What became of a request.
@@ -84,6 +89,7 @@ impl Session {
             text: Vec::new(),
             answered: Vec::new(),
             rows: None,
+            ahead: 0,
         }
     }
 
@@ -175,6 +181,24 @@ impl Session {
         }
     }
 
+    /// `bytes` is a frame that is not all there. What has come of a Twrite's data is written meanwhile, so that client
+    /// and disk are at work at the same time; `serve` goes on from there. Of what is not the next frame to be served,
+    /// nothing may be given.
+    pub(crate) fn serve_part(&mut self, bytes: &[u8]) {
+        let Some(part) = WritePart::of(bytes) else {
+            return;
+        };
+        let fresh = part.data.get(self.ahead..).unwrap_or_default();
+        if fresh.len() < PART {
+            return;
+        }
+        let offset = part.offset.saturating_add(self.ahead as u64);
+        let mut mounts = self.mounts.iter_mut();
+        if let Some((_, mount)) = mounts.find(|(_, mount)| mount.knows(part.fid)) {
+            self.ahead += mount.write_part(part.fid, offset, fresh);
+        }
+    }
+
     /// Serves one request; `room` has at least `room_for` bytes.
     pub(crate) fn serve(&mut self, frame: &Frame<'_>, room: &mut [u8]) -> Outcome {
         self.counters.request(frame.kind);
@@ -258,6 +282,7 @@ impl Session {
             }
         };
         let tag = frame.tag;
+        let ahead = std::mem::take(&mut self.ahead);
         let built = |length: std::result::Result<usize, NoRoom>| {
             length.map(Answer::Built).map_err(|_| Errno::MSGSIZE)
         };
@@ -297,6 +322,7 @@ impl Session {
         let mut text = std::mem::take(&mut self.text);
         let mut turn = Turn {
             tag,
+            ahead,
             out: room,
             text: &mut text,
         };

@@ -112,6 +112,7 @@ impl Step {
                     packages::COMPOSE,
                     packages::NINEP,
                     packages::LISTS,
+                    packages::CHECKSUMS,
                     packages::LIBVIRT,
                     debian::NEEDS,
                     disk::NEEDS,

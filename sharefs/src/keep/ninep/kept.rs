@@ -37,6 +37,7 @@ pub(crate) enum KeptUse {
         open: RawFd,
         append: bool,
         writes: bool,
+        in_parts: bool,
     },
     Folder {
         open: RawFd,

@@ -315,7 +315,15 @@ impl Rows {
                 open,
                 append,
                 writes,
-            } => (1, Some(open), u64::from(append) | u64::from(writes) << 1),
+                in_parts,
+            } => {
+                let flags = [append, writes, in_parts];
+                let word = flags
+                    .iter()
+                    .rev()
+                    .fold(0, |word, flag| word << 1 | u64::from(*flag));
+                (1, Some(open), word)
+            }
             KeptUse::Folder { open } => (2, Some(open), 0),
             KeptUse::Reading { .. } => (3, None, 0),
             KeptUse::Writing { flags, .. } => (4, None, u64::from(flags)),
@@ -399,6 +407,7 @@ impl Rows {
                 open: open()?,
                 append: field(7) & 1 != 0,
                 writes: field(7) & 2 != 0,
+                in_parts: field(7) & 4 != 0,
             },
             2 => KeptUse::Folder { open: open()? },
             3 => KeptUse::Reading {

@@ -182,10 +182,12 @@ impl<T: Tree> Attached<T> {
                 open: number,
                 append,
                 writes,
+                in_parts,
             } => Use::File {
                 open: Arc::new(self.tree.adopt_file(&place.node, open(number)?)?),
                 append,
                 writes,
+                in_parts,
             },
             KeptUse::Folder { open: number } => Use::Directory(Arc::new(
                 self.tree.adopt_directory(&place.node, open(number)?)?,
@@ -216,10 +218,12 @@ fn kept_use<T: Tree>(tree: &T, used: &Use<T>) -> Option<KeptUse> {
             open,
             append,
             writes,
+            in_parts,
         } => KeptUse::File {
             open: tree.keep_file(open)?,
             append: *append,
             writes: *writes,
+            in_parts: *in_parts,
         },
         Use::Directory(open) => KeptUse::Folder {
             open: tree.keep_directory(open)?,

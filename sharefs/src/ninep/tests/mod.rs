@@ -11,6 +11,7 @@ mod client;
 mod codec;
 mod hostile;
 mod kept;
+mod parts;
 
 const READ_WRITE: u32 = 2;
 const CREATE: u32 = 0o100;

@@ -271,6 +271,7 @@ impl Connection {
     /// The frame at the head; false: it is not all there.
     fn serve_one(&mut self, turn: Turn) -> Result<bool, End> {
         let Some(frame) = self.input.first(self.session.longest_frame())? else {
+            self.session.serve_part(self.input.waiting());
             return Ok(false);
         };
         let length = frame.length();

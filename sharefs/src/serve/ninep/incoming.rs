@@ -68,7 +68,8 @@ impl Incoming {
         (self.held() > 0).then_some(self.moved.count)
     }
 
-    fn waiting(&self) -> &[u8] {
+    /// What is not dealt with.
+    pub(super) fn waiting(&self) -> &[u8] {
         let end = self.end_at();
         let all = self.region.bytes().get(end - self.held()..end);
         all.unwrap_or_default()

@@ -223,6 +223,43 @@ fn large_writes_and_reads_arrive_whole() {
 }
 
 #[test]
+fn a_large_write_is_under_way_before_all_of_it_has_come() {
+    let house = House::new();
+    let (mut visitor, mut gone) = (house.visitor(), house.visitor());
+    let data = vec![7; 900_000];
+    let frame = encode(
+        9,
+        &Request::Write {
+            fid: 1,
+            offset: 0,
+            data: Data(&data),
+        },
+    );
+    let (first, rest) = frame.split_at(500_000);
+    let on_host = |house: &House| std::fs::metadata(house.folder.join("f")).unwrap().len();
+    visitor.stream.write_all(first).unwrap();
+    house.wait(|house| on_host(house) > 100_000);
+    visitor.stream.write_all(rest).unwrap();
+    let (tag, answer) = visitor.next();
+    let answer = Frame::first(&answer, LONGEST).unwrap().unwrap();
+    let count = 900_000;
+    assert_eq!(
+        (tag, Reply::decode(&answer)),
+        (9, Some(Ok(Reply::Write { count })))
+    );
+    assert!(std::fs::read(house.folder.join("f")).unwrap() == data);
+    // Of one that never comes to its end, what came is written, as by a write that was cut short.
+    std::fs::write(house.folder.join("f"), b"").unwrap();
+    gone.stream.write_all(first).unwrap();
+    drop(gone);
+    house.wait(|house| house.door.traffic().live == 1);
+    let left = std::fs::read(house.folder.join("f")).unwrap();
+    assert!((100_000..500_000).contains(&left.len()), "{}", left.len());
+    assert!(left.iter().all(|byte| *byte == 7));
+    visitor.ask(&Request::Clunk { fid: 1 });
+}
+
+#[test]
 fn a_wait_for_a_lock_and_a_sync_hold_up_nobody() {
     let house = House::new();
     let mut visitor = house.visitor();

@@ -71,6 +71,7 @@ fn what_was_written_behind_the_last_commit_never_was() {
         open: 11,
         append: true,
         writes: false,
+        in_parts: true,
     };
     rows.put_fid(&fid(1, root, open.clone()));
     rows.end_fid(row);
