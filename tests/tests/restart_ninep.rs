@@ -519,11 +519,28 @@ fn a_write_whose_daemon_died_before_all_of_it_had_come_is_done_as_a_whole() {
         })?;
         // The next one cannot know how far this one came, and need not.
         fs::write(&file, "")?;
-        world.kill_worker()?;
+        world.crash_worker()?;
         client.send_rest(&rest)?;
         let written = client.granted(tag, kind::WRITE)?;
         ensure!(written == 1_000_000_u32.to_le_bytes(), "{written:?}");
         ensure!(fs::read(&file)? == data);
+
+        // One that dies of a part is followed by one that waits for the whole: it would die again, and its follower.
+        fs::write(&file, "")?;
+        let order = world.path("die");
+        let before = world.worker_deaths()?;
+        world.write(&order, "part 1")?;
+        world.crash_worker()?;
+        let (tag, rest) = client.send_part(write(FILE, 0, &data), 700_000)?;
+        wait_for("its death", LONG, || {
+            Ok((world.worker_deaths()? == before + 2).then_some(()))
+        })?;
+        client.send_rest(&rest)?;
+        let written = client.granted(tag, kind::WRITE)?;
+        ensure!(written == 1_000_000_u32.to_le_bytes(), "{written:?}");
+        ensure!(fs::read(&file)? == data);
+        ensure!(world.worker_deaths()? == before + 2);
+        fs::remove_file(&order)?;
         Ok(())
     });
 }

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) enum Point {
     /// It is ours, and nothing is done of it.
     Taken,
+    /// A part of a write is to be done, and its end has not come.
+    Part,
     /// It is done, and nobody knows.
     Done,
     /// Its answer is written down, and the guest is not told.
@@ -49,6 +51,7 @@ pub(crate) fn at(point: Point) {
         let (point, count) = line.trim().split_once(' ')?;
         let point = match point {
             "taken" => Point::Taken,
+            "part" => Point::Part,
             "done" => Point::Done,
             "answered" => Point::Answered,
             "told" => Point::Told,

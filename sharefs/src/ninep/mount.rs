@@ -35,8 +35,9 @@ pub(crate) trait Mount: Send {
     fn attach(&mut self, fid: u32, user: GuestUid) -> Result<Qid>;
     fn knows(&self, fid: u32) -> bool;
     fn serve(&mut self, request: &Request<'_>, turn: &mut Turn<'_>) -> Result<Answer>;
-    /// See `Attached::write_part`.
-    fn write_part(&mut self, fid: u32, offset: u64, data: &[u8]) -> usize;
+    /// A part of a Twrite's data whose rest has not come yet: how much of it was written. Nothing, where the whole is to
+    /// be written at once.
+    fn write_part(&mut self, fid: u32, offset: u64, data: &[u8]) -> Result<usize>;
     /// The client does not want the answer to this tag any more.
     fn flush(&mut self, tag: u16);
     /// Asks again for the locks that are waited for; adds the tags that have their answer now.
@@ -205,8 +206,8 @@ impl<T: Tree> Mount for Attached<T> {
         self.fids.find(fid).is_ok()
     }
 
-    fn write_part(&mut self, fid: u32, offset: u64, data: &[u8]) -> usize {
-        Self::write_part(self, fid, offset, data)
+    fn write_part(&mut self, fid: u32, offset: u64, data: &[u8]) -> Result<usize> {
+        self.write_to_file(fid, offset, data)
     }
 
     fn serve(&mut self, request: &Request<'_>, turn: &mut Turn<'_>) -> Result<Answer> {

@@ -14,6 +14,7 @@ use super::messages::{self, Reply, Request, kind_name};
 pub(crate) use super::mount::{Answer, Keeping, Mount, Slow, Turn};
 use super::mount::{Attached, LOCK_SUCCESS};
 use super::wire::{DATA_AT, Frame, HEADER, NoRoom, Qid, Text, WritePart};
+use crate::keep::fault::{self, Point};
 use crate::keep::ninep::rows::{Claim, Rows};
 use crate::tree::owner::GuestUid;
 use crate::tree::{Result, Tree};
@@ -28,8 +29,8 @@ pub(crate) const LONGEST_FRAME: u32 = 1024 * 1024 + 4096;
 const LEAST_FRAME: u32 = 4096;
 /// Answers that carry no data that was asked for by length: the longest is a link's target.
 const LONGEST_OTHER: usize = HEADER + 2 + 4096;
-/// So much of a Twrite's data is written before the rest has come: it is in the processor's cache still, and a system
-/// call costs little beside it.
+/// From so many bytes on, data of a Twrite is written before its rest has come: in the processor's cache still, and
+/// much beside a system call.
 pub(super) const PART: usize = 128 << 10;
 /// P9_NOFID.
 const NO_FID: u32 = u32::MAX;
@@ -65,8 +66,8 @@ pub(crate) struct Session {
     answered: Vec<(u16, Result<()>)>,
     /// Where it is written down what the client knows.
     rows: Option<Arc<Rows>>,
-    /// Bytes of data that were written of the Twrite that is not all there yet.
-    ahead: usize,
+    /// Bytes of data that were written of the Twrite that is not all there yet, or why no more will be.
+    ahead: Result<usize>,
 }
 
 /// What became of a request.
@@ -89,7 +90,7 @@ impl Session {
             text: Vec::new(),
             answered: Vec::new(),
             rows: None,
-            ahead: 0,
+            ahead: Ok(0),
         }
     }
 
@@ -181,21 +182,24 @@ impl Session {
         }
     }
 
-    /// `bytes` is a frame that is not all there. What has come of a Twrite's data is written meanwhile, so that client
-    /// and disk are at work at the same time; `serve` goes on from there. Of what is not the next frame to be served,
-    /// nothing may be given.
+    /// `bytes` is the begin of the next frame to be served, which is not all there. What has come of a Twrite's data is
+    /// written meanwhile, so that client and disk are at work at the same time; `serve` goes on from there. An error is
+    /// its answer then, whatever was written: it may be one that is told once.
     pub(crate) fn serve_part(&mut self, bytes: &[u8]) {
-        let Some(part) = WritePart::of(bytes) else {
+        let (Some(part), Ok(ahead)) = (WritePart::of(bytes), self.ahead) else {
             return;
         };
-        let fresh = part.data.get(self.ahead..).unwrap_or_default();
-        if fresh.len() < PART {
-            return;
-        }
-        let offset = part.offset.saturating_add(self.ahead as u64);
+        let fresh = part.data.get(ahead..).unwrap_or_default();
+        // Whole pages of a file that is written from a page's begin on.
+        let fresh = fresh.get(..fresh.len() / PART * PART).unwrap_or_default();
         let mut mounts = self.mounts.iter_mut();
-        if let Some((_, mount)) = mounts.find(|(_, mount)| mount.knows(part.fid)) {
-            self.ahead += mount.write_part(part.fid, offset, fresh);
+        if !fresh.is_empty()
+            && let Some((_, mount)) = mounts.find(|(_, mount)| mount.knows(part.fid))
+        {
+            fault::at(Point::Part);
+            let offset = part.offset.saturating_add(ahead as u64);
+            let written = mount.write_part(part.fid, offset, fresh);
+            self.ahead = written.map(|written| ahead + written);
         }
     }
 
@@ -269,6 +273,7 @@ impl Session {
     }
 
     fn answer(&mut self, frame: &Frame<'_>, room: &mut [u8]) -> Result<Answer> {
+        let ahead = std::mem::replace(&mut self.ahead, Ok(0))?;
         let request = match Request::decode(frame) {
             Some(Ok(request)) => request,
             Some(Err(malformed)) => {
@@ -282,7 +287,6 @@ impl Session {
             }
         };
         let tag = frame.tag;
-        let ahead = std::mem::take(&mut self.ahead);
         let built = |length: std::result::Result<usize, NoRoom>| {
             length.map(Answer::Built).map_err(|_| Errno::MSGSIZE)
         };

@@ -79,7 +79,7 @@ pub(crate) struct WritePart<'a> {
 }
 
 impl<'a> WritePart<'a> {
-    /// None where it is no Twrite, or one whose lengths do not agree.
+    /// None where it is no Twrite, or one whose lengths do not agree, or too little of one to tell.
     pub(crate) fn of(bytes: &'a [u8]) -> Option<Self> {
         let (length, rest) = bytes.split_first_chunk()?;
         let (&[kind, _, _], rest) = rest.split_first_chunk()?;

@@ -317,12 +317,8 @@ impl Rows {
                 writes,
                 in_parts,
             } => {
-                let flags = [append, writes, in_parts];
-                let word = flags
-                    .iter()
-                    .rev()
-                    .fold(0, |word, flag| word << 1 | u64::from(*flag));
-                (1, Some(open), word)
+                let flags = u64::from(append) | u64::from(writes) << 1 | u64::from(in_parts) << 2;
+                (1, Some(open), flags)
             }
             KeptUse::Folder { open } => (2, Some(open), 0),
             KeptUse::Reading { .. } => (3, None, 0),

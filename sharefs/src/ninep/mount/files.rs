@@ -141,40 +141,32 @@ impl<T: Tree> Attached<T> {
             let (open, append) = written.file()?;
             let rest = data.get(turn.ahead..).unwrap_or_default();
             let offset = offset.saturating_add(turn.ahead as u64);
-            match self.tree.write(open, &[Source::from(rest)], offset, append) {
-                Ok(done) => {
-                    self.tally.written(done);
-                    turn.ahead + done
-                }
-                // As write(2) does that has written something: the client comes again for the rest, and is told then.
-                Err(_) if turn.ahead > 0 => turn.ahead,
-                Err(error) => return Err(error),
-            }
+            let done = self
+                .tree
+                .write(open, &[Source::from(rest)], offset, append)?;
+            self.tally.written(done);
+            turn.ahead + done
         };
         turn.tell(&Reply::Write {
             count: u32::try_from(done).unwrap_or(u32::MAX),
         })
     }
 
-    /// A part of a Twrite's data whose rest has not come yet: how much of it was written. Nothing, where the whole of it
-    /// is to be written at once, or cannot be; whatever is wrong then is found again and told when all has come.
-    pub(super) fn write_part(&mut self, fid: u32, offset: u64, data: &[u8]) -> usize {
-        let Ok(Fid {
-            used:
-                Use::File {
-                    open,
-                    in_parts: true,
-                    ..
-                },
+    /// See `Mount::write_part`.
+    pub(super) fn write_to_file(&self, fid: u32, offset: u64, data: &[u8]) -> Result<usize> {
+        let Use::File {
+            open,
+            in_parts: true,
             ..
-        }) = self.fids.find(fid)
+        } = &self.fids.find(fid)?.used
         else {
-            return 0;
+            return Ok(0);
         };
-        let written = self.tree.write(open, &[Source::from(data)], offset, false);
-        let done = written.unwrap_or_default();
+        let done = self
+            .tree
+            .write(open, &[Source::from(data)], offset, false)?;
         self.tally.written(done);
-        done
+        Ok(done)
     }
 
     pub(super) fn sync(&self, fid: u32, data_only: Option<u32>) -> Result<Answer> {

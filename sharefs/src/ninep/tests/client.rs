@@ -90,6 +90,14 @@ impl Client {
         client
     }
 
+    /// Connected to shares of any kind.
+    pub(super) fn of(offers: impl Offers + 'static) -> Self {
+        let mut client = Self::fresh(10);
+        client.session = Session::new(Box::new(offers), Arc::clone(&client.counters));
+        client.version(1024 * 1024, b"9P2000.L").unwrap();
+        client
+    }
+
     pub(super) fn fresh(descriptors: usize) -> Self {
         rustix::process::umask(rustix::fs::Mode::empty());
         let root = tempfile::tempdir().unwrap();

@@ -1,14 +1,18 @@
 //! Twrites whose data is written while the rest of it is still on its way.
 
+use std::sync::{Arc, Mutex};
+
 use proptest::prelude::*;
 use rustix::io::Errno;
 
 use super::client::{Came, Client, ROOT, decode};
 use super::{APPEND, READ_WRITE};
+use crate::keep::ninep::rows::{Claim, KeptMount};
 use crate::ninep::messages::{Reply, Request, WRITE};
-use crate::ninep::session::PART;
-use crate::ninep::wire::{Data, Text, WritePart};
+use crate::ninep::session::{Answer, Keeping, Mount, Offers, PART, Turn};
+use crate::ninep::wire::{Data, Qid, Text, WritePart};
 use crate::tree::Result;
+use crate::tree::owner::GuestUid;
 
 const WRITE_ONLY: u32 = 1;
 const DATA_SYNC: u32 = 0o10_000;
@@ -115,6 +119,109 @@ fn what_is_to_be_written_at_once_or_not_at_all_waits_for_its_end() {
     assert_eq!(written(6), Err(Errno::ISDIR));
     assert_eq!(written(99), Err(Errno::BADF), "no fid");
     assert_eq!(std::fs::read(client.path("kept")).unwrap(), b"as it was");
+}
+
+/// A share whose files take one part and refuse the next, once, as an NFS client tells of a write it had put off. It
+/// tells what was written, and by which call.
+struct Disk(Arc<Mutex<Vec<(u64, Written)>>>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Part(usize),
+    Whole,
+}
+
+impl Mount for Disk {
+    fn attach(&mut self, _: u32, _: GuestUid) -> Result<Qid> {
+        Ok(Qid {
+            kind: 0,
+            version: 0,
+            path: 1,
+        })
+    }
+    fn knows(&self, fid: u32) -> bool {
+        fid == 1
+    }
+    fn serve(&mut self, request: &Request<'_>, turn: &mut Turn<'_>) -> Result<Answer> {
+        let Request::Write { offset, data, .. } = *request else {
+            return Err(Errno::OPNOTSUPP);
+        };
+        self.0.lock().unwrap().push((offset, Written::Whole));
+        turn.tell(&Reply::Write {
+            count: count(data.0),
+        })
+    }
+    fn write_part(&mut self, _: u32, offset: u64, data: &[u8]) -> Result<usize> {
+        let mut told = self.0.lock().unwrap();
+        told.push((offset, Written::Part(data.len())));
+        match told.len() {
+            2 => Err(Errno::DQUOT),
+            _ => Ok(data.len()),
+        }
+    }
+    fn flush(&mut self, _: u16) {}
+    fn retry(&mut self, _: &mut Vec<(u16, Result<()>)>) {}
+    fn waiting(&self) -> usize {
+        0
+    }
+    fn fids(&self) -> usize {
+        1
+    }
+    fn options(&self) -> u64 {
+        0
+    }
+    fn keep(&mut self, _: Keeping, _: &str) {}
+    fn adopt(&mut self, _: Keeping, _: (usize, KeptMount), _: Claim<'_>) -> Result<()> {
+        Err(Errno::STALE)
+    }
+    fn end(&mut self) {}
+    fn abandon(&mut self, _: u32) {}
+}
+
+impl Offers for Disk {
+    fn resolve(&self, name: &str) -> Result<String> {
+        Ok(name.to_owned())
+    }
+    fn attach(&self, _: &str) -> Result<Box<dyn Mount>> {
+        Ok(Box::new(Self(Arc::clone(&self.0))))
+    }
+}
+
+#[test]
+fn an_error_of_a_part_is_told_though_it_comes_once() {
+    let told = Arc::default();
+    let mut client = Client::of(Disk(Arc::clone(&told)));
+    client.attach(1, b"disk", 0).unwrap();
+    let frame = twrite(1, 10, &data(5 * PART));
+    client.session.serve_part(&frame[..HEAD + PART + 5]);
+    client.session.serve_part(&frame[..HEAD + 3 * PART - 5]);
+    assert_eq!(
+        in_two(&mut client, &frame, HEAD + 4 * PART),
+        Err(Errno::DQUOT)
+    );
+    let first = vec![
+        (10, Written::Part(PART)),
+        (10 + PART as u64, Written::Part(PART)),
+    ];
+    assert_eq!(*told.lock().unwrap(), first, "and nothing behind it");
+    assert_eq!(in_two(&mut client, &frame, HEAD), Ok(count(&frame[HEAD..])));
+    let all = [first, vec![(10, Written::Whole)]].concat();
+    assert_eq!(*told.lock().unwrap(), all);
+}
+
+#[test]
+fn a_part_goes_to_the_share_of_its_fid() {
+    let mut client = Client::unattached(1000);
+    client.attach(50, b"frozen", 1000).unwrap();
+    client.attach(ROOT, b"a", 1000).unwrap();
+    client.create(1, b"f", READ_WRITE).unwrap();
+    client.walk(50, 51, &[b"f"]).unwrap();
+    client.open(51, 0).unwrap();
+    let data = data(2 * PART);
+    let mut written = |fid| in_two(&mut client, &twrite(fid, 0, &data), HEAD + PART);
+    assert_eq!(written(51), Err(Errno::ROFS));
+    assert_eq!(written(1), Ok(count(&data)));
+    assert!(std::fs::read(client.path("f")).unwrap() == data);
 }
 
 #[test]

@@ -116,13 +116,17 @@ pub(super) fn run(line: Line, counters: &Arc<Counters>, fids: &AtomicU64) {
         before,
         _retired,
     } = line;
-    let (turn, left) = match before {
-        Some(Before { turn, slow }) => (Some(turn), slow),
-        None => (None, Vec::new()),
+    let (turn, left, left_at) = match before {
+        Some(Before { turn, slow }) => {
+            let left_at = input.part().map(|_| input.head());
+            (Some(turn), slow, left_at)
+        }
+        None => (None, Vec::new(), None),
     };
     let mut connection = Connection {
         _listed,
         left,
+        left_at,
         journal: memory.journal(),
         stream,
         memory,
@@ -152,7 +156,10 @@ pub(super) fn run(line: Line, counters: &Arc<Counters>, fids: &AtomicU64) {
         let next = went
             .and_then(|()| connection.serve_all())
             .and_then(|()| connection.send())
-            .and_then(|()| connection.receive());
+            .and_then(|()| {
+                connection.serve_part();
+                connection.receive()
+            });
         let (_, count) = connection.session.size();
         fids.store(count as u64, Ordering::Relaxed);
         if let Err(end) = next {
@@ -183,6 +190,8 @@ struct Connection {
     _listed: Option<Listed>,
     /// Jobs that are not all with the lane yet.
     left: Vec<SlowLeft>,
+    /// Where a frame begins of which an earlier process had some, and may have died of that.
+    left_at: Option<u64>,
     stream: UnixStream,
     memory: Kept,
     journal: Journal,
@@ -271,7 +280,6 @@ impl Connection {
     /// The frame at the head; false: it is not all there.
     fn serve_one(&mut self, turn: Turn) -> Result<bool, End> {
         let Some(frame) = self.input.first(self.session.longest_frame())? else {
-            self.session.serve_part(self.input.waiting());
             return Ok(false);
         };
         let length = frame.length();
@@ -340,6 +348,14 @@ impl Connection {
             self.hand_over(job)?;
         }
         Ok(true)
+    }
+
+    /// What has come of a large write is written before its end has come.
+    fn serve_part(&mut self) {
+        // Who dies of a part, dies again at each turn, uncounted. As a whole it is begun, and given up in the end.
+        if self.left_at != Some(self.input.head()) {
+            self.session.serve_part(self.input.waiting());
+        }
     }
 
     fn send(&mut self) -> Result<(), End> {

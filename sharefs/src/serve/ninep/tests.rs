@@ -248,7 +248,7 @@ fn a_large_write_is_under_way_before_all_of_it_has_come() {
         (9, Some(Ok(Reply::Write { count })))
     );
     assert!(std::fs::read(house.folder.join("f")).unwrap() == data);
-    // Of one that never comes to its end, what came is written, as by a write that was cut short.
+    // Of one that never comes to its end, most of what came is written, as by a write that was cut short.
     std::fs::write(house.folder.join("f"), b"").unwrap();
     gone.stream.write_all(first).unwrap();
     drop(gone);

@@ -70,8 +70,8 @@ fn what_was_written_behind_the_last_commit_never_was() {
     let open = KeptUse::File {
         open: 11,
         append: true,
-        writes: false,
-        in_parts: true,
+        writes: true,
+        in_parts: false,
     };
     rows.put_fid(&fid(1, root, open.clone()));
     rows.end_fid(row);
@@ -134,8 +134,20 @@ fn values_owners_waits_and_slow_jobs_are_as_they_were_said() {
         value: b"nine bytes"[..9].to_vec(),
     };
     let folder = KeptUse::Folder { open: 20 };
-    for (number, used) in [(1, value.clone()), (2, read.clone()), (3, folder.clone())] {
-        rows.put_fid(&fid(number, root, used));
+    let file = |append, writes, in_parts| KeptUse::File {
+        open: 21,
+        append,
+        writes,
+        in_parts,
+    };
+    let files = [
+        file(true, false, false),
+        file(false, true, false),
+        file(false, false, true),
+    ];
+    let all = [vec![value, read, folder], files.to_vec()].concat();
+    for (number, used) in (1..).zip(&all) {
+        rows.put_fid(&fid(number, root, used.clone()));
     }
     let owner = KeptOwner {
         open: 30,
@@ -166,7 +178,7 @@ fn values_owners_waits_and_slow_jobs_are_as_they_were_said() {
     rows.slow_is_over(u32::MAX);
     let next = kept.rows_left();
     let fids: Vec<KeptUse> = next.fids().into_iter().map(|(_, fid)| fid.used).collect();
-    assert_eq!(fids, [value, read, folder]);
+    assert_eq!(fids, all);
     assert_eq!(next.owners()[0].1, owner);
     assert_eq!(next.waits()[0].1, wait, "not over: that was not committed");
     let slow = next.slow();
@@ -183,7 +195,7 @@ fn values_owners_waits_and_slow_jobs_are_as_they_were_said() {
     assert_eq!(last.slow()[1].open, None);
     let mut named = names(&kept.0);
     named.sort_unstable();
-    assert_eq!(named, [10, 20, 20, 30]);
+    assert_eq!(named, [10, 20, 20, 21, 21, 21, 30]);
 }
 
 #[test]
