@@ -145,8 +145,8 @@ impl Bench {
         // Both daemons are given the same bytes of the file, whatever the size of a piece: a MiB, which the processor's own
         // caches hold, and all of it, which they do not.
         for (key, bytes) in [
-            (format!("{key}.16"), DATA_SIZE),
             (format!("{key}.16.near"), MIB),
+            (format!("{key}.16"), DATA_SIZE),
         ] {
             let turns = pieces(bytes);
             let many = self.keep_full(&turns)?;

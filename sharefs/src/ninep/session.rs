@@ -29,9 +29,9 @@ pub(crate) const LONGEST_FRAME: u32 = 1024 * 1024 + 4096;
 const LEAST_FRAME: u32 = 4096;
 /// Answers that carry no data that was asked for by length: the longest is a link's target.
 const LONGEST_OTHER: usize = HEADER + 2 + 4096;
-/// From so many bytes on, data of a Twrite is written before its rest has come: in the processor's cache still, and
-/// much beside a system call.
-pub(super) const PART: usize = 128 << 10;
+/// Data of a Twrite is written in pieces of so many bytes before its rest has come: much beside a system call, and the
+/// client does not fill the socket meanwhile, to be woken again.
+pub(super) const PART: usize = 64 << 10;
 /// P9_NOFID.
 const NO_FID: u32 = u32::MAX;
 /// P9_NONUNAME.
