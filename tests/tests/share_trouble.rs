@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tests::daemons::{Kind, World};
 use tests::guest::Guest;
+use tests::limit::wait_for;
 use tests::ninep::{Body, Client, ROOT, kind, refusal};
 use tests::skip::Skip;
 use tests::{Context, Result, command, ensure, mounts, packages, whole_system};
@@ -131,20 +132,14 @@ fn one_write_that_fits_in_part(world: &World, folder: &Path) -> Result<()> {
     let data: Vec<u8> = (0..1000 * KIB)
         .map(|at| (at % 251).to_le_bytes()[0])
         .collect();
-    let write = |at: usize| {
-        let rest = data.get(at..).unwrap_or_default();
-        Body::new().word(1).long(at as u64).data(rest)
-    };
-    let mut written = |at| {
-        let tags = client.send([(kind::WRITE, write(at))])?;
-        client.answer(*tags.first().context("a tag")?)
-    };
-    let (mut kind, mut body) = written(0)?;
-    if refusal(kind, &body).is_none() {
-        // Where a socket holds more than the disk, it is met at the end only, and the answer says how far it came.
-        ensure!(body == u32::try_from(room)?.to_le_bytes(), "{body:?}");
-        (kind, body) = written(room)?;
-    }
+    let write = Body::new().word(1).long(0).data(&data);
+    let (tag, rest) = client.send_part((kind::WRITE, write), 700_000)?;
+    wait_for("all that fits to be written", SOON, || {
+        let part = fs::metadata(folder.join("part"))?;
+        Ok((part.len() == room as u64).then_some(()))
+    })?;
+    client.send_rest(&rest)?;
+    let (kind, body) = client.answer(tag)?;
     ensure!(refusal(kind, &body) == Some(ENOSPC), "{kind} {body:?}");
     let there = fs::read(folder.join("part"))?;
     ensure!(Some(&*there) == data.get(..room), "{} bytes", there.len());

@@ -29,8 +29,8 @@ pub(crate) const LONGEST_FRAME: u32 = 1024 * 1024 + 4096;
 const LEAST_FRAME: u32 = 4096;
 /// Answers that carry no data that was asked for by length: the longest is a link's target.
 const LONGEST_OTHER: usize = HEADER + 2 + 4096;
-/// Data of a Twrite is written in pieces of so many bytes before its rest has come: much beside a system call, and the
-/// client does not fill the socket meanwhile, to be woken again.
+/// Data of a Twrite is written in multiples of so many bytes before its rest has come: much beside a system call, and
+/// little beside what a socket holds.
 pub(super) const PART: usize = 64 << 10;
 /// P9_NOFID.
 const NO_FID: u32 = u32::MAX;

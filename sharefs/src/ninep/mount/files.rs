@@ -162,11 +162,13 @@ impl<T: Tree> Attached<T> {
         else {
             return Ok(0);
         };
-        let done = self
-            .tree
-            .write(open, &[Source::from(data)], offset, false)?;
-        self.tally.written(done);
-        Ok(done)
+        let written = self.tree.write(open, &[Source::from(data)], offset, false);
+        match written {
+            Ok(done) => self.tally.written(done),
+            // The answer, so `serve` will not hear of it.
+            Err(_) => self.tally.operation(),
+        }
+        written
     }
 
     pub(super) fn sync(&self, fid: u32, data_only: Option<u32>) -> Result<Answer> {

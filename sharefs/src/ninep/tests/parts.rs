@@ -113,11 +113,14 @@ fn what_is_to_be_written_at_once_or_not_at_all_waits_for_its_end() {
     client.open(5, 0).unwrap();
     client.walk(ROOT, 6, &[]).unwrap();
     client.open(6, 0).unwrap();
+    let before = client.counters.done("a").unwrap().operations;
     let mut written = |fid| in_two(&mut client, &twrite(fid, 0, &data), HEAD + PART);
     assert_eq!(written(4), Err(Errno::BADF), "not open");
     assert_eq!(written(5), Err(Errno::BADF), "open for reading");
     assert_eq!(written(6), Err(Errno::ISDIR));
     assert_eq!(written(99), Err(Errno::BADF), "no fid");
+    let done = client.counters.done("a").unwrap().operations - before;
+    assert_eq!(done, 3, "each once, and none of no share");
     assert_eq!(std::fs::read(client.path("kept")).unwrap(), b"as it was");
 }
 
