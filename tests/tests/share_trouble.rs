@@ -155,6 +155,9 @@ fn btrfs(world: &World, folder: &Path) -> Result<()> {
     if !known.lines().any(|line| line.trim() == "btrfs") {
         return Err(Skip::because("this kernel has no btrfs"));
     }
+    if !Path::new("/dev/loop-control").exists() {
+        return Err(Skip::because("there is no /dev/loop-control"));
+    }
     let image = world.path("image");
     fs::File::create(&image)?.set_len(128 << 20)?;
     let (at, image) = (folder.display().to_string(), image.display().to_string());

@@ -147,10 +147,10 @@ messages! {
 
 /// Tread: its answer is as long as what is asked for.
 pub(crate) const READ: u8 = 116;
-/// Twrite.
-pub(crate) const WRITE: u8 = 118;
 /// Treaddir: the same.
 pub(crate) const ENTRIES: u8 = 40;
+/// Twrite: it may be done in parts.
+pub(crate) const WRITE: u8 = 118;
 /// Tversion: the connection begins anew.
 pub(crate) const VERSION: u8 = 100;
 
@@ -235,5 +235,32 @@ impl<'a> Reply<'a> {
     ) -> Result<Self, Malformed> {
         let decoded = fields(input)?;
         input.is_empty().then_some(decoded).ok_or(Malformed)
+    }
+}
+
+/// What is there of a Twrite: `size[4] kind[1] tag[2] fid[4] offset[8] count[4] data[count]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WritePart<'a> {
+    pub(crate) fid: u32,
+    pub(crate) offset: u64,
+    /// From its begin on.
+    pub(crate) data: &'a [u8],
+}
+
+impl<'a> WritePart<'a> {
+    /// None where it is no Twrite, or one whose lengths do not agree, or too little of one to tell.
+    pub(crate) fn of(bytes: &'a [u8]) -> Option<Self> {
+        let (length, rest) = bytes.split_first_chunk()?;
+        let (&[kind, _, _], rest) = rest.split_first_chunk()?;
+        let (fid, rest) = rest.split_first_chunk()?;
+        let (offset, rest) = rest.split_first_chunk()?;
+        let (count, data) = rest.split_first_chunk()?;
+        let whole = u64::from(u32::from_le_bytes(*count)) + (bytes.len() - data.len()) as u64;
+        let is_write = kind == WRITE && whole == u64::from(u32::from_le_bytes(*length));
+        (is_write && bytes.len() as u64 <= whole).then_some(Self {
+            fid: u32::from_le_bytes(*fid),
+            offset: u64::from_le_bytes(*offset),
+            data,
+        })
     }
 }

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::counters::{Counters, Counting};
-use super::messages::{self, Reply, Request, kind_name};
+use super::messages::{self, Reply, Request, WritePart, kind_name};
 pub(crate) use super::mount::{Answer, Keeping, Mount, Slow, Turn};
 use super::mount::{Attached, LOCK_SUCCESS};
-use super::wire::{DATA_AT, Frame, HEADER, NoRoom, Qid, Text, WritePart};
+use super::wire::{DATA_AT, Frame, HEADER, NoRoom, Qid, Text};
 use crate::keep::fault::{self, Point};
 use crate::keep::ninep::rows::{Claim, Rows};
 use crate::tree::owner::GuestUid;

@@ -6,8 +6,6 @@
 
 use rustix::io::Errno;
 
-use super::messages::WRITE;
-
 /// `size[4] kind[1] tag[2]`.
 pub(crate) const HEADER: usize = 7;
 /// Names in one Twalk, MAXWELEM of walk(5).
@@ -66,33 +64,6 @@ impl<'a> Frame<'a> {
     /// Bytes of the whole frame.
     pub(crate) fn length(&self) -> usize {
         HEADER + self.body.len()
-    }
-}
-
-/// What is there of a Twrite.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct WritePart<'a> {
-    pub(crate) fid: u32,
-    pub(crate) offset: u64,
-    /// From its begin on.
-    pub(crate) data: &'a [u8],
-}
-
-impl<'a> WritePart<'a> {
-    /// None where it is no Twrite, or one whose lengths do not agree, or too little of one to tell.
-    pub(crate) fn of(bytes: &'a [u8]) -> Option<Self> {
-        let (length, rest) = bytes.split_first_chunk()?;
-        let (&[kind, _, _], rest) = rest.split_first_chunk()?;
-        let (fid, rest) = rest.split_first_chunk()?;
-        let (offset, rest) = rest.split_first_chunk()?;
-        let (count, data) = rest.split_first_chunk()?;
-        let whole = u64::from(u32::from_le_bytes(*count)) + (bytes.len() - data.len()) as u64;
-        let is_write = kind == WRITE && whole == u64::from(u32::from_le_bytes(*length));
-        (is_write && bytes.len() as u64 <= whole).then_some(Self {
-            fid: u32::from_le_bytes(*fid),
-            offset: u64::from_le_bytes(*offset),
-            data,
-        })
     }
 }
 

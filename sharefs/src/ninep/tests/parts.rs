@@ -8,9 +8,9 @@ use rustix::io::Errno;
 use super::client::{Came, Client, ROOT, decode};
 use super::{APPEND, READ_WRITE};
 use crate::keep::ninep::rows::{Claim, KeptMount};
-use crate::ninep::messages::{Reply, Request, WRITE};
+use crate::ninep::messages::{Reply, Request, WRITE, WritePart};
 use crate::ninep::session::{Answer, Keeping, Mount, Offers, PART, Turn};
-use crate::ninep::wire::{Data, Qid, Text, WritePart};
+use crate::ninep::wire::{Data, Qid, Text};
 use crate::tree::Result;
 use crate::tree::owner::GuestUid;
 
